@@ -1,0 +1,1 @@
+"""What a network costs: multiply-accumulates, parameters, bytes. Imports the standard library and `spec`."""

@@ -1,0 +1,143 @@
+"""Exact counts of a network: multiply-accumulates, parameters and bytes, by layer and by kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Literal, assert_never
+
+from mobilenets.spec.net import NORM_TENSORS, Net, Node, shapes, tensors, weight_shape
+from mobilenets.spec.op import Conv, Dense, Depthwise, Pointwise, Pool, Shape
+
+Kind = Literal["conv", "depthwise", "pointwise", "dense", "pool"]
+LEARNED_NORM = NORM_TENSORS[:2]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One layer's cost. Bytes are float32: `bytes_read` is weights and input, `bytes_written` the output."""
+
+    name: str
+    kind: Kind
+    input: Shape
+    output: Shape
+    macs: int
+    params: int
+    weights: int
+    bytes_read: int
+    bytes_written: int
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A kind's part of the whole."""
+
+    macs: int
+    params: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A network's cost, the sum of its rows."""
+
+    rows: tuple[Row, ...]
+    activation_bytes: int
+
+    @property
+    def macs(self) -> int:
+        return sum(row.macs for row in self.rows)
+
+    @property
+    def params(self) -> int:
+        """Weights, biases and the two learned vectors of each batch norm; not its measured statistics."""
+        return sum(row.params for row in self.rows)
+
+    @property
+    def float32_bytes(self) -> int:
+        """Four bytes for each parameter."""
+        return 4 * self.params
+
+    @property
+    def int8_bytes(self) -> int:
+        """One byte for each weight, and a four-byte scale and a four-byte bias for each output channel."""
+        return sum(row.weights + 8 * row.output.channels for row in self.rows if row.weights)
+
+    @property
+    def by_kind(self) -> dict[Kind, Share]:
+        kinds: tuple[Kind, ...] = ("pointwise", "depthwise", "conv", "dense")
+        return {kind: _share([row for row in self.rows if row.kind == kind]) for kind in kinds}
+
+
+def cost(net: Net) -> Cost:
+    """Count `net`, one picture at a time."""
+    known = shapes(net)
+    return Cost(tuple(_row(net, node, known) for node in net.nodes), _peak_bytes(net, known))
+
+
+def macs(node: Node, x: Shape, y: Shape) -> int:
+    """Multiply-accumulates of one node; padding is counted, as in the papers (arXiv:1704.04861, eq. 2 to 5)."""
+    match node.op:
+        case Conv() | Pointwise() | Depthwise() | Dense():
+            weight = weight_shape(node.op, x)
+            assert weight is not None  # these four always have one
+            return y.height * y.width * prod(weight)
+        case Pool():
+            return 0
+        case _:
+            assert_never(node.op)
+
+
+def separable_reduction(kernel: int, out: int) -> float:
+    """A separable convolution's MACs over the full one's: 1/N + 1/k² (arXiv:1704.04861, section 3.1)."""
+    return 1 / out + 1 / kernel**2
+
+
+def _row(net: Net, node: Node, known: dict[str, Shape]) -> Row:
+    x, y = known[node.inputs[0]], known[node.name]
+    own = {name: prod(shape) for name, shape in tensors(net).items() if name.rpartition(".")[0] == node.name}
+    norm = y.channels * len(LEARNED_NORM) if getattr(node.op, "norm", None) is not None else 0
+    params = sum(own.values()) + norm
+    return Row(
+        name=node.name,
+        kind=_kind(node),
+        input=x,
+        output=y,
+        macs=macs(node, x, y),
+        params=params,
+        weights=own.get(f"{node.name}.weight", 0),
+        bytes_read=4 * (x.elements + params),
+        bytes_written=4 * y.elements,
+    )
+
+
+def _kind(node: Node) -> Kind:
+    match node.op:
+        case Conv():
+            return "conv"
+        case Depthwise():
+            return "depthwise"
+        case Pointwise():
+            return "pointwise"
+        case Dense():
+            return "dense"
+        case Pool():
+            return "pool"
+        case _:
+            assert_never(node.op)
+
+
+def _share(rows: Sequence[Row]) -> Share:
+    return Share(sum(row.macs for row in rows), sum(row.params for row in rows))
+
+
+def _peak_bytes(net: Net, known: dict[str, Shape]) -> int:
+    """The most that maps alive together take at float32: a node's inputs, its output, and what is read later."""
+    kept = {output.node for output in net.outputs}
+    last_use = {name: index for index, node in enumerate(net.nodes) for name in node.inputs}
+    peak, alive = 0, {"image"}
+    for index, node in enumerate(net.nodes):
+        alive.add(node.name)
+        peak = max(peak, sum(known[name].elements for name in alive))
+        alive = {name for name in alive if last_use.get(name, -1) > index or name in kept}
+    return 4 * peak

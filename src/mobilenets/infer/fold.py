@@ -1,0 +1,49 @@
+"""Batch norm folded into the convolution before it: the same function, one node field less."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilenets.spec.net import Net, Node
+from mobilenets.spec.op import Conv, Depthwise, Pointwise
+
+Weights = Mapping[str, NDArray[np.float32]]
+"""Tensors by the names and in the shapes of `spec.net.tensors`."""
+
+
+def fold(net: Net, weights: Weights) -> tuple[Net, dict[str, NDArray[np.float32]]]:
+    """`net` without its batch norms, and the weights that make it compute the same.
+
+    w' = w · γ / √(σ² + ε) for each output channel, b' = (b − μ) · γ / √(σ² + ε) + β; computed in float64.
+    A dead channel (σ² near nothing) is scaled like any other: ε keeps it finite.
+    """
+    folded: dict[str, NDArray[np.float32]] = {}
+    nodes = []
+    for node in net.nodes:
+        own = {name: value for name, value in weights.items() if name.startswith(f"{node.name}.")}
+        if isinstance(node.op, Conv | Depthwise | Pointwise) and node.op.norm is not None:
+            folded.update(_folded(node, own, node.op.norm.epsilon))
+            node = replace(node, op=replace(node.op, norm=None, bias=True))
+        else:
+            folded.update(own)
+        nodes.append(node)
+    return replace(net, nodes=tuple(nodes)), folded
+
+
+def _folded(node: Node, own: Weights, epsilon: float) -> dict[str, NDArray[np.float32]]:
+    weight = own[f"{node.name}.weight"].astype(np.float64)
+    gamma, beta, mean, variance = (
+        own[f"{node.name}.norm.{part}"].astype(np.float64)
+        for part in ("weight", "bias", "running_mean", "running_var")
+    )
+    scale = gamma / np.sqrt(variance + epsilon)
+    bias = own[f"{node.name}.bias"].astype(np.float64) if f"{node.name}.bias" in own else 0.0
+    shaped = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
+    return {
+        f"{node.name}.weight": shaped.astype(np.float32),
+        f"{node.name}.bias": ((bias - mean) * scale + beta).astype(np.float32),
+    }

@@ -1,0 +1,167 @@
+"""The numpy walk: what a network computes, node by node. Every other engine answers to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilenets.infer.fold import Weights, fold
+from mobilenets.spec.net import Net, Node, tensors
+from mobilenets.spec.op import Activation, Conv, Dense, Depthwise, Pointwise, Pool, pads
+
+Map = NDArray[np.float32]
+STRIPE_BYTES = 1 << 18
+"""A depthwise layer runs in stripes of rows of about this size, so that nine passes stay in the cache."""
+
+
+class Walk:
+    """A network with its weights, ready to run: batch norms folded, weights laid out for numpy's products."""
+
+    def __init__(self, net: Net, weights: Weights) -> None:
+        """Raises ValueError that lists the tensors that are missing, extra or of another shape."""
+        check(net, weights)
+        self.net, folded = fold(net, weights)
+        self._kernels = {
+            node.name: _laid_out(node, folded[f"{node.name}.weight"])
+            for node in self.net.nodes
+            if f"{node.name}.weight" in folded
+        }
+        self._biases = {
+            node.name: folded[f"{node.name}.bias"]
+            for node in self.net.nodes
+            if f"{node.name}.bias" in folded
+        }
+
+    def __call__(self, x: Map, taps: Iterable[str] = ()) -> dict[str, Map]:
+        """Outputs by name, and nodes by name where `taps` asks for them.
+
+        `x` is float32 [n, height, width, channels], already normalised. Vectors come back as [n, channels].
+        """
+        if x.dtype != np.float32 or x.shape[1:] != tuple(self.net.input):
+            raise ValueError(
+                f"{self.net.name} takes float32 [n, {', '.join(map(str, self.net.input))}], "
+                f"not {x.dtype} {list(x.shape)}"
+            )
+        wanted = set(taps)
+        needed = wanted | {output.node for output in self.net.outputs}
+        last_use = {name: i for i, node in enumerate(self.net.nodes) for name in node.inputs}
+        values: dict[str, Map] = {"image": x}
+        for index, node in enumerate(self.net.nodes):
+            values[node.name] = self._run(node, values[node.inputs[0]])
+            for name in node.inputs:
+                if name not in needed and last_use[name] == index:
+                    del values[name]
+        found = {output.name: _vector(values[output.node]) for output in self.net.outputs}
+        return found | {name: values[name] for name in wanted}
+
+    def _run(self, node: Node, x: Map) -> Map:
+        op = node.op
+        match op:
+            case Pool():
+                return np.asarray(x.mean(axis=(1, 2), keepdims=True, dtype=np.float32))
+            case Dense() | Pointwise():
+                y = x.reshape(-1, x.shape[-1]) @ self._kernels[node.name]
+                y = y.reshape(*x.shape[:3], -1)
+            case Conv():
+                y = _conv(x, self._kernels[node.name], op)
+            case Depthwise():
+                y = _depthwise(x, self._kernels[node.name], op)
+            case _:
+                assert_never(op)
+        if node.name in self._biases:
+            y += self._biases[node.name]
+        return y if isinstance(op, Dense) else _activated(y, op.activation)
+
+
+def check(net: Net, weights: Weights) -> None:
+    """Raises ValueError that lists every tensor missing, extra or of a wrong shape."""
+    wanted = tensors(net)
+    missing = sorted(set(wanted) - set(weights))
+    extra = sorted(set(weights) - set(wanted))
+    wrong = [
+        f"{name} {list(weights[name].shape)} (want {list(shape)})"
+        for name, shape in wanted.items()
+        if name in weights and tuple(weights[name].shape) != shape
+    ]
+    if missing or extra or wrong:
+        parts = (("missing", missing), ("extra", extra), ("wrong shape", wrong))
+        raise ValueError(
+            f"weights do not fit {net.name}: "
+            + "; ".join(f"{what}: {', '.join(names)}" for what, names in parts if names)
+        )
+
+
+def _laid_out(node: Node, weight: Map) -> Map:
+    match node.op:
+        case Conv():
+            return np.ascontiguousarray(weight.transpose(2, 3, 1, 0).reshape(-1, weight.shape[0]))
+        case Depthwise():
+            return np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))
+        case _:
+            return np.ascontiguousarray(weight.reshape(weight.shape[0], -1).T)
+
+
+def _padded(x: Map, op: Conv | Depthwise) -> Map:
+    rows = pads(x.shape[1], op.kernel, op.stride, op.padding)
+    columns = pads(x.shape[2], op.kernel, op.stride, op.padding)
+    if rows == columns == (0, 0):
+        return x
+    return np.pad(x, ((0, 0), rows, columns, (0, 0)))
+
+
+def _places(padded: Map, op: Conv | Depthwise) -> tuple[int, int]:
+    return (padded.shape[1] - op.kernel) // op.stride + 1, (padded.shape[2] - op.kernel) // op.stride + 1
+
+
+def _conv(x: Map, kernel: Map, op: Conv) -> Map:
+    windows = np.lib.stride_tricks.sliding_window_view(_padded(x, op), (op.kernel, op.kernel), axis=(1, 2))
+    strided = windows[:, :: op.stride, :: op.stride].transpose(0, 1, 2, 4, 5, 3)
+    y = strided.reshape(-1, kernel.shape[0]) @ kernel
+    return y.reshape(*strided.shape[:3], -1)
+
+
+def _depthwise(x: Map, kernel: Map, op: Depthwise) -> Map:
+    padded = _padded(x, op)
+    height, width = _places(padded, op)
+    y = np.empty((x.shape[0], height, width, x.shape[3]), np.float32)
+    rows = max(1, STRIPE_BYTES // (4 * width * x.shape[3]))
+    product = np.empty((min(rows, height), width, x.shape[3]), np.float32)
+    for picture in range(x.shape[0]):
+        for top in range(0, height, rows):
+            _stripe(padded[picture], kernel, op.stride, top, y[picture, top : top + rows], product)
+    return y
+
+
+def _stripe(padded: Map, kernel: Map, stride: int, top: int, y: Map, product: Map) -> None:
+    tall, wide = y.shape[:2]
+    product = product[:tall]
+    for i in range(kernel.shape[0]):
+        for j in range(kernel.shape[1]):
+            first = top * stride + i
+            part = padded[first : first + (tall - 1) * stride + 1 : stride, j : j + (wide - 1) * stride + 1 : stride]
+            if i == j == 0:
+                np.multiply(part, kernel[i, j], out=y)
+            else:
+                np.multiply(part, kernel[i, j], out=product)
+                y += product
+
+
+def _activated(y: Map, activation: Activation) -> Map:
+    match activation:
+        case "none":
+            return y
+        case "relu":
+            return np.maximum(y, 0, out=y)
+        case "relu6":
+            return np.clip(y, 0, 6, out=y)
+        case _:
+            assert_never(activation)
+
+
+def _vector(value: Map) -> Map:
+    return value.reshape(value.shape[0], -1) if value.shape[1:3] == (1, 1) else value
+
+

@@ -1,0 +1,1 @@
+"""What learns: a network as a torch module under the names of `spec`."""

@@ -1,0 +1,33 @@
+"""Heads: what is put on a body's features to answer a question."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mobilenets.spec.net import Net, Node, Output
+from mobilenets.spec.op import Dense
+
+HEAD = "head"
+"""The name of a classifier's node in every net of the zoo."""
+
+
+def classify(body: Net, classes: int) -> Net:
+    """The body with one dense layer of `classes` logits on its features."""
+    if classes < 1:
+        raise ValueError(f"{body.name}: a head needs at least one class, not {classes}")
+    features = body.output("features").node
+    return replace(
+        body,
+        nodes=(*body.nodes, Node(HEAD, Dense(out=classes), (features,))),
+        outputs=(Output("logits", HEAD, "classes"), *body.outputs),
+    )
+
+
+def headless(net: Net) -> Net:
+    """The body alone: every node that the features need, and no other output."""
+    features = net.output("features")
+    needed = {features.node}
+    for node in reversed(net.nodes):
+        if node.name in needed:
+            needed.update(node.inputs)
+    return replace(net, nodes=tuple(n for n in net.nodes if n.name in needed), outputs=(features,))

@@ -1,0 +1,152 @@
+"""The networks by name, written once, the way the papers print their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from mobilenets.spec import head
+from mobilenets.spec.net import Net, Node, Output
+from mobilenets.spec.op import Activation, BatchNorm, Conv, Depthwise, Padding, Pointwise, Pool, Shape
+
+Rounding = Literal["slim", "keras", "divisible"]
+
+# MobileNets, arXiv:1704.04861, table 1: (channels, stride) of each separable block after the stem of 32.
+V1_BLOCKS = (
+    (64, 1),
+    (128, 2),
+    (128, 1),
+    (256, 2),
+    (256, 1),
+    (512, 2),
+    *((512, 1),) * 5,
+    (1024, 2),
+    (1024, 1),
+)
+# The same table without the five 14 × 14 × 512 blocks (its section 4.1, "shallow").
+V1_SHALLOW_BLOCKS = V1_BLOCKS[:6] + V1_BLOCKS[11:]
+# A published CIFAR-10 study's table: stride 1 down to the last block, on 28 × 28 crops.
+V1_CIFAR_BLOCKS = ((64, 1), (128, 1), (256, 1), *((512, 1),) * 6, (1024, 1), (1024, 2))
+V1_STEM = 32
+
+
+def rounded(channels: int, width: float, rule: Rounding) -> int:
+    """Channels times the width multiplier, rounded as the source of the weights rounds.
+
+    `slim` truncates but keeps 8 (TensorFlow's slim/nets/mobilenet_v1.py), `keras` truncates
+    (keras.applications.mobilenet), `divisible` goes to the nearest multiple of 8 that loses at most a tenth
+    (timm, and the V2 paper's code).
+    """
+    scaled = channels * width
+    match rule:
+        case "slim":
+            return max(int(scaled), 8)
+        case "keras":
+            return max(int(scaled), 1)
+        case "divisible":
+            near = max(8, int(scaled + 4) // 8 * 8)
+            return near + 8 if near < 0.9 * scaled else near
+    raise ValueError(f"unknown rounding rule {rule!r}; known: slim, keras, divisible")
+
+
+def v1(
+    width: float = 1.0,
+    resolution: int = 224,
+    *,
+    blocks: tuple[tuple[int, int], ...] = V1_BLOCKS,
+    name: str = "v1",
+    full: bool = False,
+    last: bool = False,
+    rounding: Rounding = "slim",
+    padding: Padding = "same",
+    activation: Activation = "relu6",
+    epsilon: float = 1e-3,
+) -> Net:
+    """The body of a MobileNet V1 (arXiv:1704.04861, table 1); put a head on it with `head.classify`.
+
+    `full` has one full 3 × 3 convolution where the paper's table 4 replaces each separable block; `last` adds a
+    pointwise layer before the pool (timm's `100h`). Raises ValueError for a width or resolution below what works.
+    """
+    if not 0 < width <= 8:
+        raise ValueError(f"width must lie in (0, 8], not {width}; the papers use 0.25, 0.5, 0.75 and 1.0")
+    if not 1 <= resolution <= 4096:
+        raise ValueError(f"resolution must lie in 1…4096 pixels, not {resolution}; the papers use 128 to 224")
+    norm = BatchNorm(epsilon=epsilon)
+
+    def conv(channels: int, stride: int) -> Conv:
+        return Conv(out=channels, stride=stride, padding=padding, norm=norm, activation=activation)
+
+    def pointwise(channels: int) -> Pointwise:
+        return Pointwise(out=channels, norm=norm, activation=activation)
+
+    nodes = [Node("stem", conv(rounded(V1_STEM, width, rounding), 2), ("image",))]
+
+    def add(node_name: str, op: Conv | Depthwise | Pointwise | Pool) -> None:
+        nodes.append(Node(node_name, op, (nodes[-1].name,)))
+
+    for index, (channels, stride) in enumerate(blocks, 1):
+        out = rounded(channels, width, rounding)
+        if full:
+            add(f"block{index}.conv", conv(out, stride))
+            continue
+        add(
+            f"block{index}.depthwise",
+            Depthwise(stride=stride, padding=padding, norm=norm, activation=activation),
+        )
+        add(f"block{index}.pointwise", pointwise(out))
+    if last:
+        add("last.pointwise", pointwise(max(1024, rounded(1024, width, rounding))))
+    add("pool", Pool())
+    return Net(
+        name=name,
+        input=Shape(resolution, resolution, 3),
+        nodes=tuple(nodes),
+        outputs=(Output("features", "pool", "vector"),),
+        width=width,
+        rounding=rounding,
+    )
+
+
+def v1_full(width: float = 1.0, resolution: int = 224) -> Net:
+    """The full-convolution MobileNet, the paper's table 4, "Conv MobileNet"."""
+    return v1(width, resolution, name="v1-full", full=True)
+
+
+def v1_shallow(width: float = 1.0, resolution: int = 224) -> Net:
+    """The shallow MobileNet, the paper's table 5."""
+    return v1(width, resolution, name="v1-shallow", blocks=V1_SHALLOW_BLOCKS)
+
+
+def v1_cifar(width: float = 1.0, resolution: int = 28) -> Net:
+    """The CIFAR MobileNet: eleven separable blocks on 28 × 28 crops of 32 × 32 pictures."""
+    return v1(width, resolution, name="v1-cifar", blocks=V1_CIFAR_BLOCKS)
+
+
+NETS: dict[str, Callable[[float, int], Net]] = {
+    "v1": v1,
+    "v1-full": v1_full,
+    "v1-shallow": v1_shallow,
+    "v1-cifar": v1_cifar,
+}
+DEFAULTS: dict[str, tuple[int, int]] = {
+    "v1": (224, 1000),
+    "v1-full": (224, 1000),
+    "v1-shallow": (224, 1000),
+    "v1-cifar": (28, 10),
+}
+"""The resolution and the number of classes each network was published with."""
+
+
+def body(name: str, width: float = 1.0, resolution: int | None = None) -> Net:
+    """The body called `name`; ValueError lists the names there are."""
+    if name not in NETS:
+        raise ValueError(f"unknown network {name!r}; known: {', '.join(NETS)}")
+    return NETS[name](width, DEFAULTS[name][0] if resolution is None else resolution)
+
+
+def net(
+    name: str, width: float = 1.0, resolution: int | None = None, classes: int | None = None
+) -> Net:
+    """The classifier called `name`, with the published resolution and classes unless told otherwise."""
+    made = body(name, width, resolution)
+    return head.classify(made, DEFAULTS[name][1] if classes is None else classes)

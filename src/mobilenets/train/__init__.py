@@ -1,0 +1,1 @@
+"""Learning: features, heads, fine-tuning, metrics. Imports torch, `model`, `data` and the floors below."""

@@ -1,0 +1,93 @@
+"""What one retraining measured: everything a report shows, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A file that was not used, and why."""
+
+    file: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One epoch of fine-tuning: mean training loss, validation accuracy, seconds."""
+
+    epoch: int
+    loss: float
+    val_accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Scored pictures of one part: files, true class indices [n], calibrated scores [n, classes]."""
+
+    files: Sequence[str]
+    truth: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One row of a sweep: a width and a resolution, what it costs and what it scored."""
+
+    width: float
+    resolution: int
+    macs: int
+    params: int
+    size_bytes: int
+    latency_ms: float
+    latency_engine: str
+    val_accuracy: float
+    test_accuracy: float
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One retraining from folder to model file. Accuracies are fractions; `interval` is 95 % around the test's."""
+
+    command: str
+    folder: str
+    model: str
+    options: Mapping[str, Any]
+    labels: Sequence[str]
+    counts: Mapping[str, Sequence[int]]
+    """Pictures of each class, by part: train, val, test."""
+    set_aside: Sequence[SetAside]
+    duplicates: int
+    """Near-duplicate groups that were kept on one side of the split."""
+    accuracy: Mapping[str, float]
+    top5: float
+    interval: tuple[float, float]
+    test: Judged
+    choices: Sequence[tuple[float, float, float]]
+    """Regularisation tried for the head: (C, validation accuracy, validation loss)."""
+    chosen_c: float
+    temperature: float
+    calibration_error: Mapping[str, float]
+    """Expected calibration error on the test part, `before` and `after` temperature scaling."""
+    unknown: Mapping[str, float] | None
+    """With `--unknown`: threshold, share of known pictures kept, share of strangers turned away."""
+    epochs: Sequence[Epoch]
+    net: Mapping[str, Any]
+    """name, width, resolution, macs, params, float32_bytes, int8_bytes, activation_bytes."""
+    source: Mapping[str, Any]
+    seconds: Mapping[str, float]
+    peak_rss_mb: float
+    machine: Mapping[str, str]
+    versions: Mapping[str, str]
+    digest: str
+    sweep: Sequence[Variant] = field(default_factory=tuple)
+    notes: Sequence[str] = field(default_factory=tuple)

@@ -1,1 +1,1 @@
-"""What a network means: the numpy walk, image preparation, decoding, the model file, other libraries' weights."""
+"""What a network means: numpy walk, image preparation, decoding, model file, other libraries' weights."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from statistics import median
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +14,7 @@ from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.image import normalise, prepare
 from mobilenets.infer.resize import Frame
 from mobilenets.infer.walk import Walk
+from mobilenets.spec.preprocess import Preprocess
 
 
 class Engine(Protocol):
@@ -39,3 +42,17 @@ class NumpyEngine:
         """Outputs of several frames, each with a leading axis; frames may differ in size."""
         prepared = np.stack([prepare(frame, self._preprocess) for frame in frames])
         return self._walk(normalise(prepared, self._preprocess))
+
+
+def latency_ms(engine: Engine, target: Preprocess, runs: int = 20) -> float:
+    """Median milliseconds from a frame of twice the target's sides to outputs, after a warm-up."""
+    frame = np.random.default_rng(0).integers(
+        0, 256, (2 * target.height, 2 * target.width, 3), dtype=np.uint8
+    )
+    engine(frame)
+    taken = []
+    for _ in range(runs):
+        begun = time.perf_counter()
+        engine(frame)
+        taken.append(1e3 * (time.perf_counter() - begun))
+    return round(median(taken), 3)

@@ -24,13 +24,14 @@ def fold(net: Net, weights: Weights) -> tuple[Net, dict[str, NDArray[np.float32]
     folded: dict[str, NDArray[np.float32]] = {}
     nodes = []
     for node in net.nodes:
-        own = {name: value for name, value in weights.items() if name.startswith(f"{node.name}.")}
+        places = (node.name, f"{node.name}.norm")
+        own = {name: value for name, value in weights.items() if name.rpartition(".")[0] in places}
         if isinstance(node.op, Conv | Depthwise | Pointwise) and node.op.norm is not None:
             folded.update(_folded(node, own, node.op.norm.epsilon))
-            node = replace(node, op=replace(node.op, norm=None, bias=True))
+            nodes.append(replace(node, op=replace(node.op, norm=None, bias=True)))
         else:
             folded.update(own)
-        nodes.append(node)
+            nodes.append(node)
     return replace(net, nodes=tuple(nodes)), folded
 
 

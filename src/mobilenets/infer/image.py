@@ -6,6 +6,7 @@ import io
 import warnings
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from types import ModuleType
 
 import numpy as np
@@ -15,19 +16,34 @@ from PIL import Image
 from mobilenets.infer.resize import Frame, resize
 from mobilenets.spec.preprocess import Preprocess, box, fitted
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-"""What is decoded. Pillow knows more, some of it by starting other programs: those stay closed."""
+PLUGINS = {
+    "JPEG": "JpegImagePlugin",
+    "MPO": "MpoImagePlugin",
+    "PNG": "PngImagePlugin",
+    "WEBP": "WebPImagePlugin",
+    "GIF": "GifImagePlugin",
+    "BMP": "BmpImagePlugin",
+    "TIFF": "TiffImagePlugin",
+    "PPM": "PpmImagePlugin",
+    "AVIF": "AvifImagePlugin",
+}
+"""What is decoded, by Pillow's plugins. It has more, some that start other programs: those stay closed."""
 MOST_PIXELS = 1 << 27
 ORIENTATION = 0x0112
 DRAFT_FACTORS = (8, 4, 2)
+TURNED_BY_PILLOW = ("TIFF",)
+"""Formats whose EXIF turn Pillow makes itself while it loads the pixels."""
 
 
 class ImageError(ValueError):
     """A picture that cannot be used; `kind` is one word for it, the text says why."""
 
     def __init__(self, kind: str, reason: str) -> None:
-        super().__init__(reason)
+        super().__init__(kind, reason)  # both, so that it crosses from a worker process
         self.kind = kind
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +68,9 @@ def header(data: bytes) -> Header:
 def decode(data: bytes, target: Preprocess | None = None) -> Frame:
     """An encoded picture as uint8 [height, width, 3], turned as its EXIF says, transparency on white.
 
-    Colour profiles are not applied; of an animation the first frame counts; 16-bit samples keep their high byte.
-    With a `target` a JPEG may be decoded at ½, ¼ or ⅛ scale, while what is read stays at least twice the target.
+    Colour profiles are not applied; of an animation the first frame counts; 16-bit samples keep their high
+    byte. With a `target` a JPEG may be decoded at ½, ¼ or ⅛ scale, while what is read stays at least twice
+    the target.
     Raises ImageError (`empty`, `unreadable`, `truncated`, `too-large`).
     """
     with _opened(data) as picture:
@@ -62,14 +79,16 @@ def decode(data: bytes, target: Preprocess | None = None) -> Frame:
         try:
             frame = _decoded(data, picture, head, factor)
         except MemoryError as error:
-            raise ImageError("too-large", f"{head.width} × {head.height} pixels do not fit in memory") from error
+            raise ImageError(
+                "too-large", f"{head.width} × {head.height} pixels do not fit in memory"
+            ) from error
         except Exception as error:  # decoders raise whatever a broken file makes them raise
             raise ImageError("truncated", f"its pixels cannot be decoded: {_one_line(error)}") from error
-    return _turned(frame, head.orientation)
+    return frame if head.format in TURNED_BY_PILLOW else _turned(frame, head.orientation)
 
 
 def prepare(frame: Frame, pre: Preprocess) -> Frame:
-    """uint8 [h, w, 3] of any size to uint8 [pre.height, pre.width, 3]: geometry and resize, still in levels."""
+    """uint8 [h, w, 3] of any size to uint8 [pre.height, pre.width, 3]: geometry and resize, in levels."""
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
         raise ValueError(f"a frame is uint8 [height, width, 3], not {frame.dtype} {list(frame.shape)}")
     top, left, tall, wide = box(pre, frame.shape[0], frame.shape[1])
@@ -84,8 +103,18 @@ def prepare(frame: Frame, pre: Preprocess) -> Frame:
 
 def normalise(prepared: NDArray[np.uint8], pre: Preprocess) -> NDArray[np.float32]:
     """Levels [..., 3] to a network's float32 input: (pixel − mean) / std."""
-    mean, std = np.float32(pre.mean), np.float32(pre.std)
+    mean, std = np.array(pre.mean, np.float32), np.array(pre.std, np.float32)
     return (prepared.astype(np.float32) - mean) / std
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    for plugin in PLUGINS.values():
+        try:
+            import_module(f"PIL.{plugin}")
+        except ImportError:
+            continue  # an older Pillow, or one built without that library
+    return tuple(name for name in PLUGINS if name in Image.OPEN)
 
 
 def _opened(data: bytes) -> Image.Image:
@@ -94,7 +123,7 @@ def _opened(data: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warning about size; the limit is checked below
-            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+            picture = Image.open(io.BytesIO(data), formats=_formats())
     except Image.DecompressionBombError as error:
         raise ImageError("too-large", _one_line(error)) from error
     except Exception as error:  # a broken header can raise anything
@@ -110,11 +139,15 @@ def _header(picture: Image.Image) -> Header:
         orientation = picture.getexif().get(ORIENTATION, 1)
     except Exception:  # unreadable EXIF is no reason to lose the picture
         orientation = 1
+    wide, tall = picture.size
+    if picture.format in TURNED_BY_PILLOW:  # its sides may be turned already; the tags have them as stored
+        tags = getattr(picture, "tag_v2", {})
+        wide, tall = int(tags.get(256, wide)), int(tags.get(257, tall))
     return Header(
         format=picture.format or "",
         mode=picture.mode,
-        width=picture.width,
-        height=picture.height,
+        width=wide,
+        height=tall,
         orientation=orientation if orientation in range(1, 9) else 1,
         frames=getattr(picture, "n_frames", 1),
         alpha=picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info,
@@ -148,10 +181,12 @@ def _decoded(data: bytes, picture: Image.Image, head: Header, factor: int) -> Fr
         tall, wide = -(-head.height // factor), -(-head.width // factor)
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # it warns where a file is cut short: that is an error here
-            return fast.decode_jpeg(data, "RGB", min_height=tall if factor > 1 else 0,
-                                    min_width=wide if factor > 1 else 0)  # type: ignore[no-any-return]
+            least = (tall, wide) if factor > 1 else (0, 0)
+            made: Frame = fast.decode_jpeg(data, "RGB", min_height=least[0], min_width=least[1])
+            return made
     if factor > 1:
-        picture.draft("RGB", (-(-head.width // factor), -(-head.height // factor)))
+        # Rounded down, or Pillow takes the next larger scale where a side is no multiple.
+        picture.draft("RGB", (head.width // factor, head.height // factor))
     return _rgb(picture, head)
 
 

@@ -1,8 +1,8 @@
 """Resizing, defined once, in integers: an antialiased triangle, along rows and then along columns.
 
 Along one axis of n samples going to m, output i has its centre at (i + ½) · n/m and weighs sample j by the
-triangle 1 − |j + ½ − centre| / max(n/m, 1). The weights are exact fractions, rounded to 22 bits; each pass rounds
-half up and clips to 0…255. Everything fits 32 bits, so C and JavaScript can equal it bit for bit.
+triangle 1 − |j + ½ − centre| / max(n/m, 1). The weights are exact fractions, rounded to 22 bits; each pass
+rounds half up and clips to 0…255. Everything fits 32 bits, so C and JavaScript can equal it bit for bit.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _along_rows(frame: Frame, width: int) -> Frame:
     total = np.full((frame.shape[0], width, frame.shape[2]), 1 << (BITS - 1), np.int32)
     for k in range(weights.shape[1]):
         total += frame[:, np.minimum(first + k, last)] * weights[:, k, None]
-    return np.clip(total >> BITS, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(total >> BITS, 0, 255), np.uint8)
 
 
 def _along_columns(frame: Frame, height: int) -> Frame:
@@ -58,4 +58,4 @@ def _along_columns(frame: Frame, height: int) -> Frame:
     total = np.full((height, *frame.shape[1:]), 1 << (BITS - 1), np.int32)
     for k in range(weights.shape[1]):
         total += frame[np.minimum(first + k, last)] * weights[:, k, None, None]
-    return np.clip(total >> BITS, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(total >> BITS, 0, 255), np.uint8)

@@ -30,9 +30,7 @@ class Walk:
             if f"{node.name}.weight" in folded
         }
         self._biases = {
-            node.name: folded[f"{node.name}.bias"]
-            for node in self.net.nodes
-            if f"{node.name}.bias" in folded
+            node.name: folded[f"{node.name}.bias"] for node in self.net.nodes if f"{node.name}.bias" in folded
         }
 
     def __call__(self, x: Map, taps: Iterable[str] = ()) -> dict[str, Map]:
@@ -141,7 +139,9 @@ def _stripe(padded: Map, kernel: Map, stride: int, top: int, y: Map, product: Ma
     for i in range(kernel.shape[0]):
         for j in range(kernel.shape[1]):
             first = top * stride + i
-            part = padded[first : first + (tall - 1) * stride + 1 : stride, j : j + (wide - 1) * stride + 1 : stride]
+            part = padded[
+                first : first + (tall - 1) * stride + 1 : stride, j : j + (wide - 1) * stride + 1 : stride
+            ]
             if i == j == 0:
                 np.multiply(part, kernel[i, j], out=y)
             else:
@@ -163,5 +163,3 @@ def _activated(y: Map, activation: Activation) -> Map:
 
 def _vector(value: Map) -> Map:
     return value.reshape(value.shape[0], -1) if value.shape[1:3] == (1, 1) else value
-
-

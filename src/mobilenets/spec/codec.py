@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from mobilenets.spec.net import Decode, Net, Node, Output
+from mobilenets.spec.net import Decode, Net, Node, Output, shapes
 from mobilenets.spec.op import (
     Activation,
     BatchNorm,
@@ -33,6 +33,7 @@ OPS: dict[str, type[Op]] = {
 MOST_NODES = 4096
 MOST_CHANNELS = 1 << 16
 MOST_PIXELS = 4096
+MOST_ELEMENTS = 1 << 30
 
 
 def net_to_json(net: Net) -> Json:
@@ -59,7 +60,7 @@ def net_from_json(value: object) -> Net:
     sides = [_count(side, "input", MOST_PIXELS) for side in _sequence(top["input"], "input")]
     if len(sides) != 3:
         raise ValueError(f"net: input has {len(sides)} numbers, not three")
-    return Net(
+    net = Net(
         name=_text(top["name"], "name"),
         input=Shape(*sides),
         nodes=tuple(_node(n) for n in nodes),
@@ -67,6 +68,10 @@ def net_from_json(value: object) -> Net:
         width=_number(top["width"], "width"),
         rounding=_text(top["rounding"], "rounding"),
     )
+    for name, shape in shapes(net).items():
+        if shape.elements > MOST_ELEMENTS:
+            raise ValueError(f"net: {name} makes a map of {tuple(shape)}, more than {MOST_ELEMENTS} values")
+    return net
 
 
 def preprocess_to_json(pre: Preprocess) -> Json:
@@ -95,7 +100,7 @@ def _op_name(op: Op) -> str:
 
 
 def _node(value: object) -> Node:
-    if not isinstance(value, Mapping) or value.get("op") not in OPS:
+    if not isinstance(value, Mapping) or value.get("op") not in list(OPS):
         raise ValueError(f"net: no such operation in {str(value)[:80]!r}; known: {', '.join(OPS)}")
     kind = OPS[value["op"]]
     fields = tuple(f.name for f in dataclasses.fields(kind))
@@ -129,7 +134,9 @@ def _field(name: str, value: object) -> Any:
 def _output(value: object) -> Output:
     record = _record(value, "output", ("name", "node", "decode"))
     if record["decode"] not in get_args(Decode):
-        raise ValueError(f"net: an output is decoded as {', '.join(get_args(Decode))}, not {record['decode']!r}")
+        raise ValueError(
+            f"net: an output is decoded as {', '.join(get_args(Decode))}, not {record['decode']!r}"
+        )
     return Output(_text(record["name"], "name"), _text(record["node"], "node"), record["decode"])
 
 

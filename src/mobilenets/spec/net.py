@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
 from mobilenets.spec.op import Conv, Dense, Depthwise, Op, Pointwise, Pool, Shape, slid
+
+NAME = re.compile(r"\w+(\.\w+)*", re.ASCII)
 
 Decode = Literal["classes", "vector"]
 """How an output is read: `classes` are logits for a softmax over labels, a `vector` is taken as it is."""
@@ -45,11 +48,26 @@ class Net:
     rounding: str = "slim"
 
     def __post_init__(self) -> None:
-        shapes(self)
         known = {node.name for node in self.nodes}
+        for name in known:
+            if not NAME.fullmatch(name):
+                raise ValueError(
+                    f"{self.name}: {name!r} is no node's name: letters, digits, _ and single dots"
+                )
+            parts = name.split(".")
+            if inside := known & {".".join(parts[:depth]) for depth in range(1, len(parts))}:
+                raise ValueError(
+                    f"{self.name}: {name!r} lies inside {inside.pop()!r}; their tensors would mix"
+                )
+        shapes(self)
+        public = [output.name for output in self.outputs]
+        if len(set(public)) < len(public):
+            raise ValueError(f"{self.name}: two outputs have one name, of {', '.join(public)}")
         for output in self.outputs:
             if output.node not in known:
-                raise ValueError(f"{self.name}: output {output.name!r} reads {output.node!r}, which is no node")
+                raise ValueError(
+                    f"{self.name}: output {output.name!r} reads {output.node!r}, which is no node"
+                )
 
     @property
     def resolution(self) -> int:
@@ -89,7 +107,7 @@ def _slide(op: Conv | Depthwise, x: Shape) -> tuple[int, int]:
 
 
 def shapes(net: Net) -> dict[str, Shape]:
-    """The shape of every node's output, and of `image`, the input. Raises ValueError where nodes don't fit."""
+    """The shape of every node's output, and of `image`, the input. ValueError where nodes don't fit."""
     known: dict[str, Shape] = {"image": net.input}
     if min(net.input) < 1:
         raise ValueError(f"{net.name}: input {tuple(net.input)} has an empty side")

@@ -1,4 +1,4 @@
-"""The operations a network is made of: a closed union of frozen data, matched with `match` everywhere else."""
+"""The operations a network is made of: a closed union of frozen data, matched with `match` elsewhere."""
 
 from __future__ import annotations
 

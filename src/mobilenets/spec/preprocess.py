@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 Geometry = Literal["crop", "stretch", "letterbox"]
+LEAST_STD = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
     """EXIF turn, RGB, geometry, antialiased triangle resize, then (pixel − mean) / std.
 
-    `crop` takes the centred square of `fraction` × the short side, `stretch` takes all of the picture and gives up
-    its proportions, `letterbox` keeps all of it and its proportions and fills with `fill`. `mean` and `std` are in
-    pixel levels, 0 to 255.
+    `crop` takes the centred square of `fraction` × the short side, `stretch` takes all of the picture and
+    gives up its proportions, `letterbox` keeps all of it and its proportions and fills with `fill`. `mean`
+    and `std` are in pixel levels, 0 to 255.
     """
 
     height: int
@@ -34,8 +35,8 @@ class Preprocess:
             raise ValueError(f"the crop's fraction must lie in (0, 1], not {self.fraction}")
         if not 0 <= self.fill <= 255:
             raise ValueError(f"the letterbox's fill must lie in 0…255, not {self.fill}")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ValueError("mean and std must be three numbers each, std positive")
+        if len(self.mean) != 3 or len(self.std) != 3 or not min(self.std) >= LEAST_STD:
+            raise ValueError(f"mean and std must be three numbers each, std at least {LEAST_STD}")
 
 
 SLIM = Preprocess(height=224, width=224)
@@ -57,7 +58,7 @@ def box(pre: Preprocess, height: int, width: int) -> tuple[int, int, int, int]:
 
 
 def fitted(pre: Preprocess, height: int, width: int) -> tuple[int, int, int, int]:
-    """Where the read part lies in the target, as (top, left, height, width): all of it but for a letterbox."""
+    """Where the read part lies in the target, (top, left, height, width): all of it but for a letterbox."""
     if pre.geometry != "letterbox":
         return 0, 0, pre.height, pre.width
     if height * pre.width >= width * pre.height:

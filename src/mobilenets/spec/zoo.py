@@ -64,8 +64,8 @@ def v1(
 ) -> Net:
     """The body of a MobileNet V1 (arXiv:1704.04861, table 1); put a head on it with `head.classify`.
 
-    `full` has one full 3 × 3 convolution where the paper's table 4 replaces each separable block; `last` adds a
-    pointwise layer before the pool (timm's `100h`). Raises ValueError for a width or resolution below what works.
+    `full` has one full 3 × 3 convolution where the paper's table 4 replaces each separable block; `last` adds
+    a pointwise layer before the pool (timm's `100h`). ValueError for a width or resolution that can't be.
     """
     if not 0 < width <= 8:
         raise ValueError(f"width must lie in (0, 8], not {width}; the papers use 0.25, 0.5, 0.75 and 1.0")
@@ -144,9 +144,22 @@ def body(name: str, width: float = 1.0, resolution: int | None = None) -> Net:
     return NETS[name](width, DEFAULTS[name][0] if resolution is None else resolution)
 
 
-def net(
-    name: str, width: float = 1.0, resolution: int | None = None, classes: int | None = None
-) -> Net:
+def net(name: str, width: float = 1.0, resolution: int | None = None, classes: int | None = None) -> Net:
     """The classifier called `name`, with the published resolution and classes unless told otherwise."""
     made = body(name, width, resolution)
     return head.classify(made, DEFAULTS[name][1] if classes is None else classes)
+
+
+def published(name: str, net_name: str, width: float, resolution: int) -> Net:
+    """The classifier that a set of weights by this name fills: timm's have layers and roundings of their own."""
+    if name.startswith("timm/"):
+        own = v1(
+            width,
+            resolution,
+            last=name.endswith("100h"),
+            rounding="divisible",
+            padding="symmetric",
+            epsilon=1e-5,
+        )
+        return head.classify(own, DEFAULTS["v1"][1])
+    return net(net_name, width, resolution)

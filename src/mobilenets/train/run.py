@@ -9,14 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-
-@dataclass(frozen=True, slots=True)
-class SetAside:
-    """A file that was not used, and why."""
-
-    file: str
-    kind: str
-    reason: str
+from mobilenets.data.catalog import SetAside
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +61,19 @@ class Run:
     set_aside: Sequence[SetAside]
     duplicates: int
     """Near-duplicate groups that were kept on one side of the split."""
-    accuracy: Mapping[str, float]
-    top5: float
-    interval: tuple[float, float]
+    accuracy: Mapping[str, float | None]
+    """Of train, val and test; None for a part without pictures, as for everything measured on it."""
+    top5: float | None
+    interval: tuple[float, float] | None
     test: Judged
     choices: Sequence[tuple[float, float, float]]
     """Regularisation tried for the head: (C, validation accuracy, validation loss)."""
     chosen_c: float
     temperature: float
-    calibration_error: Mapping[str, float]
+    calibration_error: Mapping[str, float | None]
     """Expected calibration error on the test part, `before` and `after` temperature scaling."""
-    unknown: Mapping[str, float] | None
-    """With `--unknown`: threshold, share of known pictures kept, share of strangers turned away."""
+    unknown: Mapping[str, float | None] | None
+    """With `--unknown`: `threshold`, `known_kept` of the test part, `strangers_turned_away`."""
     epochs: Sequence[Epoch]
     net: Mapping[str, Any]
     """name, width, resolution, macs, params, float32_bytes, int8_bytes, activation_bytes."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
-from typing import Literal, assert_never
+from typing import Any, Literal, assert_never
 
 from mobilenets.spec.net import NORM_TENSORS, Net, Node, shapes, tensors, weight_shape
 from mobilenets.spec.op import Conv, Dense, Depthwise, Pointwise, Pool, Shape
@@ -35,6 +35,8 @@ class Share:
 
     macs: int
     params: int
+    weights: int
+    """Without biases and norms: what the paper's table 2 has shares of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def cost(net: Net) -> Cost:
 
 
 def macs(node: Node, x: Shape, y: Shape) -> int:
-    """Multiply-accumulates of one node; padding is counted, as in the papers (arXiv:1704.04861, eq. 2 to 5)."""
+    """Multiply-accumulates of one node; padding counts, as in the papers (arXiv:1704.04861, eq. 2 to 5)."""
     match node.op:
         case Conv() | Pointwise() | Depthwise() | Dense():
             weight = weight_shape(node.op, x)
@@ -128,11 +130,15 @@ def _kind(node: Node) -> Kind:
 
 
 def _share(rows: Sequence[Row]) -> Share:
-    return Share(sum(row.macs for row in rows), sum(row.params for row in rows))
+    return Share(
+        macs=sum(row.macs for row in rows),
+        params=sum(row.params for row in rows),
+        weights=sum(row.weights for row in rows),
+    )
 
 
 def _peak_bytes(net: Net, known: dict[str, Shape]) -> int:
-    """The most that maps alive together take at float32: a node's inputs, its output, and what is read later."""
+    """The most that maps alive together take at float32: a node's inputs, its output, what is read later."""
     kept = {output.node for output in net.outputs}
     last_use = {name: index for index, node in enumerate(net.nodes) for name in node.inputs}
     peak, alive = 0, {"image"}
@@ -141,3 +147,19 @@ def _peak_bytes(net: Net, known: dict[str, Shape]) -> int:
         peak = max(peak, sum(known[name].elements for name in alive))
         alive = {name for name in alive if last_use.get(name, -1) > index or name in kept}
     return 4 * peak
+
+
+def as_json(counted: Cost, by_layer: bool = False) -> dict[str, Any]:
+    """A cost as JSON values; sizes and activations in bytes."""
+    told: dict[str, Any] = {
+        "macs": counted.macs,
+        "params": counted.params,
+        "size_bytes": {"float32": counted.float32_bytes, "int8": counted.int8_bytes},
+        "bytes_read": sum(row.bytes_read for row in counted.rows),
+        "bytes_written": sum(row.bytes_written for row in counted.rows),
+        "activation_bytes": counted.activation_bytes,
+        "by_kind": {kind: asdict(share) for kind, share in counted.by_kind.items()},
+    }
+    if by_layer:
+        told["layers"] = [asdict(row) for row in counted.rows]
+    return told

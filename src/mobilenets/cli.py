@@ -1,0 +1,419 @@
+"""The command line: one function for each command, wings imported by the command that needs them."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mobilenets import console
+from mobilenets.console import Reporter, complain, percent, say, say_json, size, table
+from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions
+
+app = typer.Typer(
+    name="mobilenets",
+    help="Small, fast vision models: train them on your own pictures, know what they cost.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+MISTAKES = typer.BadParameter.__mro__[2]
+"""click's ClickException, which typer carries inside and gives no name of its own."""
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Threads = Annotated[int | None, typer.Option(help="Threads; as many as there are cores unless given.")]
+
+
+def main() -> None:
+    """The entry point: a user's mistake is one line and exit code 2, never a traceback."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """One command; its exit code."""
+    try:
+        code = app(arguments, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except typer.Exit as done:
+        return done.exit_code
+    except MISTAKES as error:
+        complain(f"{error.format_message()} (see `mobilenets {_asked(arguments)}--help`)")
+        return 2
+    except (typer.Abort, KeyboardInterrupt):
+        complain("interrupted; what was finished is kept")
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone: nobody is left to tell
+        return 0
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "mobilenets":
+            raise
+        complain(f"this command needs {error.name}: pip install 'mobilenets[train]' (README says how)")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        complain(f"{where}{error.strerror or error}")
+    except (ValueError, RuntimeError) as error:
+        complain(str(error))
+    return 2
+
+
+@app.command(epilog="Example: mobilenets cost v1 --width 0.5 --resolution 160")
+def cost(
+    net: Annotated[str, typer.Argument(help="v1, v1-full, v1-shallow or v1-cifar.")],
+    width: Annotated[float, typer.Option(help="Width multiplier.")] = 1.0,
+    resolution: Annotated[
+        int | None, typer.Option(help="Input side in pixels; the published one unless given.")
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Classes of the head; the published number unless given.")
+    ] = None,
+    by_layer: Annotated[bool, typer.Option("--by-layer", help="A row for each layer.")] = False,
+    json: Json = False,
+) -> None:
+    """What a network costs: multiply-accumulates, parameters, bytes. Exact, counted from the network's table."""
+    import mobilenets
+    from mobilenets.costs.count import as_json
+
+    counted = mobilenets.cost(net, width=width, resolution=resolution, classes=classes)
+    if json:
+        say_json({"net": net, "width": width} | as_json(counted, by_layer))
+        return
+    if by_layer:
+        rows = [
+            (
+                r.name,
+                r.kind,
+                "×".join(map(str, r.output)),
+                f"{r.macs:,}",
+                f"{r.params:,}",
+                size(r.bytes_read),
+                size(r.bytes_written),
+            )
+            for r in counted.rows
+        ]
+        table(("layer", "kind", "output", "MACs", "params", "read", "written"), rows, left=3)
+    rows_of = [
+        (
+            kind,
+            f"{s.macs:,}",
+            percent(s.macs / counted.macs, 2),
+            f"{s.params:,}",
+            percent(s.params / counted.params, 2),
+        )
+        for kind, s in counted.by_kind.items()
+    ]
+    table(("kind", "MACs", "", "params", ""), rows_of, title=f"{net} {width:g}")
+    say(f"{counted.macs:,} MACs, {counted.params:,} parameters")
+    say(f"weights {size(counted.float32_bytes)} in float32, {size(counted.int8_bytes)} in int8")
+    say(f"activations {size(counted.activation_bytes)} at their peak, float32")
+
+
+@app.command(epilog="Example: mobilenets models")
+def models(json: Json = False) -> None:
+    """Every network and every known set of weights: home, licence, published score, whether it is on this disk."""
+    from mobilenets.listing import listed
+
+    rows = listed()
+    if json:
+        say_json({"models": rows})
+        return
+    table(
+        ("name", "kind", "licence", "resolution", "MACs", "params", "published top-1", "on this disk"),
+        [
+            (
+                r["name"],
+                r["kind"],
+                r["licence"] or "",
+                r["resolution"],
+                f"{r['macs'] / 1e6:.0f} M",
+                f"{r['params'] / 1e6:.2f} M",
+                percent(r["top1"]),
+                "yes" if r["on_disk"] else "no" if r["kind"] == "weights" else "",
+            )
+            for r in rows
+        ],
+        left=3,
+    )
+
+
+@app.command(epilog="Example: mobilenets doctor photos/")
+def doctor(
+    folder: Annotated[Path, typer.Argument(help="A folder of class folders, a zip of one, or a CSV.")],
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """What is wrong with a data set, before it costs an hour."""
+    from mobilenets.data.catalog import scan
+    from mobilenets.data.doctor import examine
+    from mobilenets.data.survey import looks_of
+    from mobilenets.listing import cores, store
+
+    catalog = scan(folder)
+    with Reporter() as progress:
+        looks = looks_of(
+            catalog, store(), threads or cores(), lambda done, total: progress("look", done, total)
+        )
+        found = examine(catalog, looks)
+    if json:
+        from mobilenets.data.doctor import as_json
+
+        say_json(as_json(found))
+        return
+    say(f"{found.images} pictures in {found.classes} classes")
+    for problem in found.problems:
+        say(f"\n{problem.severity}: {problem.kind} ({len(problem.files)}): {problem.detail}")
+        for file in problem.files[:5]:
+            say(f"    {file}")
+        if len(problem.files) > 5:
+            say(f"    … and {len(problem.files) - 5} more (--json lists all)")
+        say(f"    → {problem.remedy}")
+    if found.shortcuts:
+        table(
+            ("labels guessed from", "accuracy", "largest class", ""),
+            [
+                (g.cue, percent(g.accuracy), percent(g.majority), "leaks" if g.leaks else "")
+                for g in found.shortcuts
+            ],
+        )
+    if not found.problems:
+        say("nothing wrong was found")
+
+
+def _retrain(
+    folder: Annotated[Path, typer.Argument(help="A folder of class folders, a zip of one, or a CSV.")],
+    out: Annotated[Path, typer.Option(help="Where the model, the report and the record go.")],
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="A grid of widths and resolutions, compared.")
+    ] = False,
+    json: Json = False,
+    **options: Any,
+) -> None:
+    """Teach a network your classes: a model file and a report in which every number was measured."""
+    from mobilenets.job import as_json, retrain
+
+    with Reporter() as progress:
+        run = retrain(
+            folder,
+            out,
+            {**options, "sweep": sweep},
+            progress,
+            command=shlex.join(["mobilenets", *sys.argv[1:]]),
+        )
+    if json:
+        say_json(as_json(run))
+        return
+    _show_run(run, out)
+
+
+app.command(
+    name="retrain",
+    epilog="Example: mobilenets retrain photos/ --out out --width 0.5 --resolution 160 --finetune 5",
+)(console.flags(BodyOptions, LearnOptions, MachineOptions)(_retrain))
+
+
+@app.command(epilog="Example: mobilenets demo --out demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="Where pictures, model and report go.")] = Path("demo"),
+    json: Json = False,
+) -> None:
+    """Road signs drawn here, a small V1 taught from random weights: no network, no account, nothing of yours."""
+    from mobilenets import demo as signs
+    from mobilenets.job import as_json, retrain
+
+    if not json:
+        say("drawing road signs, then teaching MobileNet V1 0.25 at 96 × 96 from random weights")
+    with Reporter() as progress:
+        progress("draw", 0, 1)
+        folder = signs.pictures(out)
+        run = retrain(folder, out, signs.OPTIONS, progress, command=f"mobilenets demo --out {out}")
+    if json:
+        say_json(as_json(run))
+        return
+    _show_run(run, out)
+    say("no weights ship with this release, so the body started from random numbers: with a trained body")
+    say("(`mobilenets models`) fewer pictures and less time give more; see README")
+
+
+@app.command(epilog="Example: mobilenets evaluate out/model.safetensors more-photos/")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A model file, or a name of `mobilenets models`.")],
+    folder: Annotated[Path, typer.Argument(help="Labelled pictures: a folder, a zip or a CSV.")],
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Score a model on labelled pictures it has not seen."""
+    import mobilenets
+    from mobilenets.data.evaluate import as_json
+
+    with Reporter() as progress:
+        found = mobilenets.evaluate(model, folder, threads=threads, progress=progress)
+    if json:
+        say_json(as_json(found))
+        return
+    low, high = found.interval
+    say(
+        f"top-1 {percent(found.top1)} ({percent(low)} to {percent(high)} with 95 %), top-5 {percent(found.top5)}, n = {found.n}"
+    )
+    say(
+        f"calibration error {percent(found.calibration_error)}"
+        + (f", answered unknown {percent(found.unknown)}" if found.unknown is not None else "")
+    )
+    if found.part is not None:
+        say(f"on the data set's own {found.part} part")
+    for aside in found.set_aside[:5]:
+        say(f"set aside: {aside.file}: {aside.reason}")
+    worst = sorted(found.per_class.items(), key=lambda item: item[1])[:20]
+    table(
+        ("class (worst first)", "accuracy", "n", "taken for"),
+        [(label, percent(share), *_mistaken(found, label)) for label, share in worst],
+    )
+
+
+@app.command(epilog="Example: mobilenets predict out/model.safetensors photo.jpg --top 3")
+def predict(
+    model: Annotated[str, typer.Argument(help="A model file, or a name of `mobilenets models`.")],
+    paths: Annotated[list[str], typer.Argument(help="Pictures, folders of pictures, or - for one on stdin.")],
+    top: Annotated[int, typer.Option(min=1, help="Labels for each picture.")] = 5,
+    features: Annotated[
+        bool, typer.Option("--features", help="The body's features instead of labels.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Ask a model about pictures."""
+    import mobilenets
+    from mobilenets.listing import pictures
+
+    ready = mobilenets.load(model)
+    if not features and not ready.labels:
+        raise ValueError(f"{model}: a body without named classes; ask it for --features")
+    results: list[dict[str, Any]] = []
+    failed = 0
+    with Reporter() as progress:
+        files = pictures(paths)
+        for done, (name, data) in enumerate(files, 1):
+            row: dict[str, Any] = {"file": name}
+            try:
+                picture = data()
+                if features:
+                    row["features"] = [float(v) for v in ready.features(picture)]
+                else:
+                    answer = ready(picture, top)
+                    row["predictions"] = [{"label": p.label, "score": p.score} for p in answer.predictions]
+                    if answer.unknown is not None:
+                        row["unknown"] = answer.unknown
+            except (ValueError, OSError) as error:
+                failed += 1
+                row["error"] = str(error)
+                complain(f"{name}: {error}")
+            results.append(row)
+            progress("predict", done, len(files))
+            if not json and "error" not in row:
+                _show(row)
+    if json:
+        say_json({"results": results})
+    if failed == len(results):
+        raise typer.Exit(2)
+
+
+@app.command(epilog="Example: mobilenets info out/model.safetensors")
+def info(
+    model: Annotated[str, typer.Argument(help="A model file, or a name of `mobilenets models`.")],
+    json: Json = False,
+) -> None:
+    """What is inside a model file."""
+    import mobilenets
+    from mobilenets.listing import described
+
+    facts = described(mobilenets.load(model).artefact)
+    if json:
+        say_json(facts)
+        return
+    for name, value in facts.items():
+        say(f"{name:14} {_readable(value)}")
+
+
+def _show_run(run: Any, out: Path) -> None:
+    counts = {part: sum(numbers) for part, numbers in run.counts.items()}
+    table(
+        ("part", "pictures", "accuracy"),
+        [(part, counts[part], percent(share)) for part, share in run.accuracy.items()],
+        title=f"{run.net['name']} {run.net['width']:g} at {run.net['resolution']}, {len(run.labels)} classes",
+    )
+    if run.interval is not None:
+        low, high = run.interval
+        say(
+            f"test accuracy lies between {percent(low)} and {percent(high)} with 95 %; top-5 {percent(run.top5)}"
+        )
+    if run.sweep:
+        rows = [
+            (
+                f"{v.width:g}",
+                v.resolution,
+                f"{v.macs / 1e6:.0f} M",
+                f"{v.params / 1e6:.2f} M",
+                size(v.size_bytes),
+                f"{v.latency_ms:.1f} ms",
+                percent(v.val_accuracy),
+                percent(v.test_accuracy),
+            )
+            for v in run.sweep
+        ]
+        table(
+            ("width", "resolution", "MACs", "params", "file", "numpy, this machine", "val", "test"),
+            rows,
+            left=0,
+        )
+    if run.unknown is not None:
+        away = run.unknown["strangers_turned_away"]
+        say(
+            f"answers below {percent(run.unknown['threshold'])} mean unknown: {percent(run.unknown['known_kept'])} of "
+            f"test pictures are answered, {percent(away)} of strangers turned away"
+        )
+    stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run.seconds.items())
+    say(f"{stages}; peak memory {run.peak_rss_mb:.0f} MB")
+    for aside in run.set_aside[:5]:
+        say(f"set aside: {aside.file}: {aside.reason}")
+    if len(run.set_aside) > 5:
+        say(f"… and {len(run.set_aside) - 5} more set aside (report.html lists all)")
+    for note in run.notes:
+        say(f"note: {note}")
+    say(f"model   {run.model} ({size(run.net['file_bytes'])})")
+    say(f"report  {out / 'report.html'}")
+
+
+def _mistaken(found: Any, label: str) -> tuple[int, str]:
+    row = found.confusion[list(found.labels).index(label)].copy()
+    n = int(row.sum())
+    row[list(found.labels).index(label)] = 0
+    return n, found.labels[int(row.argmax())] if row.any() else ""
+
+
+def _show(row: dict[str, Any]) -> None:
+    if "features" in row:
+        say(row["file"] + " " + " ".join(f"{value:.4g}" for value in row["features"]))
+        return
+    unknown = "unknown; perhaps " if row.get("unknown") else ""
+    say(
+        f"{row['file']}: {unknown}"
+        + ", ".join(f"{p['label']} {percent(p['score'])}" for p in row["predictions"])
+    )
+
+
+def _readable(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_readable(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        shown = ", ".join(str(v) for v in value[:12])
+        return shown + (f", … ({len(value)})" if len(value) > 12 else "")
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _asked(arguments: list[str]) -> str:
+    known = {
+        command.name or (command.callback.__name__ if command.callback else "")
+        for command in app.registered_commands
+    }
+    return f"{arguments[0]} " if arguments and arguments[0] in known else ""

@@ -1,0 +1,370 @@
+"""What pictures a data set holds, under which labels: a folder of class folders, a zip of one, or a CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import stat
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+PARTS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""Folder names and CSV entries that name a part of the data set."""
+PICTURES = frozenset(
+    f".{kind}"
+    for kind in (
+        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "gif", "bmp", "dib"),
+        *("tif", "tiff", "ppm", "pgm", "pbm", "pnm", "avif", "heic", "heif"),
+    )
+)
+"""Suffixes of what is taken for a picture; a file without a suffix is tried too."""
+CLUTTER = frozenset(("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "$recycle.bin"))
+"""What operating systems leave behind: passed over without a word, like every name that starts with a dot."""
+MOST_FILE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A file that was not used, and why."""
+
+    file: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One picture: its path from the root or name in the archive, its label, its part where one is given."""
+
+    file: str
+    label: str
+    part: str | None = None
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.file).suffix.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """The pictures of a data set, sorted by label and file; nothing has been decoded yet.
+
+    `root` is the folder that files are relative to, or the zip file where `packed`.
+    """
+
+    root: Path
+    labels: tuple[str, ...]
+    items: tuple[Item, ...]
+    set_aside: tuple[SetAside, ...]
+    packed: bool = False
+
+    def bare(self) -> Catalog:
+        """Enough of it to read items by: what a worker process needs."""
+        return replace(self, items=(), set_aside=())
+
+    def read(self, item: Item) -> bytes:
+        """The bytes of one picture, in any process. Raises OSError where they cannot be read."""
+        if self.packed:
+            return _unpacked(self.root, item.file)
+        path = self.root / item.file
+        size = path.stat().st_size
+        if size > MOST_FILE_BYTES:
+            raise OSError(f"{size} bytes are too many for a picture")
+        return path.read_bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """Files and folders below a root, as parts of their paths; `names` has the name to read a file by."""
+
+    files: list[tuple[str, ...]]
+    folders: list[tuple[str, ...]]
+    aside: list[SetAside]
+    names: dict[tuple[str, ...], str]
+
+
+def scan(path: Path) -> Catalog:
+    """What `path` holds: a folder of class folders, perhaps below train, val and test; a zip of one; a CSV.
+
+    A folder below a class folder belongs to that class. A lone folder around all class folders is passed.
+    The CSV has rows `file,label[,split]`, files relative to the CSV, with or without that line on top.
+    What cannot be used is set aside by name. Raises ValueError where no picture with a label is found.
+    """
+    if path.is_dir():
+        return _sorted(path, *_arranged(_walk(path)), packed=False)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such folder, zip or CSV; check the path")
+    if path.suffix.lower() == ".csv":
+        return _sorted(path.parent, *_table(path), packed=False, shown=path)
+    if zipfile.is_zipfile(path):
+        return _sorted(path, *_arranged(_members(path)), packed=True)
+    raise ValueError(
+        f"{path}: neither a folder, a zip nor a CSV of file,label; a damaged zip must be fetched again"
+    )
+
+
+def usable(catalog: Catalog, least_classes: int = 2) -> None:
+    """Raises ValueError where the catalog has fewer classes than there must be."""
+    if len(catalog.labels) < least_classes:
+        found = ", ".join(catalog.labels) or "none"
+        raise ValueError(
+            f"{catalog.root}: pictures of {len(catalog.labels)} class ({found}), "
+            f"at least {least_classes} are needed; put each class into a folder named after it"
+        )
+
+
+def _sorted(
+    root: Path, items: Iterable[Item], aside: Iterable[SetAside], *, packed: bool, shown: Path | None = None
+) -> Catalog:
+    ordered = tuple(sorted(items, key=lambda item: (item.label, item.file)))
+    left = tuple(sorted(aside, key=lambda one: one.file))
+    if not ordered:
+        why = f"; set aside: {left[0].file} ({left[0].reason})" if left else ""
+        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+        raise ValueError(
+            f"{shown or root}: no picture inside a class folder{why}{more}; "
+            "put the pictures of each class into a folder named after it"
+        )
+    return Catalog(root, tuple(sorted({item.label for item in ordered})), ordered, left, packed)
+
+
+def _walk(root: Path) -> _Listing:
+    """Every file below a folder. Links are followed, but no folder is entered twice, so a loop ends."""
+    listing = _Listing([], [], [], {})
+    seen: set[tuple[int, int]] = set()
+    pending: list[tuple[str, ...]] = [()]
+    linked: list[
+        tuple[str, ...]
+    ] = []  # entered last, so that a folder is known by its own path where it has one
+    while pending or linked:
+        place = pending.pop() if pending else linked.pop(0)
+        folder = root.joinpath(*place)
+        try:
+            facts = folder.stat()
+            if (facts.st_dev, facts.st_ino) in seen:
+                reason = "a link to a folder that was read already"
+                listing.aside.append(SetAside("/".join(place), "link", reason))
+                continue
+            seen.add((facts.st_dev, facts.st_ino))
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            if not place:
+                raise ValueError(
+                    f"{root}: cannot be read ({error.strerror}); check its permissions"
+                ) from error
+            reason = f"the folder cannot be read: {error.strerror}"
+            listing.aside.append(SetAside("/".join(place), "unreadable-folder", reason))
+            continue
+        if place:
+            listing.folders.append(place)
+        for entry in entries:
+            _enter(entry, place, listing, pending, linked)
+    return listing
+
+
+def _enter(
+    entry: os.DirEntry[str],
+    place: tuple[str, ...],
+    listing: _Listing,
+    pending: list[tuple[str, ...]],
+    linked: list[tuple[str, ...]],
+) -> None:
+    if _clutter(entry.name):
+        return
+    path = (*place, entry.name)
+    if not _speakable(entry.name):
+        listing.aside.append(
+            SetAside(_spoken("/".join(path)), "bad-name", "its name is not UTF-8; rename it")
+        )
+        return
+    try:
+        if entry.is_dir():
+            (linked if entry.is_symlink() else pending).append(path)
+        elif entry.is_file():
+            listing.files.append(path)
+            listing.names[path] = "/".join(path)
+        else:
+            what = "a link that leads nowhere" if entry.is_symlink() else "neither a file nor a folder"
+            listing.aside.append(SetAside("/".join(path), "not-a-file", what))
+    except OSError as error:
+        listing.aside.append(SetAside("/".join(path), "unreadable", f"cannot be read: {error.strerror}"))
+
+
+def _members(path: Path) -> _Listing:
+    listing = _Listing([], [], [], {})
+    try:
+        infos = list(_opened(path, os.getpid()).NameToInfo.values())
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise ValueError(f"{path}: a zip that cannot be read ({error}); get it again") from error
+    for info in infos:
+        place = tuple(
+            part for part in PurePosixPath(info.filename.replace("\\", "/")).parts if part not in "/.."
+        )
+        if not place or any(_clutter(part) for part in place):
+            continue
+        if not _speakable(info.filename):
+            listing.aside.append(
+                SetAside(_spoken(info.filename), "bad-name", "its name is not UTF-8; rename it")
+            )
+        elif info.is_dir():
+            listing.folders.append(place)
+        elif info.flag_bits & 1:
+            listing.aside.append(SetAside(info.filename, "encrypted", "encrypted; zip it without a password"))
+        elif info.file_size > MOST_FILE_BYTES:
+            reason = f"{info.file_size} bytes are too many for a picture"
+            listing.aside.append(SetAside(info.filename, "too-large", reason))
+        else:
+            listing.files.append(place)
+            listing.names[place] = info.filename
+    known = set(listing.folders)
+    implied = {place[:depth] for place in (*listing.files, *known) for depth in range(1, len(place))} - known
+    listing.folders.extend(sorted(implied))
+    return listing
+
+
+def _arranged(listing: _Listing) -> tuple[list[Item], list[SetAside]]:
+    """Labels from the places of files: class/…, or part/class/… where the folders on top are parts."""
+    aside = list(listing.aside)
+    pictures = []
+    for place in listing.files:
+        if PurePosixPath(place[-1]).suffix.lower() in PICTURES or "." not in place[-1]:
+            pictures.append(place)
+        else:
+            aside.append(SetAside(listing.names[place], "not-a-picture", "not a picture by its suffix"))
+    depth = _wrapped(listing.folders, pictures)
+    tops = {place[depth] for place in listing.folders if len(place) == depth + 1}
+    inner = {place[depth] for place in listing.folders if len(place) == depth + 2}
+    parts = {top for top in tops if top.casefold() in PARTS and top in inner}
+    own_parts = bool(parts) and (
+        all(top.casefold() in PARTS for top in tops) or len({PARTS[top.casefold()] for top in parts}) > 1
+    )
+    items = []
+    for place in pictures:
+        file = listing.names[place]
+        below = place[depth:]
+        if own_parts and below[0] not in parts:
+            aside.append(SetAside(file, "no-class", "lies beside the train, val and test folders"))
+        elif len(below) < (3 if own_parts else 2):
+            aside.append(SetAside(file, "no-class", "lies outside any class folder"))
+        elif own_parts:
+            items.append(Item(file, _label(below[1]), PARTS[below[0].casefold()]))
+        else:
+            items.append(Item(file, _label(below[0])))
+    aside.extend(_empty(listing.folders, items, depth + own_parts))
+    return items, aside
+
+
+def _wrapped(folders: list[tuple[str, ...]], pictures: list[tuple[str, ...]]) -> int:
+    """How many lone folders lie around the class folders, as in many archives."""
+    depth = 0
+    while True:
+        tops = {place[depth] for place in folders if len(place) == depth + 1}
+        if len(tops) > 1 or any(top.casefold() in PARTS for top in tops):
+            return depth
+        if not tops or any(len(place) <= depth + 2 for place in pictures):
+            return 0  # a lone folder with pictures is a class
+        depth += 1
+
+
+def _empty(folders: Iterable[tuple[str, ...]], items: Iterable[Item], depth: int) -> Iterator[SetAside]:
+    used = {item.label for item in items}
+    for place in sorted(folders):
+        if len(place) == depth + 1 and _label(place[depth]) not in used:
+            yield SetAside("/".join(place), "empty-class", "the folder holds no picture")
+
+
+def _table(path: Path) -> tuple[list[Item], list[SetAside]]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        top = text.split("\n", 1)[0]
+        delimiter = ";" if ";" in top and "," not in top else ","
+        rows = list(enumerate(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), 1))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
+    except csv.Error as error:
+        raise ValueError(f"{path}: no CSV ({error}); rows are file,label[,split]") from error
+    rows = [
+        (number, [cell.strip() for cell in row]) for number, row in rows if any(cell.strip() for cell in row)
+    ]
+    columns = {"file": 0, "label": 1, "split": 2}
+    if rows and {"file", "label"} <= {cell.casefold() for cell in rows[0][1]}:
+        columns = {cell.casefold(): place for place, cell in enumerate(rows.pop(0)[1])}
+    items: dict[tuple[str, str], Item] = {}
+    aside: list[SetAside] = []
+    for number, row in rows:
+        cells = {name: row[place] if place < len(row) else "" for name, place in columns.items()}
+        file, label, part = cells["file"], cells["label"], cells.get("split", "")
+        if part and part.casefold() not in PARTS:
+            raise ValueError(f"{path}: line {number}: split {part!r} is none of train, val, test")
+        why = _unlistable(path.parent, file, label)
+        if why is not None:
+            aside.append(SetAside(file or f"line {number}", *why))
+        elif (file, label) in items:
+            aside.append(SetAside(file, "listed-twice", f"listed again in line {number}"))
+        else:
+            items[file, label] = Item(file, _label(label), PARTS[part.casefold()] if part else None)
+    return list(items.values()), aside
+
+
+def _unlistable(root: Path, file: str, label: str) -> tuple[str, str] | None:
+    """Kind and reason why a row of the CSV cannot be used, if so."""
+    if not file or not label:
+        return "no-class", "the row names no file" if not file else "the row gives no label"
+    try:
+        if not stat.S_ISREG((root / file).stat().st_mode):
+            return "not-a-file", "the row names no plain file"
+    except (OSError, ValueError) as error:
+        return "missing", f"cannot be found: {getattr(error, 'strerror', None) or error}"
+    return None
+
+
+def _clutter(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in CLUTTER
+
+
+def _label(name: str) -> str:
+    """One spelling for a name that one system writes composed and another decomposed."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _speakable(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _spoken(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+@lru_cache(maxsize=4)
+def _opened(path: Path, process: int) -> zipfile.ZipFile:
+    """One open archive a process: a forked child sharing its parent's file would move its read position."""
+    return zipfile.ZipFile(path)
+
+
+def _unpacked(path: Path, member: str) -> bytes:
+    try:
+        archive = _opened(path, os.getpid())
+        if archive.getinfo(member).file_size > MOST_FILE_BYTES:
+            raise OSError("too many bytes for a picture")
+        return archive.read(member)
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
+        raise OSError(f"cannot be unpacked: {error}") from error

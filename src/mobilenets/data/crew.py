@@ -1,0 +1,198 @@
+"""Worker processes that do one kind of job; one that dies takes its job with it and is replaced."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import IO, Generic, TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+START = "import sys; sys.path[:] = {path!r}; from mobilenets.data.crew import serve; serve()"
+TRIES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """What comes back for a job on which a worker process died each time it was tried."""
+
+    reason: str
+
+
+class Crew(Generic[Job, Result]):
+    """Processes that each run `work(job)`, a picklable function. With no workers all is done in this process.
+
+    They are plain interpreters: multiprocessing would import the caller's main module in each, and torch with it.
+    """
+
+    def __init__(self, work: Callable[[Job], Result], workers: int) -> None:
+        self._work = work
+        self._members = [_Member(pickle.dumps(work)) for _ in range(workers)]
+
+    def __enter__(self) -> Crew[Job, Result]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for member in self._members:
+            member.end()
+
+    def map(self, jobs: Sequence[Job], ahead: int = 64) -> Iterator[Result | Died]:
+        """Results in the order of the jobs, at most `ahead` of them made before they are asked for.
+
+        Raises what `work` raises. A worker that dies twice on a job gives `Died` for it.
+        """
+        if not self._members:
+            yield from map(self._work, jobs)
+            return
+        results: queue.SimpleQueue[tuple[int, object]] = queue.SimpleQueue()
+        turn, numbers = threading.Lock(), iter(range(len(jobs)))
+        room, stop = threading.Semaphore(max(ahead, len(self._members))), threading.Event()
+
+        def feed(member: _Member) -> None:
+            while True:
+                room.acquire()
+                with turn:
+                    number = next(numbers, None)
+                if number is None or stop.is_set():
+                    return
+                try:
+                    results.put((number, member.ask(jobs[number])))
+                except Exception as error:  # handed on to the thread that waits for the results
+                    results.put((number, _Raised(error)))
+
+        threads = [threading.Thread(target=feed, args=(m,), daemon=True) for m in self._members]
+        for thread in threads:
+            thread.start()
+        try:
+            yield from self._ordered(len(jobs), results, room)
+        finally:
+            stop.set()
+            for _ in threads:
+                room.release()
+            for thread in threads:
+                thread.join()
+
+    def _ordered(
+        self, count: int, results: queue.SimpleQueue[tuple[int, object]], room: threading.Semaphore
+    ) -> Iterator[Result | Died]:
+        early: dict[int, object] = {}
+        for number in range(count):
+            while number not in early:
+                got, result = results.get()
+                early[got] = result
+            value = early.pop(number)
+            if isinstance(value, _Raised):
+                raise value.error
+            yield value  # type: ignore[misc]  # what the worker's `work` returned, or Died
+            room.release()
+
+
+@dataclass(frozen=True, slots=True)
+class _Raised:
+    error: Exception
+
+
+class _Member:
+    """One process, started when it is first asked and again when it has died."""
+
+    def __init__(self, work: bytes) -> None:
+        self._work = work
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def ask(self, job: object) -> object:
+        how = ""
+        for _ in range(TRIES):
+            process = self._alive()
+            try:
+                _send(process.stdin, job)
+                answer = _received(process.stdout)
+            except (OSError, EOFError, pickle.UnpicklingError):
+                self.end()
+                how = _ending(process.returncode)
+                continue
+            if isinstance(answer, _Raised):
+                raise answer.error
+            return answer
+        return Died(f"the worker process died on it, twice ({how})")
+
+    def end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError):  # its other end is gone
+                if pipe is not None:
+                    pipe.close()
+
+    def _alive(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            process = subprocess.Popen(
+                [sys.executable, "-c", START.format(path=sys.path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # a worker has one core at most
+            )
+            self._process = process
+            try:
+                _send(process.stdin, self._work)
+                ready = _received(process.stdout)
+            except (OSError, EOFError, pickle.UnpicklingError):
+                ready = None
+            if ready is not True:
+                self.end()
+                raise RuntimeError(f"{sys.executable}: a worker process does not start; try with 0 workers")
+        return self._process
+
+
+def serve() -> None:
+    """What a worker process does: the work comes in, then jobs; a result goes out for each, until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
+    inward, outward = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # a decoder that prints must not break the stream
+    work = pickle.loads(_received(inward))  # type: ignore[arg-type]  # from the process that started this one
+    _send(outward, True)
+    while True:
+        try:
+            job = _received(inward)
+        except EOFError:
+            return
+        try:
+            result = work(job)
+        except Exception as error:  # crosses to the process that asked
+            result = _Raised(error)
+        _send(outward, result)
+
+
+def _send(pipe: IO[bytes] | None, value: object) -> None:
+    if pipe is not None:
+        pickle.dump(value, pipe, pickle.HIGHEST_PROTOCOL)
+        pipe.flush()
+
+
+def _received(pipe: IO[bytes] | None) -> object:
+    if pipe is None:
+        raise EOFError
+    return pickle.load(pipe)  # from a process that this one started
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        try:
+            return signal.Signals(-code).name
+        except ValueError:
+            return f"signal {-code}"
+    return f"exit {code}"

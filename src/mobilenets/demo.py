@@ -1,0 +1,29 @@
+"""The demo: road signs drawn here, a small V1 taught from random weights, nothing from outside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mobilenets.data import signs
+
+PER_CLASS = 60
+EPOCHS = 40
+OPTIONS: dict[str, Any] = {
+    "net": "v1",
+    "width": 0.25,
+    "resolution": 96,
+    "weights": "random",
+    "finetune": EPOCHS,
+    "seed": 0,
+}
+
+
+def pictures(out: Path) -> Path:
+    """Draw the signs into `out/signs`, unless they are all there; the folder."""
+    folder = out / "signs"
+    done = folder / ".complete"
+    if not done.exists():
+        signs.render(folder, PER_CLASS)
+        done.touch()
+    return folder

@@ -1,0 +1,154 @@
+"""Any file of weights, told by its first bytes and not by its name, as one model of our own."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilenets.infer import artefact, keras, tflite, timm
+from mobilenets.infer.artefact import Artefact
+from mobilenets.infer.fold import fold
+from mobilenets.infer.sealed import KEY, ArtefactError
+from mobilenets.spec.head import headless
+from mobilenets.spec.net import Net, Node, tensors
+from mobilenets.spec.op import BatchNorm, Conv, Depthwise, Pointwise
+
+MOST_BYTES = 1 << 30
+FOREIGN = {
+    b"PK\x03\x04": "a zip archive (a PyTorch checkpoint, a .keras model or an .npz?)",
+    b"\x80": "a Python pickle, which could run anything",
+    b"\x08": "perhaps an ONNX model",
+    b"<": "a web page or XML, not weights",
+}
+KNOWN = "known are mobilenets models, .tflite, Keras' .h5 and timm's .safetensors"
+
+
+def read(path: Path) -> Artefact:
+    """The model in a file: our own, TensorFlow Lite, Keras or timm, whatever its name ends in.
+
+    Labels are ImageNet's names where the classifier has its thousand classes (a background class is dropped).
+    `source` names the file, its format and its SHA-256. Raises ValueError, one line that names the file, what
+    is wrong and what to do.
+    """
+    try:
+        if path.is_dir():
+            raise ValueError("a folder, not a file of weights")
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"{path.stat().st_size} bytes: larger than any MobileNet")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    try:
+        kind, reader = _reader(data, path.name)
+        model = reader(data)
+    except ValueError as error:
+        kinds = ArtefactError if isinstance(error, ArtefactError) else ValueError
+        raise kinds(f"{path}: {error}") from error
+    except MemoryError as error:
+        raise ValueError(f"{path}: its tensors do not fit in memory") from error
+    source = {**model.source, "file": path.name, "format": kind, "sha256": hashlib.sha256(data).hexdigest()}
+    if kind == "mobilenets" and model.source:
+        source = {
+            "file": path.name,
+            "format": kind,
+            "sha256": source["sha256"],
+            "made_from": dict(model.source),
+        }
+    return replace(model, source=source)
+
+
+def _reader(data: bytes, name: str) -> tuple[str, Callable[[bytes], Artefact]]:
+    if not data:
+        raise ValueError("the file is empty; get it again")
+    if data[4:8] == tflite.MAGIC:
+        return "tflite", tflite.read
+    if data.startswith(keras.MAGIC):
+        resolution = named_resolution(name)
+        return "keras", lambda content: keras.read(content, resolution)
+    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < 1 << 32:
+        if f'"{KEY}"'.encode() in data[: 8 + int.from_bytes(data[:8], "little")]:
+            return "mobilenets", artefact.from_bytes
+        return "timm", timm.read
+    foreign = next((text for magic, text in FOREIGN.items() if data.startswith(magic)), "no file of weights")
+    raise ValueError(f"{foreign}; {KNOWN}")
+
+
+def named_resolution(name: str) -> int:
+    """The resolution that Keras writes into its files' names, 224 where there is none; no tensor depends on
+    it."""
+    found = re.search(r"mobilenet_[\d_]*?_(128|160|192|224)_tf", name)
+    return int(found[1]) if found else 224
+
+
+def body(model: Artefact, net: Net) -> dict[str, NDArray[np.float32]]:
+    """The weights of `model` for the body of `net`, at any resolution, head left out.
+
+    Where one of the two has its batch norms folded, weights are folded or get a batch norm that leaves the
+    function unchanged. Raises ValueError that lists the layers that are not the same.
+    """
+    have, want = headless(model.net), headless(net)
+    theirs = {node.name: node for node in have.nodes}
+    ours = {node.name: node for node in want.nodes}
+    different = [
+        f"{name}: {_plain(theirs[name])} there, {_plain(node)} here"
+        for name, node in ours.items()
+        if name in theirs and _plain(theirs[name]) != _plain(node)
+    ]
+    parts = (
+        ("missing", [name for name in ours if name not in theirs]),
+        ("extra", [name for name in theirs if name not in ours]),
+        ("different", different),
+    )
+    if any(texts for _, texts in parts):
+        listed = "; ".join(f"{what}: {', '.join(texts[:3])}" for what, texts in parts if texts)
+        raise ValueError(
+            f"weights of {have.name} {have.width:g} do not fit {want.name} {want.width:g}: {listed}"
+        )
+    weights = {name: value for name, value in model.weights.items() if name in tensors(have)}
+    if all(_normed(node) is None for node in want.nodes):
+        _, weights = fold(have, weights)
+    made: dict[str, NDArray[np.float32]] = {}
+    for node in want.nodes:
+        norm = _normed(node)
+        if norm is not None and _normed(theirs[node.name]) is None:
+            made.update(_with_norm(node, weights, norm))
+        else:
+            made.update({name: weights[name] for name in weights if name.startswith(f"{node.name}.")})
+    return made
+
+
+def _normed(node: Node) -> BatchNorm | None:
+    return node.op.norm if isinstance(node.op, Conv | Depthwise | Pointwise) else None
+
+
+def _plain(node: Node) -> str:
+    """The node's operation without its batch norm and bias, in words."""
+    op = node.op
+    if isinstance(op, Conv | Depthwise | Pointwise):
+        op = replace(op, norm=None, bias=False)
+        return str(op).replace(", norm=None, bias=False", "")
+    return str(op)
+
+
+def _with_norm(
+    node: Node, weights: dict[str, NDArray[np.float32]], norm: BatchNorm
+) -> dict[str, NDArray[np.float32]]:
+    """A folded convolution as one with a batch norm that only adds the bias: γ = √(1 + ε), σ² = 1, μ = 0."""
+    weight = weights[f"{node.name}.weight"]
+    channels = weight.shape[0]
+    bias = weights.get(f"{node.name}.bias", np.zeros(channels, np.float32))
+    return {
+        f"{node.name}.weight": weight,
+        f"{node.name}.norm.weight": np.full(channels, np.sqrt(1 + norm.epsilon), np.float32),
+        f"{node.name}.norm.bias": bias,
+        f"{node.name}.norm.running_mean": np.zeros(channels, np.float32),
+        f"{node.name}.norm.running_var": np.ones(channels, np.float32),
+    }

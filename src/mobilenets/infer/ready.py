@@ -1,0 +1,75 @@
+"""A model ready to use: pictures in, answers or features out, with numpy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mobilenets.infer import adopt, weights
+from mobilenets.infer.artefact import Artefact
+from mobilenets.infer.decode import Answer, answer, softmax
+from mobilenets.infer.engine import Engine, NumpyEngine
+from mobilenets.infer.image import decode
+from mobilenets.infer.resize import Frame
+from mobilenets.spec.published import PUBLISHED
+
+Picture: TypeAlias = str | PathLike[str] | bytes | Image.Image | Frame
+"""A file's path, a file's bytes, a Pillow image, or RGB uint8 [height, width, 3]."""
+
+
+class Model:
+    """One model with an engine that runs it. `model(picture)` answers, `model.features(picture)` describes."""
+
+    def __init__(self, artefact: Artefact, engine: Engine | None = None) -> None:
+        self.artefact = artefact
+        self.engine = NumpyEngine(artefact) if engine is None else engine
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.artefact.labels
+
+    def __call__(self, picture: Picture, top: int = 5) -> Answer:
+        """The `top` best labels of a picture, best first. Raises ValueError for a model that names no classes."""
+        return answer(self.scores([self.frame(picture)])[0], self.labels, top, self.artefact.threshold)
+
+    def features(self, picture: Picture) -> NDArray[np.float32]:
+        """The body's features of a picture, float32 [channels]."""
+        return self.engine(self.frame(picture))["features"]
+
+    def scores(self, frames: Sequence[Frame]) -> NDArray[np.float32]:
+        """Scores [n, classes] of frames of any size, each row a probability over `labels`."""
+        if not self.labels:
+            raise ValueError(
+                f"{self.artefact.net.name}: a body without named classes; it gives features only"
+            )
+        return softmax(self.engine.many(frames)["logits"])
+
+    def frame(self, picture: Picture) -> Frame:
+        """A picture as the engine takes it, uint8 [height, width, 3]. Raises ImageError where it can't be decoded."""
+        if isinstance(picture, np.ndarray):
+            return picture
+        if isinstance(picture, Image.Image):
+            return np.asarray(picture.convert("RGB"))
+        data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+        return decode(data, self.artefact.preprocess)
+
+
+def load(model: str | PathLike[str]) -> Model:
+    """A model file (our own, `.tflite`, Keras, timm), or weights by a name of `mobilenets models`.
+
+    A name is looked for in the cache and then fetched from its home. Raises ValueError, one line, for a file that
+    is damaged or of no kind that is known.
+    """
+    named = str(model)
+    if not Path(named).exists() and any(entry.name == named for entry in PUBLISHED):
+        entry = next(entry for entry in PUBLISHED if entry.name == named)
+        return Model(weights.load(weights.find(named, entry.net, entry.width, entry.resolution)))
+    if not Path(named).exists():
+        raise ValueError(f"{named}: no such file, nor a name that `mobilenets models` lists")
+    return Model(adopt.read(Path(named)))

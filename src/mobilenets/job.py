@@ -1,0 +1,221 @@
+"""The main job: a folder of labelled pictures in, a measured model, its report and its record out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilenets.infer import adopt
+from mobilenets.infer.image import ImageError, decode
+from mobilenets.infer.sealed import write_whole
+from mobilenets.listing import store
+from mobilenets.report import write_report
+from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions
+from mobilenets.train.retrain import retrain as learn_from
+from mobilenets.train.run import Run, Variant
+
+WIDTHS = (0.25, 0.5, 0.75, 1.0)
+RESOLUTIONS = (128, 160, 192, 224)
+REPORT, RECORD, SPLIT, SWEEP = "report.html", "run.json", "split.csv", "sweep.csv"
+Progress = Callable[[str, int, int], None]
+KINDS = (BodyOptions, LearnOptions, MachineOptions)
+
+
+def retrain(
+    folder: Path,
+    out: Path,
+    options: Mapping[str, Any],
+    progress: Progress,
+    command: str = "",
+) -> Run:
+    """One retraining with everything that belongs to it written to `out`. Raises ValueError for unknown options."""
+    given = dict(options)
+    if given.pop("sweep", False):
+        return sweep(folder, out, given, progress, command)
+    body, learn, where = (_taken(kind, given) for kind in KINDS)
+    if given:
+        known = ", ".join(field.name for kind in KINDS for field in fields(kind))
+        raise ValueError(f"unknown options: {', '.join(given)}; known: {known}, sweep")
+    _writable(out)
+    cache = store()
+    try:
+        run = learn_from(
+            folder, out, body=body, learn=learn, where=where, store=cache, progress=progress, command=command
+        )
+    finally:
+        cache.close()
+    return _written(run, folder, out)
+
+
+def sweep(
+    folder: Path,
+    out: Path,
+    options: Mapping[str, Any],
+    progress: Progress,
+    command: str = "",
+    widths: Sequence[float] = WIDTHS,
+    resolutions: Sequence[int] = RESOLUTIONS,
+) -> Run:
+    """A retraining for each width and resolution that there are weights for; the best on validation is given back.
+
+    `weights` may be a folder of weight files, each told by its content. Each variant has a folder of its own in
+    `out`; `out/sweep.csv` and `out/report.html` compare them. Raises ValueError where no variant could be made.
+    """
+    given = {name: value for name, value in options.items() if name not in ("width", "resolution")}
+    widths = (options["width"],) if options.get("width") else widths
+    resolutions = (options["resolution"],) if options.get("resolution") else resolutions
+    files = _bodies(given.get("weights"))
+    rows: list[Variant] = []
+    runs: list[Run] = []
+    missing: list[str] = []
+    for width in widths:
+        for resolution in resolutions:
+            choice = {**given, "width": width, "resolution": resolution}
+            if files is not None:
+                near = sorted((abs(side - resolution), str(path)) for w, side, path in files if w == width)
+                if not near:
+                    missing.append(f"width {width:g}: no weights in {given['weights']}")
+                    continue
+                choice["weights"] = near[0][1]
+            progress("sweep", len(rows), len(widths) * len(resolutions))
+            name = f"{given.get('net', 'v1')}-{width:g}-{resolution}"
+            try:
+                run = retrain(folder, out / name, choice, progress, command)
+            except ValueError as error:
+                if "no weights for" not in str(error):
+                    raise
+                missing.append(str(error))
+                continue
+            runs.append(run)
+            rows.append(_variant(run, width, resolution))
+            write_whole(out / SWEEP, _table(rows))
+    if not runs:
+        raise ValueError(missing[0] if missing else "nothing to sweep")
+    best = max(range(len(runs)), key=lambda i: (runs[i].accuracy["val"] or 0.0, -rows[i].macs))
+    notes = [*runs[best].notes, *(f"left out of the sweep: {text}" for text in dict.fromkeys(missing))]
+    return _written(replace(runs[best], sweep=rows, notes=notes), folder, out)
+
+
+def as_json(run: Run) -> dict[str, Any]:
+    """What `--json` prints and `run.json` keeps: everything measured, without pictures and scores."""
+    return {
+        "model": run.model,
+        "accuracy": dict(run.accuracy),
+        "top5": run.top5,
+        "interval": run.interval,
+        "test_pictures": len(run.test.truth),
+        "seconds": dict(run.seconds),
+        "images": {"used": sum(map(sum, run.counts.values())), "set_aside": len(run.set_aside)},
+        "set_aside": [asdict(aside) for aside in run.set_aside],
+        "near_duplicate_groups": run.duplicates,
+        "peak_rss_mb": run.peak_rss_mb,
+        "classes": list(run.labels),
+        "counts": {part: list(counts) for part, counts in run.counts.items()},
+        "c": run.chosen_c,
+        "tried": [{"c": c, "val_accuracy": a, "val_loss": loss} for c, a, loss in run.choices],
+        "temperature": run.temperature,
+        "calibration_error": dict(run.calibration_error),
+        "unknown": None if run.unknown is None else dict(run.unknown),
+        "epochs": [asdict(epoch) for epoch in run.epochs],
+        "net": dict(run.net),
+        "source": dict(run.source),
+        "options": dict(run.options),
+        "sweep": [asdict(row) for row in run.sweep],
+        "machine": dict(run.machine),
+        "versions": dict(run.versions),
+        "digest": run.digest,
+        "command": run.command,
+        "notes": list(run.notes),
+    }
+
+
+def _written(run: Run, folder: Path, out: Path) -> Run:
+    begun = time.perf_counter()
+    write_report(run, out / REPORT, lambda file: _picture(folder, file))
+    spent = time.perf_counter() - begun
+    seconds = {**run.seconds, "report": round(spent, 3), "total": round(run.seconds["total"] + spent, 3)}
+    run = replace(run, seconds=seconds)
+    if folder.is_dir():
+        write_whole(out / SPLIT, _split_table(run, folder, out))
+    write_whole(out / RECORD, json.dumps(as_json(run), ensure_ascii=False, indent=1).encode())
+    return run
+
+
+def _split_table(run: Run, folder: Path, out: Path) -> bytes:
+    """The test part as a data set of its own, so that the score can be had again with `evaluate`."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("file", "label", "split"))
+    for file, truth in zip(run.test.files, run.test.truth, strict=True):
+        rows.writerow((os.path.relpath(folder / file, out), run.labels[truth], "test"))
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _picture(folder: Path, file: str) -> NDArray[np.uint8] | None:
+    from mobilenets.data.catalog import Item, scan
+
+    try:
+        if folder.is_dir():
+            return decode((folder / file).read_bytes())
+        catalog = scan(folder)
+        return decode(catalog.read(Item(file, "")))
+    except (OSError, ImageError):
+        return None
+
+
+def _writable(out: Path) -> None:
+    """Raises OSError before any work where results could not be written after it."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not os.access(out, os.W_OK):
+        raise PermissionError(13, "cannot be written to; give another --out", str(out))
+
+
+def _bodies(option: str | None) -> list[tuple[float, int, Path]] | None:
+    """Width, resolution and path of each file of V1 weights in a folder; None where the option is no folder."""
+    if option is None or not Path(option).is_dir():
+        return None
+    found = []
+    for path in sorted(Path(option).iterdir()):
+        try:
+            net = adopt.read(path).net
+        except ValueError:
+            continue  # not every file in a folder is a body
+        found.append((net.width, net.resolution, path))
+    return found
+
+
+def _variant(run: Run, width: float, resolution: int) -> Variant:
+    return Variant(
+        width=width,
+        resolution=resolution,
+        macs=run.net["macs"],
+        params=run.net["params"],
+        size_bytes=run.net["file_bytes"],
+        latency_ms=run.net["latency_ms"],
+        latency_engine=run.net["latency_engine"],
+        val_accuracy=run.accuracy["val"] or 0.0,
+        test_accuracy=run.accuracy["test"] or 0.0,
+        model=run.model,
+    )
+
+
+def _table(rows: Sequence[Variant]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Variant)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    return text.getvalue().encode()
+
+
+def _taken(kind: type[Any], given: dict[str, Any]) -> Any:
+    return kind(**{field.name: given.pop(field.name) for field in fields(kind) if field.name in given})

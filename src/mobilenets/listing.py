@@ -1,0 +1,115 @@
+"""What the command line lists: networks and weights, the inside of a model, pictures by path, the cache."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mobilenets.costs.count import cost
+from mobilenets.data.catalog import PICTURES
+from mobilenets.data.store import Store
+from mobilenets.infer import weights
+from mobilenets.infer.artefact import Artefact, digest
+from mobilenets.spec import codec, zoo
+from mobilenets.spec.published import PUBLISHED
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def store() -> Store:
+    """The cache of looks and features."""
+    return Store(weights.cache_dir() / "features.sqlite")
+
+
+def listed() -> list[dict[str, Any]]:
+    """A row for each network, then one for each known set of weights."""
+    rows: list[dict[str, Any]] = []
+    for name in zoo.NETS:
+        counted = cost(zoo.net(name))
+        rows.append(
+            {
+                "name": name,
+                "kind": "network",
+                "net": name,
+                "width": 1.0,
+                "resolution": zoo.DEFAULTS[name][0],
+                "macs": counted.macs,
+                "params": counted.params,
+                "url": None,
+                "licence": None,
+                "top1": None,
+                "top1_source": None,
+                "on_disk": None,
+                "path": None,
+            }
+        )
+    for entry in PUBLISHED:
+        counted = cost(zoo.published(entry.name, entry.net, entry.width, entry.resolution))
+        there = weights.cached(entry)
+        rows.append(
+            {
+                "name": entry.name,
+                "kind": "weights",
+                "net": entry.net,
+                "width": entry.width,
+                "resolution": entry.resolution,
+                "macs": counted.macs,
+                "params": counted.params,
+                "url": entry.url,
+                "licence": entry.licence,
+                "top1": entry.top1,
+                "top1_source": entry.top1_source,
+                "on_disk": there is not None,
+                "path": None if there is None else str(there),
+            }
+        )
+    return rows
+
+
+def described(model: Artefact) -> dict[str, Any]:
+    """The inside of a model as JSON values."""
+    counted = cost(model.net)
+    return {
+        "net": model.net.name,
+        "width": model.net.width,
+        "resolution": model.net.resolution,
+        "layers": len(model.net.nodes),
+        "outputs": [output.name for output in model.net.outputs],
+        "macs": counted.macs,
+        "params": counted.params,
+        "labels": list(model.labels),
+        "threshold": model.threshold,
+        "preprocess": codec.preprocess_to_json(model.preprocess),
+        "source": dict(model.source),
+        "recipe": dict(model.recipe),
+        "scores": dict(model.scores),
+        "digest": digest(model),
+    }
+
+
+def pictures(paths: Sequence[str]) -> list[tuple[str, Callable[[], bytes]]]:
+    """Each picture's name and a way to its bytes: files as named, folders searched, `-` read from stdin.
+
+    Raises ValueError for a path that is not there or a folder without pictures.
+    """
+    found: list[tuple[str, Callable[[], bytes]]] = []
+    for path in paths:
+        if path == "-":
+            found.append((path, partial(sys.stdin.buffer.read)))
+        elif Path(path).is_dir():
+            inside = sorted(p for p in Path(path).rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
+            if not inside:
+                raise ValueError(f"{path}: a folder without pictures")
+            found += [(str(p), p.read_bytes) for p in inside]
+        elif Path(path).is_file():
+            found.append((path, Path(path).read_bytes))
+        else:
+            raise ValueError(f"{path}: no such file or folder")
+    return found

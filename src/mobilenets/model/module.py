@@ -1,0 +1,225 @@
+"""A network of `spec` as a torch module whose state dict carries the names and shapes of `spec.net.tensors`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import assert_never
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mobilenets.infer.fold import Weights
+from mobilenets.infer.walk import check
+from mobilenets.spec.net import Net, Node, shapes, tensors, weight_shape
+from mobilenets.spec.op import Activation, Conv, Dense, Depthwise, Pointwise, Pool, Shape, pads
+
+NORM_MOMENTUM = 0.03
+"""Share of a batch's statistics in the running ones; batches of transfer learning are small, so little."""
+
+
+class Norm(nn.Module):
+    """A batch norm with the four tensors of `spec.net.NORM_TENSORS`; torch's own carries a fifth, a count.
+
+    `frozen` normalises by the running statistics in training too, and leaves them as they are.
+    """
+
+    def __init__(self, channels: int, epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+        self.frozen = False
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    @property
+    def measuring(self) -> bool:
+        """Whether it normalises by the batch and keeps count."""
+        return self.training and not self.frozen
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.measuring,
+            NORM_MOMENTUM,
+            self.epsilon,
+        )
+
+
+class Layer(nn.Module):
+    """One node with weights: convolution or dense, then norm, then activation."""
+
+    def __init__(self, node: Node, x: Shape, y: Shape) -> None:
+        super().__init__()
+        op = node.op
+        shape = weight_shape(op, x)
+        if isinstance(op, Pool) or shape is None:
+            raise ValueError(f"{node.name}: a {type(op).__name__} has no weights")
+        self.op = op
+        self.weight = nn.Parameter(torch.empty(shape))
+        self.bias = nn.Parameter(torch.zeros(y.channels)) if op.bias else None
+        self.norm: Norm | None = None
+        if not isinstance(op, Dense) and op.norm is not None:
+            self.norm = Norm(y.channels, op.norm.epsilon)
+        self._pad = _pad(op, x)
+        self.watcher: Callable[[Layer, Tensor], None] | None = None
+        """Called with what the linear part gave, before the norm; statistics are measured so."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = self.norm
+        if norm is None or self.watcher is not None or norm.measuring:
+            y = self._linear(x, self.weight, self.bias)
+            if self.watcher is not None:
+                self.watcher(self, y)
+            if norm is not None:
+                y = norm(y)
+        else:
+            # Running statistics are constants: the norm is a factor on each filter, for next to no time and memory.
+            scale = norm.weight * torch.rsqrt(norm.running_var + norm.epsilon)
+            shift = norm.bias - norm.running_mean * scale
+            if self.bias is not None:
+                shift = shift + self.bias * scale
+            y = self._linear(x, self.weight * scale.view(-1, 1, 1, 1), shift)
+        return y if isinstance(self.op, Dense) else _activated(y, self.op.activation)
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        op = self.op
+        if isinstance(op, Dense):
+            return functional.linear(x.flatten(1), weight, bias)
+        if isinstance(op, Pointwise):
+            return functional.conv2d(x, weight, bias)
+        around = self._pad
+        if around[0] == around[1] and around[2] == around[3]:
+            inner = (around[2], around[0])
+        else:
+            x, inner = functional.pad(x, around), (0, 0)
+        groups = x.shape[1] if isinstance(op, Depthwise) else 1
+        return functional.conv2d(x, weight, bias, op.stride, inner, 1, groups)
+
+
+class Module(nn.Module):
+    """The torch form of a `Net`. Called on float32 [n, 3, height, width], already normalised.
+
+    Gives every output by name, and nodes by name for `taps`; vectors are [n, channels].
+    """
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+        known = shapes(net)
+        for node in net.nodes:
+            if not isinstance(node.op, Pool):
+                _attach(self, node.name, Layer(node, known[node.inputs[0]], known[node.name]))
+
+    def layer(self, name: str) -> Layer:
+        """The layer of the node called `name`."""
+        found = self.get_submodule(name)
+        if not isinstance(found, Layer):
+            raise KeyError(f"{self.net.name}: {name!r} is no layer with weights")
+        return found
+
+    def forward(self, x: Tensor, taps: Iterable[str] = ()) -> dict[str, Tensor]:
+        wanted = set(taps)
+        needed = wanted | {output.node for output in self.net.outputs}
+        last_use = {name: i for i, node in enumerate(self.net.nodes) for name in node.inputs}
+        values: dict[str, Tensor] = {"image": x}
+        for index, node in enumerate(self.net.nodes):
+            source = values[node.inputs[0]]
+            if isinstance(node.op, Pool):
+                values[node.name] = source.mean(dim=(2, 3), keepdim=True)
+            else:
+                values[node.name] = self.layer(node.name)(source)
+            for name in node.inputs:
+                if name not in needed and last_use[name] == index:
+                    del values[name]
+        found = {output.name: _vector(values[output.node]) for output in self.net.outputs}
+        return found | {name: values[name] for name in wanted}
+
+
+def module(net: Net, weights: Weights) -> Module:
+    """A module filled with `weights`. Raises ValueError that lists what does not fit."""
+    check(net, weights)
+    made = Module(net)
+    state = {name: torch.from_numpy(np.array(weights[name], np.float32)) for name in tensors(net)}
+    made.load_state_dict(state)
+    return made
+
+
+def weights_of(made: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """The weights of a module under our names, copied to numpy."""
+    return {name: value.detach().float().cpu().numpy().copy() for name, value in made.state_dict().items()}
+
+
+def random_weights(net: Net, seed: int) -> dict[str, NDArray[np.float32]]:
+    """Weights to start learning from: He's normal for convolutions by fan-out, small normal for dense."""
+    draw = np.random.default_rng(seed)
+    made: dict[str, NDArray[np.float32]] = {}
+    ops = {node.name: node.op for node in net.nodes}
+    for name, shape in tensors(net).items():
+        node, _, part = name.rpartition(".")
+        if name.endswith((".norm.weight", ".norm.running_var")):
+            value = np.ones(shape)
+        elif part != "weight" or node.endswith(".norm"):
+            value = np.zeros(shape)
+        else:
+            value = draw.normal(0.0, _spread(ops[node], shape), shape)
+        made[name] = value.astype(np.float32)
+    return made
+
+
+def _spread(op: Conv | Depthwise | Pointwise | Dense | Pool, shape: tuple[int, ...]) -> float:
+    match op:
+        case Conv() | Pointwise():
+            return float(np.sqrt(2.0 / (shape[0] * np.prod(shape[2:]))))
+        case Depthwise():
+            return float(np.sqrt(2.0 / np.prod(shape[2:])))
+        case Dense():
+            return 0.01
+        case Pool():
+            return 0.0
+        case _:
+            assert_never(op)
+
+
+def _pad(op: Conv | Depthwise | Pointwise | Dense, x: Shape) -> tuple[int, int, int, int]:
+    """Left, right, top, bottom, as torch's pad takes them."""
+    if not isinstance(op, Conv | Depthwise):
+        return 0, 0, 0, 0
+    return (
+        *pads(x.width, op.kernel, op.stride, op.padding),
+        *pads(x.height, op.kernel, op.stride, op.padding),
+    )
+
+
+def _attach(root: nn.Module, name: str, layer: Layer) -> None:
+    *path, leaf = name.split(".")
+    for step in path:
+        if not hasattr(root, step):
+            root.add_module(step, nn.Module())
+        root = root.get_submodule(step)
+    root.add_module(leaf, layer)
+
+
+def _activated(y: Tensor, activation: Activation) -> Tensor:
+    match activation:
+        case "none":
+            return y
+        case "relu":
+            return functional.relu(y, inplace=True)
+        case "relu6":
+            return functional.relu6(y, inplace=True)
+        case _:
+            assert_never(activation)
+
+
+def _vector(value: Tensor) -> Tensor:
+    return value.flatten(1) if value.dim() == 4 and value.shape[2:] == (1, 1) else value

@@ -1,0 +1,158 @@
+"""Charts of numbers as SVG for a page: colours by CSS variables, nothing fetched, no text but our own."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Colours that stand for CSS variables of the page; matplotlib only ever sees these.
+INK, FAINT, GOOD, BAD = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04"
+SERIES = ("#0a0b11", "#0a0b12", "#0a0b13", "#0a0b14", "#0a0b15", "#0a0b16")
+VARIABLES = {INK: "ink", FAINT: "line", GOOD: "good", BAD: "bad"} | {
+    colour: f"s{index}" for index, colour in enumerate(SERIES, 1)
+}
+MARKERS = "osD^vP"
+
+
+def calibration(before: NDArray[np.float64], after: NDArray[np.float64]) -> str:
+    """Accuracy against score, before and after the temperature; rows as `score.reliability` gives."""
+    with _style():
+        figure = _figure(4.2, 3.7)
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+        upper.plot([0, 1], [0, 1], color=FAINT, linewidth=1.2, linestyle="--")
+        for rows, colour, marker, name in ((before, BAD, "s", "before"), (after, GOOD, "o", "after")):
+            pictures, score, right = rows[rows[:, 0] > 0].T
+            upper.plot(score, right, color=colour, marker=marker, markersize=4, linewidth=1.3, label=name)
+            lower.plot(score, pictures, color=colour, marker=marker, markersize=3, linewidth=1)
+        upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="came true")
+        lower.set(xlabel="score the model gave", ylabel="pictures", ylim=(0, None))
+        upper.legend(loc="upper left")
+        return _svg(figure, "calibration", "What came true against the score the model gave")
+
+
+def regularisation(choices: Sequence[tuple[float, float, float]], chosen: float) -> str:
+    """Validation accuracy and loss for each strength tried, (C, accuracy, loss); the chosen one marked."""
+    ordered = sorted(choices)
+    strengths = [choice[0] for choice in ordered]
+    with _style():
+        figure = _figure(4.2, 3.2)
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        upper.plot(strengths, [100 * choice[1] for choice in ordered], color=GOOD, marker="o", markersize=4)
+        lower.plot(strengths, [choice[2] for choice in ordered], color=SERIES[1], marker="s", markersize=4)
+        for axes in (upper, lower):
+            axes.axvline(chosen, color=BAD, linewidth=1, linestyle="--")
+        upper.set(ylabel="accuracy, %")
+        lower.set(ylabel="loss", xlabel="C: more is freer", xscale="log")
+        return _svg(figure, "regularisation", "Validation accuracy and loss for each strength tried")
+
+
+def learning(epochs: Sequence[int], losses: Sequence[float], accuracies: Sequence[float]) -> str:
+    """Training loss and validation accuracy by epoch."""
+    with _style():
+        figure = _figure(4.2, 3.2)
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        upper.plot(epochs, [100 * value for value in accuracies], color=GOOD, marker="o", markersize=4)
+        lower.plot(epochs, losses, color=SERIES[1], marker="s", markersize=4)
+        upper.set(ylabel="validation, %")
+        lower.set(ylabel="training loss", xlabel="epoch")
+        lower.xaxis.get_major_locator().set_params(integer=True)
+        return _svg(figure, "learning", "Validation accuracy and training loss by epoch")
+
+
+def scatter(
+    points: Mapping[str, Sequence[tuple[float, float, str]]], along: str, best: Sequence[tuple[float, float]]
+) -> str:
+    """Accuracy in % against a cost: a line of (cost, accuracy, label) a name, the best as a band."""
+    with _style():
+        figure = _figure(4.2, 3.1)
+        axes = figure.subplots()
+        axes.plot([x for x, _ in best], [y for _, y in best], color=FAINT, linewidth=6, zorder=1)
+        for index, (name, line) in enumerate(points.items()):
+            colour, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
+            xs, ys = [x for x, _, _ in line], [y for _, y, _ in line]
+            axes.plot(xs, ys, color=colour, marker=marker, markersize=5, linewidth=1.2, label=name, zorder=2)
+            for x, y, label in (line[0], line[-1]):  # all of them would overlap; a table has the rest
+                axes.annotate(
+                    label, (x, y), xytext=(3, 5), textcoords="offset points", fontsize=7.5, color=INK
+                )
+        axes.set(xlabel=along, ylabel="test accuracy, %", xscale="log")
+        _plain_ticks(axes, [x for line in points.values() for x, _, _ in line])
+        axes.legend(loc="lower right", title="width")
+        axes.margins(0.12)
+        return _svg(figure, along, f"Test accuracy against {along}")
+
+
+def _plain_ticks(axes: Axes, values: Sequence[float]) -> None:
+    """1, 2 and 5 of each decade, as plain numbers; where the range holds too few, its ends."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    low, high = min(values), max(values)
+    ticks = [m * 10.0**e for e in range(-4, 9) for m in (1, 2, 5) if low * 0.8 <= m * 10.0**e <= high * 1.25]
+    axes.xaxis.set_major_locator(FixedLocator(ticks if len(ticks) > 1 else sorted({low, high})))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.3g}"))
+
+
+def _style() -> AbstractContextManager[None]:
+    import matplotlib as mpl
+
+    return mpl.rc_context(
+        {
+            "svg.fonttype": "none",
+            "font.size": 9,
+            "axes.edgecolor": FAINT,
+            "axes.labelcolor": INK,
+            "axes.grid": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "grid.color": FAINT,
+            "grid.linewidth": 0.5,
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "text.color": INK,
+            "legend.frameon": False,
+            "legend.fontsize": 8,
+            "legend.title_fontsize": 8,
+        }
+    )
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _svg(figure: Figure, name: str, description: str) -> str:
+    """The figure as an `<svg>` element for a page: no prologue, no metadata, colours as variables."""
+    import matplotlib as mpl
+
+    figure.patch.set_alpha(0)
+    for axes in figure.axes:
+        axes.patch.set_alpha(0)
+    buffer = io.StringIO()
+    empty = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", metadata=empty)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].strip()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", text)
+    # Anchors are hashes salted by the figure's name; the bare names of groups would repeat across figures.
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    text = text.replace("xlink:href", "href")
+    text = re.sub(r"(font: [^'\"]*?)'[^\"]*?(;|\")", r"\1var(--sans)\2", text)
+    for colour, variable in VARIABLES.items():
+        text = text.replace(colour, f"var(--{variable})")
+    head = f'<svg role="img" aria-label="{description}" '
+    return head + re.sub(r' (width|height)="[\d.]+pt"', "", text.removeprefix("<svg "), count=2)

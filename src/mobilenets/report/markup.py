@@ -1,0 +1,86 @@
+"""Numbers as a person says them, and the pieces of HTML a report is made of."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+THUMBNAIL = 240
+GAP = "\u00a0"
+"""Between a number and its unit: a space at which no line breaks."""
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A fraction as per cent; a dash where nothing was measured."""
+    return "–" if share is None or not math.isfinite(share) else f"{100 * share:.{digits}f}{GAP}%"
+
+
+def megabytes(count: float) -> str:
+    """Bytes in millions, kilobytes below one."""
+    return f"{count / 1e6:.2f}{GAP}MB" if count >= 1e6 else f"{count / 1e3:.1f}{GAP}KB"
+
+
+def millions(count: float) -> str:
+    """A count in millions, with three digits that mean something."""
+    value = count / 1e6
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2
+    return f"{value:.{digits}f}{GAP}M"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them; a dash where nothing was measured."""
+    if not math.isfinite(seconds):
+        return "–"
+    if seconds < 100:
+        return f"{seconds:.1f}{GAP}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}{GAP}min {rest}{GAP}s"
+    return f"{minutes // 60}{GAP}h {minutes % 60}{GAP}min"
+
+
+def thumbnail(frame: NDArray[np.uint8]) -> str:
+    """A picture as a `data:` address, its longer side at most THUMBNAIL pixels."""
+    from PIL import Image
+
+    small = Image.fromarray(frame)
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def facts(known: Iterable[tuple[str, str]]) -> str:
+    """Big values over their names, escaped here."""
+    return "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in known)
+
+
+def listing(rows: Iterable[tuple[str, object]]) -> str:
+    """Names and values, escaped here."""
+    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in rows) + "</dl>"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], text: int = 1, best: Sequence[int] = ()) -> str:
+    """Rows of cells that are HTML already; the first `text` columns are words, the rest numbers."""
+
+    def cell(tag: str, index: int, value: str) -> str:
+        return f'<{tag} class="t">{value}</{tag}>' if index < text else f"<{tag}>{value}</{tag}>"
+
+    def line(number: int, row: Sequence[str]) -> str:
+        cells = "".join(cell("td", index, value) for index, value in enumerate(row))
+        return f'<tr class="best">{cells}</tr>' if number in best else f"<tr>{cells}</tr>"
+
+    top = "".join(cell("th", i, escape(name)) for i, name in enumerate(head))
+    body = "".join(line(number, row) for number, row in enumerate(rows))
+    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def bar(share: float, kind: str = "") -> str:
+    """A bar as long as a share of its cell."""
+    return f'<span class="bar {kind}"><i style="--p:{100 * min(max(share, 0), 1):.1f}%"></i></span>'

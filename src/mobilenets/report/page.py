@@ -1,0 +1,446 @@
+"""The report of one retraining: a single HTML file that holds everything it shows and fetches nothing."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilenets.infer import score
+from mobilenets.infer.sealed import write_whole
+from mobilenets.report import confusion, figure
+from mobilenets.report.markup import (
+    bar,
+    duration,
+    facts,
+    listing,
+    megabytes,
+    millions,
+    percent,
+    table,
+    thumbnail,
+)
+from mobilenets.train.run import Run, Variant
+
+Pictures = Callable[[str], "NDArray[np.uint8] | None"]
+"""From a file of the run to its pixels, uint8 [h, w, 3]; None where it can no longer be shown."""
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+MOST_MISTAKES = 24
+MOST_PAIRS = 15
+MOST_FILES = 2000
+PARTS = ("train", "val", "test")
+WORDS = {
+    "train": "training",
+    "val": "validation",
+    "test": "test",
+    "scan": "reading the folder",
+    "features": "features of every picture",
+    "fit": "fitting the head",
+    "finetune": "fine-tuning",
+    "judge": "scoring, writing and checking the model",
+    "sweep": "sweep",
+    "report": "this report",
+}
+
+
+def write_report(run: Run, path: Path, pictures: Pictures) -> None:
+    """Write the report of `run` to `path`, whole or not at all.
+
+    `pictures` gives the pixels of a file of `run.test`; only the worst mistakes are asked for.
+    Raises OSError where the file cannot be written.
+    """
+    # Names from a file system may hold halves of characters that no encoding has.
+    write_whole(path, report(run, pictures).encode("utf-8", "replace"))
+
+
+def report(run: Run, pictures: Pictures) -> str:
+    """The report as one HTML text."""
+    found = [
+        ("Data", _data(run)),
+        ("Accuracy", _accuracy(run)),
+        ("Worst mistakes", _mistakes(run, pictures)),
+        ("Confusion", _confusion(run)),
+        ("Classes", _classes(run)),
+        ("Trust in its scores", _calibration(run)),
+        ("Unknown", _unknown(run)),
+        ("How it learned", _learning(run)),
+        ("Sweep", _sweep(run)),
+        ("Cost", _cost(run)),
+        ("Time", _time(run)),
+        ("Repeat it", _repeat(run)),
+    ]
+    sections = [(f"part{index}", title, text) for index, (title, text) in enumerate(found) if text]
+    links = " ".join(f'<a href="#{name}">{escape(title)}</a>' for name, title, _ in sections)
+    body = "".join(f'<section id="{name}"><h2>{escape(t)}</h2>{text}</section>' for name, t, text in sections)
+    style = files("mobilenets.report").joinpath("style.css").read_text(encoding="utf-8")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(_headline(run))}</title>\n<style>\n{style}</style></head>\n"
+        f"<body><main>{_header(run)}<nav>{links}</nav>{body}</main></body></html>\n"
+    )
+
+
+def _said(run: Run) -> NDArray[np.int64]:
+    return np.asarray(run.test.scores.argmax(axis=1), np.int64)
+
+
+def _tested(run: Run) -> int:
+    return len(run.test.truth)
+
+
+def _headline(run: Run) -> str:
+    share = run.accuracy.get("test")
+    return f"{percent(share)} on {Path(run.folder).name or run.folder}"
+
+
+def _header(run: Run) -> str:
+    count, share = _tested(run), run.accuracy.get("test")
+    if share is not None and run.interval is not None:
+        low, high = run.interval
+        told = (
+            f"{round(share * count)} of {count} test pictures, none of which the model had seen, were named "
+            f"right. 95 % interval: {percent(low)} to {percent(high)}."
+        )
+    else:
+        told = "There was no test part, so nothing says how it does on pictures it has not seen."
+    used = sum(sum(counts) for counts in run.counts.values())
+    net = run.net
+    known = [
+        ("classes", str(len(run.labels))),
+        ("pictures used", str(used)),
+        ("files set aside", str(len(run.set_aside))),
+        ("model file", megabytes(net.get("file_bytes", net["float32_bytes"]))),
+        ("MACs a picture", millions(net["macs"])),
+        ("total time", duration(run.seconds.get("total", math.nan))),
+    ]
+    notes = "".join(f"<p>{escape(note)}</p>" for note in run.notes)
+    return (
+        f"<header><h1>MobileNet {escape(str(net['name']))}, width {net['width']:g}, "
+        f"{net['resolution']} pixels, retrained on {escape(run.folder)}</h1>"
+        f'<div class="score">{percent(share)} <small>right</small></div><p>{told}</p>'
+        f'<div class="facts">{facts(known)}</div>'
+        + (f'<div class="notes">{notes}</div>' if notes else "")
+        + "</header>"
+    )
+
+
+def _data(run: Run) -> str:
+    parts = [part for part in PARTS if part in run.counts]
+    rows = []
+    for part in parts:
+        counts = np.asarray(run.counts[part], np.int64)
+        least, most = (int(counts.min()), int(counts.max())) if counts.size else (0, 0)
+        rows.append([WORDS[part], str(int(counts.sum())), f"{least} … {most}"])
+    text = table(["part", "pictures", "in a class"], rows)
+    if run.duplicates:
+        text += (
+            f"<p>{run.duplicates} {_plural(run.duplicates, 'group')} of near duplicates kept on one side of "
+            "the split, so that no test picture has a twin among those learned from.</p>"
+        )
+    text += "<h3>Set aside</h3>"
+    if not run.set_aside:
+        return text + '<p class="soft">Nothing: every file that was found was used.</p>'
+    kinds = defaultdict(list)
+    for item in run.set_aside:
+        kinds[item.kind].append(item)
+    total = len(run.set_aside)
+    text += f"<p>{total} {_plural(total, 'file')} could not be used; each is named with the reason.</p>"
+    for kind, items in sorted(kinds.items(), key=lambda entry: -len(entry[1])):
+        lines = "".join(f"<li>{escape(item.file)}: {escape(item.reason)}</li>" for item in items[:MOST_FILES])
+        rest = f"<li>… and {len(items) - MOST_FILES} more</li>" if len(items) > MOST_FILES else ""
+        text += (
+            f"<details><summary>{escape(kind)}: {len(items)} {_plural(len(items), 'file')}</summary>"
+            f'<div class="long"><ul>{lines}{rest}</ul></div></details>'
+        )
+    return text
+
+
+def _plural(count: int, word: str) -> str:
+    return word if count == 1 else f"{word}s"
+
+
+def _accuracy(run: Run) -> str:
+    rows = [[WORDS[part], percent(run.accuracy[part], 2)] for part in PARTS if part in run.accuracy]
+    if _tested(run) and len(run.labels) > 5:
+        rows.append(["test, right among the first five", percent(run.top5, 2)])
+    text = table(["part", "right"], rows)
+    share = run.accuracy.get("test")
+    if share is None or run.interval is None:
+        return text
+    low, high = run.interval
+    # The scale starts at a round number below the interval, so that its width can be seen.
+    start = max(0.0, math.floor(10 * low - 1) / 10)
+
+    def at(value: float) -> str:
+        return f"{100 * (value - start) / (1 - start):.2f}%" if start < 1 else "100%"
+
+    return text + (
+        f'<div class="interval"><i></i><i class="span" style="left:{at(low)};right:calc(100% - {at(high)})">'
+        "</i>"
+        f'<i class="at" style="left:{at(share)}"></i><span style="left:0">{percent(start, 0)}</span>'
+        '<span style="right:0">100 %</span></div>'
+        f"<p>Test accuracy {percent(share, 2)}, 95 % interval {percent(low, 2)} to {percent(high, 2)}: one "
+        "pass over one view of each picture, by the model file itself.</p>"
+    )
+
+
+def _mistakes(run: Run, pictures: Pictures) -> str:
+    if not _tested(run):
+        return ""
+    said = _said(run)
+    wrong = np.flatnonzero(said != run.test.truth)
+    if not len(wrong):
+        return f"<p>None: all {_tested(run)} test pictures were named right.</p>"
+    sure = run.test.scores.max(axis=1)
+    order = wrong[np.argsort(-sure[wrong], kind="stable")][:MOST_MISTAKES]
+    shots = []
+    for index in order:
+        file = run.test.files[index]
+        frame = pictures(file)
+        truth, answer = run.labels[run.test.truth[index]], run.labels[said[index]]
+        shown = (
+            "no longer there"
+            if frame is None
+            else f'<img src="{thumbnail(frame)}" alt="{escape(truth)}, taken for {escape(answer)}">'
+        )
+        own = float(run.test.scores[index, run.test.truth[index]])
+        shots.append(
+            f'<li><div class="shot">{shown}</div><p><b class="said">{escape(answer)}</b> '
+            f'{percent(float(sure[index]), 0)}<br>is <b class="truth">{escape(truth)}</b> '
+            f"{percent(own, 0)}<br><small>{escape(file)}</small></p></li>"
+        )
+    told = f"{len(wrong)} of {_tested(run)} test pictures were named wrong"
+    which = "these are they" if len(order) == len(wrong) else f"these are the {len(order)} it was surest of"
+    return (
+        f"<p>{told}; {which}. First what the model said, then what the folder says it is: "
+        f'some may be mistakes of the folder.</p><ul class="pictures">{"".join(shots)}</ul>'
+    )
+
+
+def _confusion(run: Run) -> str:
+    if not _tested(run):
+        return ""
+    counts = score.confusion(run.test.scores, run.test.truth)
+    pairs = confusion.worst_pairs(counts, MOST_PAIRS)
+    text = confusion.drawn(counts, run.labels)
+    if pairs:
+        rows = [
+            [escape(run.labels[p.truth]), escape(run.labels[p.said]), str(p.pictures), str(p.of)]
+            for p in pairs
+        ]
+        text += "<h3>Most often confused</h3>" + table(["it is", "it was called", "pictures", "of"], rows, 2)
+    return text
+
+
+def _classes(run: Run) -> str:
+    truth, said = run.test.truth, _said(run) if _tested(run) else run.test.truth
+    rows = []
+    for index, label in enumerate(run.labels):
+        own = truth == index
+        tested, right = int(own.sum()), int((said[own] == index).sum())
+        called = int((said == index).sum())
+        rows.append((right / tested if tested else math.inf, index, label, tested, right, called))
+    lines = []
+    for share, index, label, tested, right, called in sorted(rows):
+        learned = run.counts["train"][index] if "train" in run.counts else 0
+        lines.append(
+            [
+                escape(label),
+                bar(share) if tested else "",
+                percent(share) if tested else "–",
+                f"{right} of {tested}",
+                percent(right / called) if called else "–",
+                str(learned),
+            ]
+        )
+    head = ["class", "", "found", "", "right when said", "learned from"]
+    told = (
+        "<p>Worst first. <i>Found</i>: the share of a class's test pictures that were named right (recall). "
+        "<i>Right when said</i>: the share of right ones among those given its name (precision).</p>"
+    )
+    if len(lines) <= 24:
+        return told + table(head, lines)
+    rest = (
+        f"<details><summary>The other {len(lines) - 15} classes</summary>{table(head, lines[15:])}</details>"
+    )
+    return told + table(head, lines[:15]) + rest
+
+
+def _calibration(run: Run) -> str:
+    if not _tested(run):
+        return ""
+    # Scores are softmax(z / T): raised to the power T and made to sum to one they are those before.
+    logs = np.log(np.maximum(run.test.scores.astype(np.float64), 1e-300)) * run.temperature
+    raw = np.exp(logs - logs.max(axis=1, keepdims=True))
+    raw /= raw.sum(axis=1, keepdims=True)
+    before = score.reliability(np.asarray(raw, np.float32), run.test.truth)
+    after = score.reliability(run.test.scores, run.test.truth)
+    rows = [[when, percent(run.calibration_error.get(when), 2)] for when in ("before", "after")]
+    return (
+        "<p>A score of 80 % should come true four times in five. The model's logits are divided by one "
+        f"number, its temperature {run.temperature:.3f}, chosen on the validation part; what is still off, "
+        "on average over the test pictures, is the calibration error.</p>"
+        f'<div class="charts"><div>{figure.calibration(before, after)}</div>'
+        f"<div>{table(['temperature', 'calibration error'], rows)}</div></div>"
+    )
+
+
+def _unknown(run: Run) -> str:
+    if run.unknown is None:
+        return ""
+    rows = [(name.replace("_", " "), value) for name, value in run.unknown.items()]
+    told = [
+        (name, f"{value:.3f}" if name == "threshold" and value is not None else percent(value))
+        for name, value in rows
+    ]
+    return f"<p>Below its threshold the model says <i>unknown</i> rather than a label.</p>{listing(told)}"
+
+
+def _learning(run: Run) -> str:
+    charts = []
+    if run.choices:
+        rows = [[f"{c:g}", percent(a, 2), f"{loss:.4f}"] for c, a, loss in sorted(run.choices)]
+        chosen = [i for i, choice in enumerate(sorted(run.choices)) if choice[0] == run.chosen_c]
+        charts.append(
+            f"<div><h3>The head</h3><p>Multinomial logistic regression; of {len(run.choices)} strengths "
+            f"tried on the validation part, C = {run.chosen_c:g} was chosen.</p>"
+            f"{figure.regularisation(run.choices, run.chosen_c)}"
+            f"<details><summary>All of them</summary>{table(['C', 'accuracy', 'loss'], rows, 0, chosen)}"
+            "</details></div>"
+        )
+    if run.epochs:
+        rows = [
+            [str(e.epoch), f"{e.loss:.4f}", percent(e.val_accuracy, 2), duration(e.seconds)]
+            for e in run.epochs
+        ]
+        head = ["epoch", "training loss", "validation", "time"]
+        chart = figure.learning(
+            [e.epoch for e in run.epochs], [e.loss for e in run.epochs], [e.val_accuracy for e in run.epochs]
+        )
+        charts.append(
+            f"<div><h3>Fine-tuning</h3><p>All layers, end to end, {len(run.epochs)} "
+            f"{_plural(len(run.epochs), 'epoch')}.</p>{chart}"
+            f"<details><summary>Every epoch</summary>{table(head, rows, 0)}</details></div>"
+        )
+    return f'<div class="charts">{"".join(charts)}</div>' if charts else ""
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Which of (cost, score) no other beats: nothing cheaper scores as much. Cheapest first."""
+    best, kept = -math.inf, []
+    for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
+        if points[index][1] > best:
+            best = points[index][1]
+            kept.append(index)
+    return kept
+
+
+COSTS: tuple[tuple[str, Callable[[Variant], float]], ...] = (
+    ("million multiply-accumulates", lambda v: v.macs / 1e6),
+    ("milliseconds a picture", lambda v: v.latency_ms),
+    ("million parameters", lambda v: v.params / 1e6),
+    ("megabytes", lambda v: v.size_bytes / 1e6),
+)
+
+
+def _sweep(run: Run) -> str:
+    if not run.sweep:
+        return ""
+    ordered = sorted(run.sweep, key=lambda v: (v.macs, v.latency_ms))
+    scored = [v for v in ordered if math.isfinite(v.test_accuracy)]
+    widths = sorted({v.width for v in scored})
+    charts = []
+    for along, of in COSTS if scored else ():
+        lines = {
+            f"{width:g}": [
+                (of(v), 100 * v.test_accuracy, str(v.resolution))
+                for v in sorted(scored, key=lambda v: v.resolution)
+                if v.width == width
+            ]
+            for width in widths
+        }
+        points = [(of(v), 100 * v.test_accuracy) for v in scored]
+        charts.append(f"<div>{figure.scatter(lines, along, [points[i] for i in front(points)])}</div>")
+    kept = front([(v.latency_ms, v.test_accuracy) for v in ordered])
+    rows = [
+        [
+            f"{v.width:g}",
+            str(v.resolution),
+            percent(v.test_accuracy, 2),
+            percent(v.val_accuracy, 2),
+            f"{v.latency_ms:.2f}",
+            millions(v.macs),
+            millions(v.params),
+            megabytes(v.size_bytes),
+            escape(v.model),
+        ]
+        for v in ordered
+    ]
+    head = ["width", "pixels", "test", "validation", "ms a picture", "MACs", "params", "size", "model"]
+    engines = ", ".join(sorted({v.latency_engine for v in ordered}))
+    return (
+        f"<p>{len(ordered)} {_plural(len(ordered), 'variant')}, each measured; the numbers beside the points "
+        "are pixels a side, the broad band joins those that nothing cheaper equals. In the table those that "
+        f"nothing faster equals are shaded. Times by: {escape(engines)}.</p>"
+        f'<div class="charts">{"".join(charts)}</div>{table(head, rows, 0, kept)}'
+    )
+
+
+def _cost(run: Run) -> str:
+    net = run.net
+    rows = [
+        (
+            "network",
+            f"{net['name']}, width {net['width']:g}, {net['resolution']} × {net['resolution']} pixels",
+        ),
+        ("multiply-accumulates", f"{net['macs']:,} a picture".replace(",", " ")),
+        ("parameters", f"{net['params']:,}".replace(",", " ")),
+        ("size, float32", megabytes(net["float32_bytes"])),
+        ("size, int8 (computed)", megabytes(net["int8_bytes"])),
+        ("peak activations, float32", megabytes(net["activation_bytes"])),
+    ]
+    if "latency_ms" in net:
+        rows.append(
+            ("time, one picture", f"{net['latency_ms']:.1f} ms by {net['latency_engine']}, measured here")
+        )
+    return "<p>Counts are exact, from the network's table.</p>" + listing(rows)
+
+
+def _time(run: Run) -> str:
+    stages = [(name, seconds) for name, seconds in run.seconds.items() if name != "total" and seconds > 0]
+    total = run.seconds.get("total", sum(seconds for _, seconds in stages))
+    rest = total - sum(seconds for _, seconds in stages)
+    if stages and rest > 0.01 * total:
+        stages.append(("everything else", rest))
+    longest = max([seconds for _, seconds in stages] or [1.0]) or 1.0
+    rows = [
+        [escape(WORDS.get(name, name)), bar(seconds / longest, "time"), duration(seconds)]
+        for name, seconds in stages
+    ]
+    rows.append(["<b>total</b>", "", f"<b>{duration(total)}</b>"])
+    return (
+        table(["stage", "", "time"], rows)
+        + f"<p>Peak memory {run.peak_rss_mb:.0f} MB, worker processes included.</p>"
+    )
+
+
+def _repeat(run: Run) -> str:
+    def listed(title: str, values: Mapping[str, Any]) -> str:
+        return f"<div><h3>{title}</h3>{listing(values.items())}</div>" if values else ""
+
+    return (
+        f"<pre>{escape(run.command)}</pre>"
+        f"{listing([('model', run.model), ('digest', run.digest)])}"
+        f'<div class="two">{listed("Options", run.options)}{listed("Weights it began with", run.source)}'
+        f"{listed('Machine', run.machine)}{listed('Versions', run.versions)}</div>"
+    )

@@ -1,0 +1,101 @@
+"""Every known set of weights: its home, its licence, and the score that was published for it.
+
+No file is in this package. A SHA-256 stands here only where a source that can be cited gives it; None means
+that the first download is recorded and held to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TIMM_SCORES = "timm README, July and August 2024 (https://github.com/huggingface/pytorch-image-models)"
+KERAS_SCORES = "https://keras.io/api/applications/"
+HUB = "https://huggingface.co/timm/{repository}/resolve/{revision}/model.safetensors"
+KERAS_HOME = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One set of weights. `top1` is a fraction on ImageNet's validation set at `resolution`, None where its
+    makers print none; `top1_source` says who measured it. `needs` names a package that reading the file
+    takes."""
+
+    name: str
+    net: str
+    width: float
+    resolution: int
+    url: str
+    licence: str
+    top1: float | None
+    top1_source: str
+    sha256: str | None = None
+    needs: str | None = None
+
+    @property
+    def file(self) -> str:
+        """The file's name in a cache: different for each set, with Keras' own name inside."""
+        return f"{self.name.partition('/')[0]}--{self.name.partition('/')[2]}{self._suffix}"
+
+    @property
+    def _suffix(self) -> str:
+        return "_tf.h5" if self.url.endswith(".h5") else ".safetensors"
+
+
+def _timm(model: str, revision: str, width: float, top1: float) -> Published:
+    repository = f"{model}.ra4_e3600_r224_in1k"
+    return Published(
+        name=f"timm/{model}",
+        net="v1",
+        width=width,
+        resolution=224,
+        url=HUB.format(repository=repository, revision=revision),
+        licence="Apache-2.0",
+        top1=top1,
+        top1_source=TIMM_SCORES,
+    )
+
+
+def _keras(text: str, width: float, resolution: int) -> Published:
+    # Keras prints one score for the sixteen; its docstring repeats the paper's, which other weights reached.
+    only = (width, resolution) == (1.0, 224)
+    return Published(
+        name=f"keras/mobilenet_{text}_{resolution}",
+        net="v1",
+        width=width,
+        resolution=resolution,
+        url=f"{KERAS_HOME}mobilenet_{text}_{resolution}_tf.h5",
+        licence="Apache-2.0",
+        top1=0.704 if only else None,
+        top1_source=KERAS_SCORES if only else "none published for this file",
+        needs="h5py",
+    )
+
+
+PUBLISHED: tuple[Published, ...] = (
+    _timm("mobilenetv1_100", "636812647d7a669e4ce6d6d367f27c8ee71155f6", 1.0, 0.75382),
+    _timm("mobilenetv1_100h", "4e5c43a75f7228dba980b456f80de3611a7bf819", 1.0, 0.75662),
+    _timm("mobilenetv1_125", "c59613f4f7c8154cc48d2c1c1d02007751309983", 1.25, 0.76924),
+    *(
+        _keras(text, width, resolution)
+        for text, width in (("1_0", 1.0), ("7_5", 0.75), ("5_0", 0.5), ("2_5", 0.25))
+        for resolution in (224, 192, 160, 128)
+    ),
+)
+
+
+def by_name(name: str) -> Published:
+    """The set called `name`. Raises KeyError with the nearest names."""
+    for entry in PUBLISHED:
+        if entry.name == name:
+            return entry
+    raise KeyError(f"no weights are called {name!r}; known: {', '.join(entry.name for entry in PUBLISHED)}")
+
+
+def for_net(net: str, width: float, resolution: int) -> list[Published]:
+    """Sets that fit a network of this width, the nearest resolution first, the better score first among
+    equals.
+
+    timm's `100h` is left out: it has a layer that `v1` has not.
+    """
+    fits = [e for e in PUBLISHED if e.net == net and e.width == width and not e.name.endswith("100h")]
+    return sorted(fits, key=lambda e: (abs(e.resolution - resolution), -(e.top1 or 0.0)))

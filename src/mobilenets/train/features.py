@@ -1,0 +1,179 @@
+"""Every picture through the frozen body once, kept by content, so that the next head costs seconds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilenets.data.catalog import Catalog, Item
+from mobilenets.data.crew import Crew, Died
+from mobilenets.data.look import Look, from_json, seen, to_json
+from mobilenets.data.store import Store
+from mobilenets.infer.artefact import Artefact, digest
+from mobilenets.infer.image import prepare
+from mobilenets.spec.preprocess import Preprocess
+from mobilenets.train.body import TorchEngine
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, how much of it is done and how much there is."""
+KEEP_EVERY = 512
+"""Pictures between two writes to the store: what a kill may cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the body made of a catalog's items: `values` [n, channels] (a row of zeros where `looks` has a problem)."""
+
+    values: NDArray[np.float32]
+    looks: Sequence[Look]
+    recalled: int
+
+
+@dataclass(frozen=True, slots=True)
+class Preparing:
+    """A worker's job: read, look, turn and resize one item; mirrored where asked."""
+
+    catalog: Catalog
+    target: Preprocess
+
+    def __call__(self, job: tuple[Item, bool]) -> tuple[Look, NDArray[np.uint8] | None]:
+        item, mirrored = job
+        try:
+            data = self.catalog.read(item)
+        except (OSError, MemoryError) as error:
+            reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+            return Look("", 0, problem="unreadable", reason=reason), None
+        look, frame = seen(data, item.suffix, self.target)
+        if frame is None:
+            return look, None
+        levels = prepare(frame, self.target)
+        return look, np.ascontiguousarray(levels[:, ::-1]) if mirrored else levels
+
+
+def digests(catalog: Catalog, threads: int, progress: Progress) -> list[str]:
+    """SHA-256 of each item's bytes, in order; empty where a file cannot be read."""
+
+    def one(item: Item) -> str:
+        try:
+            return hashlib.sha256(catalog.read(item)).hexdigest()
+        except (OSError, MemoryError):
+            return ""
+
+    found = []
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        for done, value in enumerate(pool.map(one, catalog.items), 1):
+            found.append(value)
+            if done % 64 == 0 or done == len(catalog.items):
+                progress("scan", done, len(catalog.items))
+    return found
+
+
+def features(
+    catalog: Catalog,
+    keys: Sequence[str],
+    body: Artefact,
+    *,
+    engine: TorchEngine,
+    store: Store,
+    workers: int,
+    progress: Progress,
+    mirrored: bool = False,
+    stage: str = "features",
+) -> Features:
+    """The body's features of every item; what the store has is not computed again.
+
+    `keys` are the items' digests. Rows are kept by picture, body and preprocessing, in float32. A file that does
+    not decode, or on which a worker dies, keeps a row of zeros and a look with a `problem`.
+    """
+    view = "mirrored" if mirrored else "plain"
+    spaces = f"features {digest(body)} {view}", f"looks {digest_of(body.preprocess)}"
+    kept = store.get_many(spaces[0], sorted(set(keys) - {""}))
+    known = store.get_many(spaces[1], sorted(set(keys) - {""}))
+    channels = next(iter(engine.prepared(_blank(body.preprocess)).values())).shape[1]
+    values = np.zeros((len(keys), channels), np.float32)
+    looks: list[Look | None] = [None] * len(keys)
+    for index, key in enumerate(keys):
+        if key in kept and key in known and len(kept[key]) == 4 * channels:
+            values[index] = np.frombuffer(kept[key], "<f4")
+            looks[index] = from_json(known[key])
+    todo = [index for index, look in enumerate(looks) if look is None]
+    recalled = done = len(keys) - len(todo)
+    fresh: dict[str, int] = {}
+    progress(stage, done, len(keys))
+    for indices in _computed(catalog, todo, values, looks, engine, body.preprocess, workers, mirrored):
+        done += len(indices)
+        progress(stage, done, len(keys))
+        fresh.update({keys[index]: index for index in indices if keys[index]})
+        if len(fresh) >= KEEP_EVERY:
+            _keep(store, spaces, fresh, values, looks)
+            fresh = {}
+    _keep(store, spaces, fresh, values, looks)
+    return Features(values, [look for look in looks if look is not None], recalled)
+
+
+def digest_of(target: Preprocess) -> str:
+    """What names a way of looking: scaled decoding depends on the target."""
+    return hashlib.sha256(repr(target).encode()).hexdigest()[:16]
+
+
+def _computed(
+    catalog: Catalog,
+    todo: Sequence[int],
+    values: NDArray[np.float32],
+    looks: list[Look | None],
+    engine: TorchEngine,
+    target: Preprocess,
+    workers: int,
+    mirrored: bool,
+) -> Iterator[list[int]]:
+    """Fills `values` and `looks` batch by batch; gives the indices that are new."""
+    jobs = [(catalog.items[index], mirrored) for index in todo]
+    batch: list[tuple[int, NDArray[np.uint8]]] = []
+    new: list[int] = []
+    # A worker needs no list of items, only where to read.
+    with Crew(Preparing(catalog.bare(), target), workers) as crew:
+        for index, made in zip(todo, crew.map(jobs, ahead=8 * engine.batch + 4 * workers), strict=True):
+            new.append(index)
+            if isinstance(made, Died):
+                looks[index] = Look("", 0, problem="crashed", reason=made.reason)
+            else:
+                looks[index], levels = made
+                if levels is not None:
+                    batch.append((index, levels))
+            if len(batch) == engine.batch:
+                _run(engine, batch, values)
+                yield new
+                batch, new = [], []
+    _run(engine, batch, values)
+    yield new
+
+
+def _run(
+    engine: TorchEngine, batch: Sequence[tuple[int, NDArray[np.uint8]]], values: NDArray[np.float32]
+) -> None:
+    if batch:
+        made = engine.prepared(np.stack([levels for _, levels in batch]))["features"]
+        values[[index for index, _ in batch]] = made
+
+
+def _keep(
+    store: Store,
+    spaces: tuple[str, str],
+    fresh: dict[str, int],
+    values: NDArray[np.float32],
+    looks: Sequence[Look | None],
+) -> None:
+    good = {key: index for key, index in fresh.items() if (look := looks[index]) and look.problem is None}
+    store.put_many(spaces[0], {key: values[index].astype("<f4").tobytes() for key, index in good.items()})
+    store.put_many(
+        spaces[1], {key: to_json(look) for key, index in good.items() if (look := looks[index]) is not None}
+    )
+
+
+def _blank(target: Preprocess) -> NDArray[np.uint8]:
+    return np.zeros((1, target.height, target.width, 3), np.uint8)

@@ -1,0 +1,254 @@
+"""Training end to end from a fitted head: the loop, its average of weights, and exact resuming after a kill."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from math import cos, pi
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from mobilenets.data.augment import Job, Levels
+from mobilenets.data.catalog import Item
+from mobilenets.data.crew import Crew, Died
+from mobilenets.infer.image import normalise
+from mobilenets.infer.sealed import ArtefactError, pack, unpack, write_whole
+from mobilenets.model.module import Layer, Module
+from mobilenets.model.unfold import restate
+from mobilenets.spec.op import Conv, Dense, Pointwise
+from mobilenets.spec.preprocess import Preprocess
+from mobilenets.spec.recipe import Tune
+from mobilenets.train.features import Progress
+from mobilenets.train.material import Part
+from mobilenets.train.run import Epoch
+
+MICRO = 8
+"""Pictures at a time where norms are frozen: gradients add up to the same step in a quarter of the memory."""
+RESTATE_PICTURES = 1024
+PROBES = 4
+"""Steps timed in each precision; the fastest counts, so that another program's burst does not decide."""
+Pictures = Crew[Job, Levels | None]
+
+
+class Tuner:
+    """One training run; `run` yields each finished epoch, `averaged` is the model to keep.
+
+    After each epoch everything that decides the rest is written to `checkpoint`; a run with the same inputs that
+    finds it there goes on from it, and on one machine ends with the same numbers to the last bit.
+    """
+
+    def __init__(
+        self,
+        made: Module,
+        recipe: Tune,
+        *,
+        crew: Pictures,
+        target: Preprocess,
+        seed: int,
+        device: str,
+        checkpoint: Path,
+        identity: str,
+        class_weights: NDArray[np.float32] | None = None,
+        frozen_norms: bool = True,
+    ) -> None:
+        self.made = made.to(torch.device(device), memory_format=torch.channels_last)
+        self.averaged = Module(made.net).to(torch.device(device), memory_format=torch.channels_last)
+        self.averaged.load_state_dict(self.made.state_dict())
+        self._recipe, self._crew, self._target = recipe, crew, target
+        self._seed, self._device = seed, torch.device(device)
+        self._checkpoint, self._identity = checkpoint, identity
+        self._weights = None if class_weights is None else torch.from_numpy(class_weights).to(self._device)
+        self._frozen_norms = frozen_norms
+        self._layers = {n: part for n, part in self.made.named_modules() if isinstance(part, Layer)}
+        for layer in self._layers.values():
+            if layer.norm is not None:
+                layer.norm.frozen = frozen_norms
+        self._optimizer = torch.optim.SGD(
+            self._groups(), lr=recipe.rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0
+        )
+        self._half = False
+        self._steps = 0
+
+    def run(self, train: Part, val: Part, *, resume: bool, progress: Progress) -> Iterator[Epoch]:
+        """Train; epochs that an earlier, cut-off run finished are yielded again first."""
+        done = self._resumed() if resume else []
+        if not done:
+            self._half = self._half_is_faster()
+        yield from done
+        batches = max(1, len(train.items) // self._recipe.batch)
+        for epoch in range(len(done), self._recipe.epochs):
+            begun = time.perf_counter()
+            loss = self._epoch(epoch, batches, train, progress)
+            if not self._frozen_norms:
+                restate(
+                    self.averaged, self._plain(train.items[:: max(1, len(train.items) // RESTATE_PICTURES)])
+                )
+            right = (
+                float((self.scores(val.items).argmax(axis=1) == val.truth).mean()) if len(val.items) else 0.0
+            )
+            done.append(Epoch(epoch + 1, loss, right, time.perf_counter() - begun))
+            self._save(done)
+            yield done[-1]
+
+    def scores(self, items: Sequence[Item]) -> NDArray[np.float32]:
+        """Logits [n, classes] of the averaged model on plain pictures."""
+        self.averaged.eval()
+        with torch.inference_mode():
+            rows = [self.averaged(x)["logits"].float().cpu().numpy() for x in self._plain(items)]
+        return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        groups = []
+        layers = list(self._layers.values())
+        for layer in layers[: self._recipe.still]:
+            layer.requires_grad_(False)
+        for depth, layer in enumerate(reversed(layers[self._recipe.still :])):
+            rate = self._recipe.rate * self._recipe.lower**depth
+            heavy = isinstance(layer.op, Conv | Pointwise | Dense)
+            rest = [p for p in layer.parameters() if p is not layer.weight]
+            decay = self._recipe.decay if heavy else 0.0
+            groups.append({"params": [layer.weight], "lr": rate, "weight_decay": decay, "full": rate})
+            groups.append({"params": rest, "lr": rate, "weight_decay": 0.0, "full": rate})
+        return [group for group in groups if group["params"]]
+
+    def _epoch(self, epoch: int, batches: int, train: Part, progress: Progress) -> float:
+        self.made.train()
+        order = np.random.default_rng([self._seed, epoch]).permutation(len(train.items))
+        jobs = [Job(train.items[i], (self._seed, epoch, int(i))) for i in order]
+        size, total = self._recipe.batch, 0.0
+        views = self._crew.map(jobs, ahead=2 * size)
+        for number in range(batches):
+            last = len(order) if number == batches - 1 else (number + 1) * size
+            chosen = order[number * size : last]
+            # `chosen` first: zip must not draw a view that the next batch is owed.
+            pairs = [(made, int(train.truth[i])) for i, made in zip(chosen, views, strict=False)]
+            good = [(made, label) for made, label in pairs if made is not None and not isinstance(made, Died)]
+            if good:
+                total += self._step(good, epoch * batches + number, self._recipe.epochs * batches)
+            progress("finetune", epoch * batches + number + 1, self._recipe.epochs * batches)
+        return total / batches
+
+    def _step(self, pairs: Sequence[tuple[Levels, int]], step: int, steps: int) -> float:
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["full"] * _schedule(step, steps, self._recipe.warmup)
+        self._optimizer.zero_grad(set_to_none=True)
+        micro = MICRO if self._frozen_norms and self._device.type == "cpu" else len(pairs)
+        total = 0.0
+        for first in range(0, len(pairs), micro):
+            some = pairs[first : first + micro]
+            x = self._input(np.stack([levels for levels, _ in some]))
+            truth = torch.tensor([label for _, label in some], device=self._device)
+            loss = self._loss(x, truth) * (len(some) / len(pairs))
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            total += float(loss.detach())
+        self._optimizer.step()
+        self._average()
+        return total
+
+    def _loss(self, x: Tensor, truth: Tensor) -> Tensor:
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
+            logits = self.made(x)["logits"]
+        return functional.cross_entropy(
+            logits.float(), truth, self._weights, label_smoothing=self._recipe.smoothing
+        )
+
+    def _average(self) -> None:
+        """The average follows fast at first, then slowly, as TensorFlow's does with a step count."""
+        self._steps += 1
+        keep = min(self._recipe.average, (1 + self._steps) / (10 + self._steps))
+        with torch.no_grad():
+            for mean, value in zip(
+                self.averaged.state_dict().values(), self.made.state_dict().values(), strict=True
+            ):
+                mean.lerp_(value, 1 - keep)
+
+    def _plain(self, items: Sequence[Item]) -> Iterator[Tensor]:
+        batch: list[Levels] = []
+        for made in self._crew.map([Job(item) for item in items]):
+            lost = made is None or isinstance(made, Died)
+            # A file that was there a minute ago keeps its place, so that rows stay in step with items.
+            batch.append(np.zeros((self._target.height, self._target.width, 3), np.uint8) if lost else made)  # type: ignore[arg-type]
+            if len(batch) == 2 * MICRO:
+                yield self._input(np.stack(batch))
+                batch = []
+        if batch:
+            yield self._input(np.stack(batch))
+
+    def _input(self, levels: Levels) -> Tensor:
+        return torch.from_numpy(normalise(levels, self._target)).permute(0, 3, 1, 2).to(self._device)
+
+    def _half_is_faster(self) -> bool:
+        """Time steps in bfloat16 and in float32, in turn; the weights are not touched."""
+        if self._device.type == "mps":
+            return False
+        shape = (MICRO, self._target.height, self._target.width, 3)
+        x, truth = (
+            self._input(np.zeros(shape, np.uint8)),
+            torch.zeros(MICRO, dtype=torch.long, device=self._device),
+        )
+        taken: dict[bool, list[float]] = {False: [], True: []}
+        self.made.train()
+        for _ in range(PROBES):
+            for half in (False, True):
+                self._half = half
+                begun = time.perf_counter()
+                self._loss(x, truth).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                taken[half].append(time.perf_counter() - begun)
+        self._optimizer.zero_grad(set_to_none=True)
+        return min(taken[True]) < 0.9 * min(taken[False])
+
+    def _save(self, done: Sequence[Epoch]) -> None:
+        tensors = {f"made.{n}": _numpy(v) for n, v in self.made.state_dict().items()}
+        tensors |= {f"averaged.{n}": _numpy(v) for n, v in self.averaged.state_dict().items()}
+        for name, parameter in self.made.named_parameters():
+            moved = self._optimizer.state.get(parameter, {}).get("momentum_buffer")
+            if moved is not None:
+                tensors[f"momentum.{name}"] = _numpy(moved)
+        meta = {
+            "checkpoint": 1,
+            "identity": self._identity,
+            "half": self._half,
+            "steps": self._steps,
+            "epochs": [asdict(epoch) for epoch in done],
+        }
+        write_whole(self._checkpoint, pack(meta, tensors))
+
+    def _resumed(self) -> list[Epoch]:
+        """The epochs a checkpoint of this very run holds, its state taken over; none where there is none."""
+        try:
+            meta, tensors = unpack(self._checkpoint.read_bytes())
+        except (FileNotFoundError, ArtefactError):
+            return []
+        if meta.get("identity") != self._identity or meta.get("checkpoint") != 1:
+            return []
+        parts: dict[str, dict[str, Tensor]] = {"made": {}, "averaged": {}, "momentum": {}}
+        for name, value in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = torch.from_numpy(value.copy()).to(self._device)
+        self.made.load_state_dict(parts["made"])
+        self.averaged.load_state_dict(parts["averaged"])
+        for name, parameter in self.made.named_parameters():
+            if name in parts["momentum"]:
+                buffer = torch.empty_like(parameter).copy_(parts["momentum"][name])
+                self._optimizer.state[parameter]["momentum_buffer"] = buffer
+        self._half, self._steps = bool(meta["half"]), int(meta["steps"])
+        return [Epoch(**epoch) for epoch in meta["epochs"]]
+
+
+def _schedule(step: int, steps: int, warmup: float) -> float:
+    """Share of the full rate: linear up, then half a cosine down to nothing."""
+    rise = max(1, round(warmup * steps))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + cos(pi * (step - rise) / max(1, steps - rise)))
+
+
+def _numpy(value: Tensor) -> NDArray[Any]:
+    return value.detach().cpu().contiguous().numpy()

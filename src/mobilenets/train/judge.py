@@ -1,0 +1,150 @@
+"""What a learned model is worth: calibrated scores of every part, the model file's content, and its verification."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilenets.infer.artefact import Artefact
+from mobilenets.infer.decode import softmax
+from mobilenets.infer.engine import NumpyEngine
+from mobilenets.infer.image import decode
+from mobilenets.infer.score import calibration_error, interval, top
+from mobilenets.spec.head import HEAD, classify
+from mobilenets.spec.recipe import LearnOptions
+from mobilenets.train import head as heads
+from mobilenets.train.material import PARTS, Material
+from mobilenets.train.run import Judged
+
+VERIFIED_PICTURES = 16
+AGREE = 5e-3
+"""Largest difference of logits between torch and the numpy walk that float32 in another order explains."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Everything measured on the parts of a data set. What has no pictures to be measured on is None."""
+
+    accuracy: dict[str, float | None]
+    top5: float | None
+    interval: tuple[float, float] | None
+    test: Judged
+    temperature: float
+    calibration_error: dict[str, float | None]
+    unknown: dict[str, float | None] | None
+
+
+def judge(
+    material: Material, values: NDArray[np.float32], head: heads.Head, c: float, learn: LearnOptions
+) -> tuple[Verdict, heads.Head]:
+    """Scores of each part from features [n, channels], and the head with its temperature folded in."""
+    where = {part: material.where(part) for part in PARTS}
+    truth = {part: material.truth[where[part]] for part in PARTS}
+    logits = {part: head(values[where[part]]) for part in PARTS}
+    temperature = heads.temperature(logits["val"], truth["val"])
+    cooled = head.cooled(temperature)
+    scores = {part: softmax(cooled(values[where[part]])) for part in PARTS}
+    accuracy = {part: _known(top(scores[part], truth[part])) for part in PARTS}
+    unknown = _unknown(scores, where, material, values, c, learn) if learn.unknown else None
+    right, n = accuracy["test"], len(truth["test"])
+    verdict = Verdict(
+        accuracy=accuracy,
+        top5=_known(top(scores["test"], truth["test"], 5)),
+        interval=None if right is None else interval(right, n),
+        test=Judged([material.catalog.items[i].file for i in where["test"]], truth["test"], scores["test"]),
+        temperature=temperature,
+        calibration_error={
+            "before": _known(calibration_error(softmax(logits["test"]), truth["test"])),
+            "after": _known(calibration_error(scores["test"], truth["test"])),
+        },
+        unknown=unknown,
+    )
+    return verdict, cooled
+
+
+def assembled(
+    body: Artefact,
+    head: heads.Head,
+    labels: Sequence[str],
+    verdict: Verdict,
+    recipe: dict[str, Any],
+) -> Artefact:
+    """The model file's content. It holds no time and no path: the same learning gives the same bytes."""
+    return replace(
+        body,
+        net=classify(body.net, len(labels)),
+        weights={**body.weights, f"{HEAD}.weight": head.weight, f"{HEAD}.bias": head.bias},
+        labels=tuple(labels),
+        threshold=verdict.unknown["threshold"] if verdict.unknown else None,
+        recipe=recipe,
+        scores={
+            "accuracy": verdict.accuracy,
+            "top5": verdict.top5,
+            "interval": None if verdict.interval is None else list(verdict.interval),
+            "test_pictures": len(verdict.test.truth),
+            "calibration_error": verdict.calibration_error,
+            "temperature": verdict.temperature,
+            "unknown": verdict.unknown,
+        },
+    )
+
+
+def verify(model: Artefact, material: Material, values: NDArray[np.float32]) -> float:
+    """Largest difference of logits between what was scored and the numpy walk, on up to sixteen pictures.
+
+    Raises RuntimeError where they differ by more than float32 explains: nothing is written then.
+    """
+    engine = NumpyEngine(model)
+    head = heads.Head(np.asarray(model.weights[f"{HEAD}.weight"]), np.asarray(model.weights[f"{HEAD}.bias"]))
+    chosen = np.linspace(0, len(material.truth) - 1, min(VERIFIED_PICTURES, len(material.truth))).astype(int)
+    worst = 0.0
+    for index in chosen:
+        frame = decode(material.catalog.read(material.catalog.items[index]), model.preprocess)
+        difference = np.abs(engine(frame)["logits"] - head(values[index : index + 1])[0]).max()
+        worst = max(worst, float(difference))
+    if worst > AGREE:
+        raise RuntimeError(
+            f"the model's logits differ by {worst:.2g} from those that were scored; not written"
+        )
+    return worst
+
+
+def as_json(verdict: Verdict) -> dict[str, Any]:
+    """The verdict without pictures and scores."""
+    kept = asdict(replace(verdict, test=Judged([], np.zeros(0, np.int64), np.zeros((0, 0), np.float32))))
+    del kept["test"]
+    return kept
+
+
+def _unknown(
+    scores: dict[str, NDArray[np.float32]],
+    where: dict[str, NDArray[np.int64]],
+    material: Material,
+    values: NDArray[np.float32],
+    c: float,
+    learn: LearnOptions,
+) -> dict[str, float | None]:
+    threshold = heads.rejection(scores["val"])
+    kept = scores["test"].max(axis=1) >= threshold if len(scores["test"]) else np.zeros(0)
+    away = heads.turned_away(
+        values[where["train"]],
+        material.truth[where["train"]],
+        values[where["val"]],
+        material.truth[where["val"]],
+        c,
+        threshold,
+        learn.seed,
+    )
+    return {
+        "threshold": threshold,
+        "known_kept": _known(float(kept.mean()) if len(kept) else float("nan")),
+        "strangers_turned_away": away,
+    }
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value

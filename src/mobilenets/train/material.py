@@ -1,0 +1,77 @@
+"""The usable part of a data set: items, digests, classes as numbers, and the part each picture belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilenets.data.catalog import Catalog, Item, SetAside, usable
+from mobilenets.data.doctor import duplicate_groups
+from mobilenets.data.split import split
+from mobilenets.train.features import Features
+
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Items and their class indices [n]."""
+
+    items: Sequence[Item]
+    truth: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Items, their digests, class indices [n] and parts [n], in step; `groups` counts groups of near duplicates."""
+
+    catalog: Catalog
+    labels: tuple[str, ...]
+    keys: Sequence[str]
+    truth: NDArray[np.int64]
+    part: NDArray[np.str_]
+    groups: int
+
+    def where(self, part: str) -> NDArray[np.int64]:
+        return np.flatnonzero(self.part == part)
+
+    def of(self, part: str) -> Part:
+        chosen = self.where(part)
+        return Part([self.catalog.items[i] for i in chosen], self.truth[chosen])
+
+    def counts(self) -> dict[str, list[int]]:
+        size = len(self.labels)
+        return {p: np.bincount(self.truth[self.where(p)], minlength=size).tolist() for p in PARTS}
+
+
+def sorted_out(
+    catalog: Catalog, keys: Sequence[str], seen: Features, ratio: tuple[int, int, int], seed: int
+) -> tuple[Material, NDArray[np.float32], list[SetAside]]:
+    """What can be used, split; features in step with it; what cannot, with the reason."""
+    good = [i for i, look in enumerate(seen.looks) if look.problem is None]
+    aside = [
+        SetAside(item.file, look.problem, look.reason)
+        for item, look in zip(catalog.items, seen.looks, strict=True)
+        if look.problem is not None
+    ]
+    items = tuple(catalog.items[i] for i in good)
+    labels = tuple(sorted({item.label for item in items}))
+    rest = replace(catalog, items=items, labels=labels)
+    usable(rest)
+    looks = [seen.looks[i] for i in good]
+    groups = duplicate_groups(looks)
+    number = {label: index for index, label in enumerate(labels)}
+    part = split([i.label for i in items], groups.tolist(), [i.part for i in items], ratio, seed)
+    sizes = np.bincount(groups)
+    material = Material(
+        catalog=rest,
+        labels=labels,
+        keys=[keys[i] for i in good],
+        truth=np.array([number[item.label] for item in items], np.int64),
+        part=np.array(part),
+        groups=int((sizes > 1).sum()),
+    )
+    return material, seen.values[good], aside

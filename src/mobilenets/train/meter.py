@@ -1,0 +1,126 @@
+"""What a run takes: seconds by stage, the peak of memory with its workers, the machine and the versions it ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+SAMPLE_S = 0.5
+PACKAGES = ("mobilenets", "torch", "numpy", "pillow", "scipy", "simplejpeg", "safetensors")
+
+
+class Meter:
+    """Seconds by stage and, sampled in a thread, the peak of memory over this process and its children.
+
+    On Linux memory is the sum of proportional set sizes, so that shared pages count once; elsewhere the largest
+    resident set of this process alone.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._peak_kb = 0
+        self._begun = time.perf_counter()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Meter:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage; the same name again adds up."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
+
+    @property
+    def total_s(self) -> float:
+        return time.perf_counter() - self._begun
+
+    @property
+    def peak_rss_mb(self) -> float:
+        self._sample()
+        return self._peak_kb / 1024
+
+    def _watch(self) -> None:
+        while not self._stop.wait(SAMPLE_S):
+            self._sample()
+
+    def _sample(self) -> None:
+        self._peak_kb = max(self._peak_kb, memory_kb())
+
+
+def memory_kb() -> int:
+    """Memory of this process and all below it, in KiB."""
+    if not Path("/proc/self/smaps_rollup").exists():
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak // 1024 if sys.platform == "darwin" else peak
+    return sum(_pss_kb(pid) for pid in _family(os.getpid()))
+
+
+def _family(pid: int) -> list[int]:
+    found, parents = [pid], [pid]
+    while parents:
+        parent = parents.pop()
+        for task in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                children = [int(word) for word in task.read_text().split()]
+            except OSError:  # it ended while we looked
+                continue
+            found += children
+            parents += children
+    return found
+
+
+def _pss_kb(pid: int) -> int:
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:  # it ended while we looked
+        return 0
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")), 0)
+
+
+def machine() -> dict[str, str]:
+    """Processor, cores this process may use, memory and system."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = {"processor": _processor(), "cores": str(cores), "system": platform.platform()}
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        found["memory"] = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
+    return found
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("model name", "Model")):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

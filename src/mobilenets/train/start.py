@@ -1,0 +1,57 @@
+"""Where learning starts from: the body that the options name, at their resolution, fed their way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from mobilenets.infer import weights
+from mobilenets.infer.artefact import Artefact
+from mobilenets.model.module import random_weights
+from mobilenets.spec import zoo
+from mobilenets.spec.head import headless
+from mobilenets.spec.net import Net, at_resolution, tensors
+from mobilenets.spec.preprocess import SLIM, Preprocess
+from mobilenets.spec.recipe import BodyOptions, LearnOptions
+from mobilenets.train.features import Progress
+
+RANDOM = "random"
+
+
+def starting_body(options: BodyOptions, learn: LearnOptions, progress: Progress) -> Artefact:
+    """The body that learning starts from, at the resolution asked for, with its own preprocessing.
+
+    Raises ValueError where weights cannot be found or are of another network than was asked for.
+    """
+    if options.weights == RANDOM:
+        if learn.finetune < 1:
+            raise ValueError("--weights random: nothing would be learned but the head; add --finetune EPOCHS")
+        net = zoo.body(options.net, 1.0 if options.width is None else options.width, options.resolution)
+        made = random_weights(net, learn.seed)
+        return Artefact(net, made, _fed(SLIM, net, options), source={"name": "random weights"})
+    known_width = 1.0 if options.width is None else options.width
+    default = zoo.DEFAULTS[options.net][0] if options.net in zoo.DEFAULTS else 224
+    found = weights.find(
+        options.weights,
+        options.net,
+        known_width,
+        options.resolution or default,
+        progress=lambda done, total: progress("download", done, total or done),
+    )
+    model = weights.load(found)
+    if model.net.name != options.net or (options.width is not None and model.net.width != options.width):
+        wanted = options.net if options.width is None else f"{options.net} of width {options.width:g}"
+        raise ValueError(
+            f"{found.path}: weights of {model.net.name} of width {model.net.width:g}, but {wanted} was asked for; "
+            "leave out --net and --width, or give other weights"
+        )
+    net = headless(at_resolution(model.net, options.resolution or model.net.resolution))
+    own = {name: model.weights[name] for name in tensors(net)}
+    return Artefact(net, own, _fed(model.preprocess, net, options), source=model.source)
+
+
+def _fed(pre: Preprocess, net: Net, options: BodyOptions) -> Preprocess:
+    if options.geometry not in ("stretch", "crop", "letterbox"):
+        raise ValueError(f"--geometry {options.geometry}: known are stretch, crop, letterbox")
+    geometry: Any = options.geometry
+    return replace(pre, height=net.input.height, width=net.input.width, geometry=geometry)

@@ -1,7 +1,7 @@
 """Small, fast vision models that are trained on one's own pictures and run on phones and boards.
 
-`cost` counts a network, `retrain` teaches one, `load` opens a model file, `evaluate` judges it. Everything else is
-imported by the call that needs it: `import mobilenets` alone costs next to nothing.
+`cost` counts a network, `retrain` teaches one, `load` opens a model file, `evaluate` judges it. Everything
+else is imported by the call that needs it: `import mobilenets` alone costs next to nothing.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Progress = Callable[[str, int, int], None]
 def cost(net: str, *, width: float = 1.0, resolution: int | None = None, classes: int | None = None) -> Cost:
     """Count a network by name (`v1`, `v1-full`, `v1-shallow`, `v1-cifar`): MACs, parameters, bytes, by layer.
 
-    Resolution (pixels) and classes are the published ones unless given. Raises ValueError for an unknown name or a
-    size that makes no network.
+    Resolution (pixels) and classes are the published ones unless given. Raises ValueError for an unknown name
+    or a size that makes no network.
     """
     from mobilenets.costs.count import cost as count
     from mobilenets.spec import zoo
@@ -38,8 +38,9 @@ def cost(net: str, *, width: float = 1.0, resolution: int | None = None, classes
 def load(model: str | PathLike[str]) -> Model:
     """Open a model file, ours, `.tflite`, Keras' or timm's, or weights by a name of `mobilenets models`.
 
-    `model(picture)` gives an answer with labels and scores, `model.features(picture)` float32 [channels]; a picture
-    is a path, bytes, a Pillow image or RGB uint8 [height, width, 3]. Raises ValueError that says what is wrong.
+    `model(picture)` gives an answer with labels and scores, `model.features(picture)` float32 [channels]; a
+    picture is a path, bytes, a Pillow image or RGB uint8 [height, width, 3]. Raises ValueError that says what
+    is wrong.
     """
     from mobilenets.infer.ready import load as opened
 
@@ -73,10 +74,10 @@ def retrain(
     progress: Progress | None = None,
     **options: Any,
 ) -> Run:
-    """Teach a network the classes of a folder; writes `out/model.safetensors`, `out/report.html` and `out/run.json`.
+    """Teach a network the classes of a folder; writes model.safetensors, report.html and run.json to `out`.
 
-    Options are those of `mobilenets retrain --help` with underscores, such as `width=0.5, finetune=5, seed=1`.
-    Raises ValueError for what a user can mend, ModuleNotFoundError where torch is missing.
+    Options are those of `mobilenets retrain --help` with underscores, such as `width=0.5, finetune=5,
+    seed=1`. Raises ValueError for what a user can mend, ModuleNotFoundError where torch is missing.
     """
     from mobilenets.job import retrain as job
 

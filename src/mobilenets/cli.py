@@ -24,7 +24,9 @@ app = typer.Typer(
 MISTAKES = typer.BadParameter.__mro__[2]
 """click's ClickException, which typer carries inside and gives no name of its own."""
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
-Threads = Annotated[int | None, typer.Option(help="Threads; as many as there are cores unless given.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads; as many as there are cores unless given.")
+]
 
 
 def main() -> None:
@@ -73,7 +75,7 @@ def cost(
     by_layer: Annotated[bool, typer.Option("--by-layer", help="A row for each layer.")] = False,
     json: Json = False,
 ) -> None:
-    """What a network costs: multiply-accumulates, parameters, bytes. Exact, counted from the network's table."""
+    """What a network costs: multiply-accumulates, parameters, bytes, counted exactly from its table."""
     import mobilenets
     from mobilenets.costs.count import as_json
 
@@ -113,7 +115,7 @@ def cost(
 
 @app.command(epilog="Example: mobilenets models")
 def models(json: Json = False) -> None:
-    """Every network and every known set of weights: home, licence, published score, whether it is on this disk."""
+    """Every network and known set of weights: home, licence, published score, whether it is on this disk."""
     from mobilenets.listing import listed
 
     rows = listed()
@@ -219,7 +221,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where pictures, model and report go.")] = Path("demo"),
     json: Json = False,
 ) -> None:
-    """Road signs drawn here, a small V1 taught from random weights: no network, no account, nothing of yours."""
+    """Road signs drawn here teach a small V1 from random weights: nothing is fetched, nothing is yours."""
     from mobilenets import demo as signs
     from mobilenets.job import as_json, retrain
 
@@ -255,7 +257,8 @@ def evaluate(
         return
     low, high = found.interval
     say(
-        f"top-1 {percent(found.top1)} ({percent(low)} to {percent(high)} with 95 %), top-5 {percent(found.top5)}, n = {found.n}"
+        f"top-1 {percent(found.top1)} ({percent(low)} to {percent(high)} with 95 %), "
+        f"top-5 {percent(found.top5)}, n = {found.n}"
     )
     say(
         f"calibration error {percent(found.calibration_error)}"
@@ -345,7 +348,8 @@ def _show_run(run: Any, out: Path) -> None:
     if run.interval is not None:
         low, high = run.interval
         say(
-            f"test accuracy lies between {percent(low)} and {percent(high)} with 95 %; top-5 {percent(run.top5)}"
+            f"test accuracy lies between {percent(low)} and {percent(high)} with 95 %; "
+            f"top-5 {percent(run.top5)}"
         )
     if run.sweep:
         rows = [
@@ -369,8 +373,9 @@ def _show_run(run: Any, out: Path) -> None:
     if run.unknown is not None:
         away = run.unknown["strangers_turned_away"]
         say(
-            f"answers below {percent(run.unknown['threshold'])} mean unknown: {percent(run.unknown['known_kept'])} of "
-            f"test pictures are answered, {percent(away)} of strangers turned away"
+            f"answers below {percent(run.unknown['threshold'])} mean unknown: "
+            f"{percent(run.unknown['known_kept'])} of test pictures are answered, "
+            f"{percent(away)} of strangers turned away"
         )
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run.seconds.items())
     say(f"{stages}; peak memory {run.peak_rss_mb:.0f} MB")

@@ -38,7 +38,7 @@ def retrain(
     progress: Progress,
     command: str = "",
 ) -> Run:
-    """One retraining with everything that belongs to it written to `out`. Raises ValueError for unknown options."""
+    """One retraining, all that belongs to it written to `out`. Raises ValueError for unknown options."""
     given = dict(options)
     if given.pop("sweep", False):
         return sweep(folder, out, given, progress, command)
@@ -66,14 +66,15 @@ def sweep(
     widths: Sequence[float] = WIDTHS,
     resolutions: Sequence[int] = RESOLUTIONS,
 ) -> Run:
-    """A retraining for each width and resolution that there are weights for; the best on validation is given back.
+    """A retraining for each width and resolution that has weights; gives back the best on validation.
 
-    `weights` may be a folder of weight files, each told by its content. Each variant has a folder of its own in
-    `out`; `out/sweep.csv` and `out/report.html` compare them. Raises ValueError where no variant could be made.
+    `weights` may be a folder of weight files, each told by its content. Each variant has a folder of its own
+    in `out`; `out/sweep.csv` and `out/report.html` compare them. Raises ValueError where no variant could be
+    made.
     """
     given = {name: value for name, value in options.items() if name not in ("width", "resolution")}
-    widths = (options["width"],) if options.get("width") else widths
-    resolutions = (options["resolution"],) if options.get("resolution") else resolutions
+    widths = widths if options.get("width") is None else (options["width"],)
+    resolutions = resolutions if options.get("resolution") is None else (options["resolution"],)
     files = _bodies(given.get("weights"))
     rows: list[Variant] = []
     runs: list[Run] = []
@@ -145,19 +146,20 @@ def _written(run: Run, folder: Path, out: Path) -> Run:
     spent = time.perf_counter() - begun
     seconds = {**run.seconds, "report": round(spent, 3), "total": round(run.seconds["total"] + spent, 3)}
     run = replace(run, seconds=seconds)
-    if folder.is_dir():
-        write_whole(out / SPLIT, _split_table(run, folder, out))
+    if folder.is_dir() or folder.suffix.lower() == ".csv":  # a file in a zip cannot be named in a CSV
+        root = folder if folder.is_dir() else folder.parent
+        write_whole(out / SPLIT, _split_table(run, root, out))
     write_whole(out / RECORD, json.dumps(as_json(run), ensure_ascii=False, indent=1).encode())
     return run
 
 
-def _split_table(run: Run, folder: Path, out: Path) -> bytes:
+def _split_table(run: Run, root: Path, out: Path) -> bytes:
     """The test part as a data set of its own, so that the score can be had again with `evaluate`."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("file", "label", "split"))
     for file, truth in zip(run.test.files, run.test.truth, strict=True):
-        rows.writerow((os.path.relpath(folder / file, out), run.labels[truth], "test"))
+        rows.writerow((os.path.relpath(root / file, out), run.labels[truth], "test"))
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
@@ -174,14 +176,23 @@ def _picture(folder: Path, file: str) -> NDArray[np.uint8] | None:
 
 
 def _writable(out: Path) -> None:
-    """Raises OSError before any work where results could not be written after it."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Raises OSError before any work where results could not be written after it; what it makes it removes.
+
+    A folder that is there but empty would be read as a class without pictures where `out` lies in the data set.
+    """
+    made = [place for place in (out, *out.parents) if not place.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(20, "a file is in its way; give another --out", str(out)) from error
     if not os.access(out, os.W_OK):
         raise PermissionError(13, "cannot be written to; give another --out", str(out))
+    for place in made:
+        place.rmdir()
 
 
 def _bodies(option: str | None) -> list[tuple[float, int, Path]] | None:
-    """Width, resolution and path of each file of V1 weights in a folder; None where the option is no folder."""
+    """Width, resolution and path of each file of V1 weights in a folder; None where it is no folder."""
     if option is None or not Path(option).is_dir():
         return None
     found = []

@@ -112,8 +112,9 @@ def test_the_digest_changes_with_what_decides_the_outputs_and_with_nothing_else(
     assert digest(small(preprocess=Preprocess(height=8, width=8))) != digest(MODEL)
 
 
-def test_every_single_byte_altered_is_refused_or_changes_nothing() -> None:
-    for place in range(len(BYTES)):
+def test_a_byte_altered_anywhere_is_refused_or_changes_nothing() -> None:
+    start = len(BYTES) - len(parts(BYTES)[1])
+    for place in (*range(start), *range(start, len(BYTES), 5)):
         altered = bytearray(BYTES)
         altered[place] ^= 1 << (place % 8)
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -68,6 +70,15 @@ def nets(draw: st.DrawFn) -> Net:
     return Net("random", Shape(*sides), nodes, (Output("out", names[-1], "vector"),))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Small maps gain nothing from threads, and on a busy machine the threads wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def drawn(net: Net, seed: int) -> dict[str, Map]:
     draw = np.random.default_rng(seed)
     return {
@@ -124,7 +135,7 @@ def test_random_networks_compute_what_torch_computes(net: Net, seed: int, count:
 
 
 @pytest.mark.parametrize("padding", ["same", "symmetric"])
-@pytest.mark.parametrize(("name", "resolution"), [("v1", 97), ("v1", 1), ("v1-full", 64), ("v1-cifar", 28)])
+@pytest.mark.parametrize(("name", "resolution"), [("v1", 33), ("v1", 1), ("v1-full", 33), ("v1-cifar", 9)])
 def test_networks_of_the_zoo_compute_what_torch_computes(
     name: str, resolution: int, padding: Padding
 ) -> None:

@@ -1,4 +1,4 @@
-"""Mild changes to a training picture: a window of it, a mirror, light. Drawn from a seed, so that a run repeats."""
+"""Mild changes to a training picture (window, mirror, light), drawn from a seed so that a run repeats."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def view(frame: Frame, target: Preprocess, augment: Augment, seed: Sequence[int]
 def _window(
     height: int, width: int, target: Preprocess, augment: Augment, draw: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """A part of the picture: of the target's proportions where it is to be cropped, else of the picture's own."""
+    """A part of the picture, of the target's proportions where it is to be cropped, else of its own."""
     whole_tall, whole_wide = height, width
     if target.geometry == "crop":
         aspect = target.height / target.width

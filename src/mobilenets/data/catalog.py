@@ -246,7 +246,7 @@ def _arranged(listing: _Listing) -> tuple[list[Item], list[SetAside]]:
             pictures.append(place)
         else:
             aside.append(SetAside(listing.names[place], "not-a-picture", "not a picture by its suffix"))
-    depth = _wrapped(listing.folders, pictures)
+    depth = _wrapped(listing.folders, listing.files, pictures)
     tops = {place[depth] for place in listing.folders if len(place) == depth + 1}
     inner = {place[depth] for place in listing.folders if len(place) == depth + 2}
     parts = {top for top in tops if top.casefold() in PARTS and top in inner}
@@ -269,11 +269,18 @@ def _arranged(listing: _Listing) -> tuple[list[Item], list[SetAside]]:
     return items, aside
 
 
-def _wrapped(folders: list[tuple[str, ...]], pictures: list[tuple[str, ...]]) -> int:
-    """How many lone folders lie around the class folders, as in many archives."""
+def _wrapped(
+    folders: list[tuple[str, ...]], files: list[tuple[str, ...]], pictures: list[tuple[str, ...]]
+) -> int:
+    """How many lone folders lie around the class folders, as in many archives.
+
+    A folder of files none of which is a picture is no neighbour: results are often written beside the
+    wrapper.
+    """
     depth = 0
     while True:
-        tops = {place[depth] for place in folders if len(place) == depth + 1}
+        other = {place[: depth + 1] for place in files} - {place[: depth + 1] for place in pictures}
+        tops = {place[depth] for place in folders if len(place) == depth + 1 and place not in other}
         if len(tops) > 1 or any(top.casefold() in PARTS for top in tops):
             return depth
         if not tops or any(len(place) <= depth + 2 for place in pictures):
@@ -338,8 +345,11 @@ def _clutter(name: str) -> bool:
 
 
 def _label(name: str) -> str:
-    """One spelling for a name that one system writes composed and another decomposed."""
-    return unicodedata.normalize("NFC", name)
+    """One spelling for a name that one system writes composed and another decomposed.
+
+    A CSV's cells lose their outer blanks, and so do folders' names.
+    """
+    return unicodedata.normalize("NFC", name).strip() or name
 
 
 def _speakable(name: str) -> bool:

@@ -31,7 +31,8 @@ class Died:
 class Crew(Generic[Job, Result]):
     """Processes that each run `work(job)`, a picklable function. With no workers all is done in this process.
 
-    They are plain interpreters: multiprocessing would import the caller's main module in each, and torch with it.
+    They are plain interpreters: multiprocessing would import the caller's main module in each, and torch with
+    it.
     """
 
     def __init__(self, work: Callable[[Job], Result], workers: int) -> None:
@@ -159,7 +160,7 @@ class _Member:
 
 
 def serve() -> None:
-    """What a worker process does: the work comes in, then jobs; a result goes out for each, until the pipe closes."""
+    """A worker process: the work comes in, then jobs; a result goes out for each, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
     inward, outward = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a decoder that prints must not break the stream

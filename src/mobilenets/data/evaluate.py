@@ -21,8 +21,8 @@ AT_ONCE = 8
 class Evaluation:
     """How a model did on n pictures; accuracies are fractions, `interval` is 95 % around top-1.
 
-    `confusion` counts [true, answered] in the model's order of labels; `per_class` is the accuracy of each class
-    that has pictures. `part` is the part of the data set that was used, None for all of it.
+    `confusion` counts [true, answered] in the model's order of labels; `per_class` is the accuracy of each
+    class that has pictures. `part` is the part of the data set that was used, None for all of it.
     """
 
     top1: float
@@ -94,7 +94,8 @@ def matched(known: Sequence[str], asked: Sequence[str]) -> dict[str, int]:
         spare = [label for label in known if label not in set(asked)]
         raise ValueError(
             f"classes do not match: the model does not know {_some(strange)}; "
-            f"it knows {_some(spare) if spare else 'no others'} that the data set does not have; rename the folders"
+            f"it knows {_some(spare) if spare else 'no others'} that the data set does not have; "
+            "rename the folders"
         )
     return {label: index[label] for label in asked}
 

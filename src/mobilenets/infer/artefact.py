@@ -89,12 +89,12 @@ def from_bytes(data: bytes) -> Artefact:
 
 
 def save(model: Artefact, path: Path) -> None:
-    """Write the model file whole or not at all: an older file at `path` stays until the new one is complete."""
+    """Write the model file whole or not at all: an older file at `path` stays until the new one is whole."""
     write_whole(path, to_bytes(model))
 
 
 def load(path: Path) -> Artefact:
-    """Read a model file. Raises ArtefactError that names the file and what is wrong, OSError where it can't be read."""
+    """Read a model file. Raises ArtefactError naming the file and what is wrong, OSError from the disk."""
     data = path.read_bytes()
     try:
         return from_bytes(data)

@@ -24,7 +24,7 @@ Picture: TypeAlias = str | PathLike[str] | bytes | Image.Image | Frame
 
 
 class Model:
-    """One model with an engine that runs it. `model(picture)` answers, `model.features(picture)` describes."""
+    """A model and the engine that runs it: `model(picture)` answers, `model.features(picture)` describes."""
 
     def __init__(self, artefact: Artefact, engine: Engine | None = None) -> None:
         self.artefact = artefact
@@ -35,7 +35,7 @@ class Model:
         return self.artefact.labels
 
     def __call__(self, picture: Picture, top: int = 5) -> Answer:
-        """The `top` best labels of a picture, best first. Raises ValueError for a model that names no classes."""
+        """The `top` best labels, best first. Raises ValueError for a model that names no classes."""
         return answer(self.scores([self.frame(picture)])[0], self.labels, top, self.artefact.threshold)
 
     def features(self, picture: Picture) -> NDArray[np.float32]:
@@ -51,7 +51,7 @@ class Model:
         return softmax(self.engine.many(frames)["logits"])
 
     def frame(self, picture: Picture) -> Frame:
-        """A picture as the engine takes it, uint8 [height, width, 3]. Raises ImageError where it can't be decoded."""
+        """A picture as uint8 [height, width, 3]. Raises ImageError where it cannot be decoded."""
         if isinstance(picture, np.ndarray):
             return picture
         if isinstance(picture, Image.Image):
@@ -63,8 +63,8 @@ class Model:
 def load(model: str | PathLike[str]) -> Model:
     """A model file (our own, `.tflite`, Keras, timm), or weights by a name of `mobilenets models`.
 
-    A name is looked for in the cache and then fetched from its home. Raises ValueError, one line, for a file that
-    is damaged or of no kind that is known.
+    A name is looked for in the cache and then fetched from its home. Raises ValueError, one line, for a file
+    that is damaged or of no kind that is known.
     """
     named = str(model)
     if not Path(named).exists() and any(entry.name == named for entry in PUBLISHED):

@@ -1,8 +1,10 @@
 """Tensors and one JSON text in a sealed safetensors file, written whole or not at all.
 
-The header's `__metadata__` has two entries: `mobilenets`, the JSON text, and `sha256`, the seal in hexadecimal over
+The header's `__metadata__` has two entries: `mobilenets`, the JSON text, and `sha256`, the seal in
+hexadecimal over
     the JSON text's UTF-8 bytes, a newline,
-    for each tensor in order of its offset: name, dtype, shape joined by `,`, start, end, joined by tabs, a newline,
+    for each tensor in order of its offset: name, dtype, shape joined by `,`, start, end, joined by tabs, a
+    newline,
     the data section.
 Any safetensors reader opens the file; nothing in it can execute.
 """
@@ -57,7 +59,7 @@ def pack(meta: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """The JSON table and the tensors of a sealed file. Raises ArtefactError with the first thing that is wrong."""
+    """The JSON table and the tensors of a sealed file. Raises ArtefactError with the first thing wrong."""
     top, start = _parsed(data)
     entries = top.get("__metadata__", {})
     if not isinstance(entries, dict) or KEY not in entries or SEAL not in entries:
@@ -79,7 +81,7 @@ def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` in one step; whatever fails, the old content stays and no part file is left."""
+    """Replace `path` by `data` in one step; if that fails, the old content stays and no part file is left."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".part")
     try:

@@ -1,4 +1,4 @@
-"""A network of `spec` as a torch module whose state dict carries the names and shapes of `spec.net.tensors`."""
+"""A network of `spec` as a torch module; its state dict has the names and shapes of `spec.net.tensors`."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Layer(nn.Module):
             if norm is not None:
                 y = norm(y)
         else:
-            # Running statistics are constants: the norm is a factor on each filter, for next to no time and memory.
+            # Running statistics are constants: the norm is a factor on each filter, almost for nothing.
             scale = norm.weight * torch.rsqrt(norm.running_var + norm.epsilon)
             shift = norm.bias - norm.running_mean * scale
             if self.bias is not None:

@@ -1,4 +1,4 @@
-"""Batch norms put back where they were folded away, from statistics measured on pictures; the function stays."""
+"""Batch norms put back where they were folded away, measured on pictures; the function stays."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mobilenets.spec.op import BatchNorm, Conv, Depthwise, Pointwise
 def unfold(net: Net, weights: Weights, batches: Iterable[Tensor], epsilon: float = 1e-3) -> Module:
     """A module of `net` with a batch norm after each folded convolution, in eval mode the same function.
 
-    Mean μ and variance σ² of a convolution's output (bias apart) over all `batches` become the running statistics,
-    √(σ² + ε) and bias + μ what the norm has learned, so that norm(y) = y + bias. `batches` are float32
-    [n, 3, height, width], already normalised.
+    Mean μ and variance σ² of a convolution's output (bias apart) over all `batches` become the running
+    statistics, √(σ² + ε) and bias + μ what the norm has learned, so that norm(y) = y + bias. `batches` are
+    float32 [n, 3, height, width], already normalised.
     """
     folded = module(net, weights).eval()
     found = measured(folded, batches)
@@ -49,8 +49,8 @@ def with_norms(net: Net, epsilon: float) -> Net:
 def restate(made: Module, batches: Iterable[Tensor]) -> None:
     """Measure the running statistics of every norm anew, layer after layer of the same pass.
 
-    For weights that were averaged or moved since: each norm normalises by its batch while its layer's statistics
-    are gathered, so that later layers see what they were trained on.
+    For weights that were averaged or moved since: each norm normalises by its batch while its layer's
+    statistics are gathered, so that later layers see what they were trained on.
     """
     layers = {
         name: part for name, part in made.named_modules() if isinstance(part, Layer) and part.norm is not None
@@ -74,7 +74,7 @@ def restate(made: Module, batches: Iterable[Tensor]) -> None:
 def measured(
     made: Module, batches: Iterable[Tensor], only: Iterable[str] | None = None
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Mean and variance per channel of each convolution's output, bias apart, over all pictures and places."""
+    """Mean and variance of each channel a convolution gives, bias apart, over all pictures and places."""
     names = set(only) if only is not None else {n.name for n in made.net.nodes if _is_convolution(n.op)}
     sums: dict[str, tuple[Tensor, Tensor, int]] = {}
 

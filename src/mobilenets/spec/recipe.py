@@ -37,12 +37,13 @@ class Tune:
 
     epochs: int
     still: int = 11
-    rate: float = 0.02
+    rate: float = 0.003
     lower: float = 0.93
     batch: int = 32
     momentum: float = 0.9
     decay: float = 4e-5
     warmup: float = 0.05
+    clip: float = 5.0
     average: float = 0.995
     smoothing: float = 0.0
     augment: Augment = field(default_factory=Augment)

@@ -151,7 +151,7 @@ def net(name: str, width: float = 1.0, resolution: int | None = None, classes: i
 
 
 def published(name: str, net_name: str, width: float, resolution: int) -> Net:
-    """The classifier that a set of weights by this name fills: timm's have layers and roundings of their own."""
+    """The classifier that weights of this name fill: timm's have layers and roundings of their own."""
     if name.startswith("timm/"):
         own = v1(
             width,

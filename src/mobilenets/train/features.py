@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mobilenets.data.catalog import Catalog, Item
@@ -27,7 +29,7 @@ KEEP_EVERY = 512
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the body made of a catalog's items: `values` [n, channels] (a row of zeros where `looks` has a problem)."""
+    """What the body made of a catalog's items: `values` [n, channels], zeros where `looks` has a problem."""
 
     values: NDArray[np.float32]
     looks: Sequence[Look]
@@ -87,8 +89,8 @@ def features(
 ) -> Features:
     """The body's features of every item; what the store has is not computed again.
 
-    `keys` are the items' digests. Rows are kept by picture, body and preprocessing, in float32. A file that does
-    not decode, or on which a worker dies, keeps a row of zeros and a look with a `problem`.
+    `keys` are the items' digests. Rows are kept by picture, body and preprocessing, in float32. A file that
+    does not decode, or on which a worker dies, keeps a row of zeros and a look with a `problem`.
     """
     view = "mirrored" if mirrored else "plain"
     spaces = f"features {digest(body)} {view}", f"looks {digest_of(body.preprocess)}"
@@ -135,8 +137,12 @@ def _computed(
     jobs = [(catalog.items[index], mirrored) for index in todo]
     batch: list[tuple[int, NDArray[np.uint8]]] = []
     new: list[int] = []
+    running: deque[tuple[Future[None], list[int]]] = deque()
     # A worker needs no list of items, only where to read.
-    with Crew(Preparing(catalog.bare(), target), workers) as crew:
+    with (
+        Crew(Preparing(catalog.bare(), target), workers) as crew,
+        ThreadPoolExecutor(engine.streams, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+    ):
         for index, made in zip(todo, crew.map(jobs, ahead=8 * engine.batch + 4 * workers), strict=True):
             new.append(index)
             if isinstance(made, Died):
@@ -146,11 +152,16 @@ def _computed(
                 if levels is not None:
                     batch.append((index, levels))
             if len(batch) == engine.batch:
-                _run(engine, batch, values)
-                yield new
+                running.append((pool.submit(_run, engine, batch, values), new))
                 batch, new = [], []
-    _run(engine, batch, values)
-    yield new
+            while len(running) > 2 * engine.streams:
+                future, finished = running.popleft()
+                future.result()
+                yield finished
+        running.append((pool.submit(_run, engine, batch, values), new))
+        for future, finished in running:
+            future.result()
+            yield finished
 
 
 def _run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from math import cos, pi
 from pathlib import Path
@@ -57,6 +58,7 @@ class Tuner:
         identity: str,
         class_weights: NDArray[np.float32] | None = None,
         frozen_norms: bool = True,
+        streams: int = 1,
     ) -> None:
         self.made = made.to(torch.device(device), memory_format=torch.channels_last)
         self.averaged = Module(made.net).to(torch.device(device), memory_format=torch.channels_last)
@@ -73,6 +75,10 @@ class Tuner:
         self._optimizer = torch.optim.SGD(
             self._groups(), lr=recipe.rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0
         )
+        # A thread for each copy, one core for each thread: no thread ever waits for another inside a layer.
+        streams = streams if self._device.type == "cpu" else 1
+        self._copies = [self.made, *(_sharing(self.made) for _ in range(streams - 1))]
+        self._pool = ThreadPoolExecutor(streams, initializer=torch.set_num_threads, initargs=(1,))
         self._half = False
         self._steps = 0
 
@@ -100,9 +106,12 @@ class Tuner:
     def scores(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """Logits [n, classes] of the averaged model on plain pictures."""
         self.averaged.eval()
-        with torch.inference_mode():
-            rows = [self.averaged(x)["logits"].float().cpu().numpy() for x in self._plain(items)]
+        rows = list(self._pool.map(self._logits, self._plain(items)))
         return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
+
+    def _logits(self, x: Tensor) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return self.averaged(x)["logits"].float().cpu().numpy()  # type: ignore[no-any-return]  # torch's
 
     def _groups(self) -> list[dict[str, Any]]:
         groups = []
@@ -119,7 +128,8 @@ class Tuner:
         return [group for group in groups if group["params"]]
 
     def _epoch(self, epoch: int, batches: int, train: Part, progress: Progress) -> float:
-        self.made.train()
+        for copy in self._copies:
+            copy.train()
         order = np.random.default_rng([self._seed, epoch]).permutation(len(train.items))
         jobs = [Job(train.items[i], (self._seed, epoch, int(i))) for i in order]
         size, total = self._recipe.batch, 0.0
@@ -138,23 +148,38 @@ class Tuner:
     def _step(self, pairs: Sequence[tuple[Levels, int]], step: int, steps: int) -> float:
         for group in self._optimizer.param_groups:
             group["lr"] = group["full"] * _schedule(step, steps, self._recipe.warmup)
-        self._optimizer.zero_grad(set_to_none=True)
-        micro = MICRO if self._frozen_norms and self._device.type == "cpu" else len(pairs)
-        total = 0.0
-        for first in range(0, len(pairs), micro):
-            some = pairs[first : first + micro]
-            x = self._input(np.stack([levels for levels, _ in some]))
-            truth = torch.tensor([label for _, label in some], device=self._device)
-            loss = self._loss(x, truth) * (len(some) / len(pairs))
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            total += float(loss.detach())
+        streams = len(self._copies)
+        size = MICRO if self._frozen_norms else -(-len(pairs) // streams)
+        micros = [pairs[first : first + size] for first in range(0, len(pairs), size)]
+        # Each copy takes the same micro-batches every time and sums are taken in order, so that a run repeats.
+        losses = list(
+            self._pool.map(
+                lambda copy, own: [self._backward(copy, micro, len(pairs)) for micro in own],
+                self._copies,
+                [micros[number::streams] for number in range(streams)],
+            )
+        )
+        for first, *others in zip(*(copy.parameters() for copy in self._copies), strict=True):
+            for other in others:
+                if other.grad is not None:
+                    first.grad = other.grad if first.grad is None else first.grad.add_(other.grad)
+                    other.grad = None
+        torch.nn.utils.clip_grad_norm_(self.made.parameters(), self._recipe.clip)
         self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
         self._average()
-        return total
+        return sum(sum(own) for own in losses)
 
-    def _loss(self, x: Tensor, truth: Tensor) -> Tensor:
+    def _backward(self, copy: Module, micro: Sequence[tuple[Levels, int]], whole: int) -> float:
+        x = self._input(np.stack([levels for levels, _ in micro]))
+        truth = torch.tensor([label for _, label in micro], device=self._device)
+        loss = self._loss(copy, x, truth) * (len(micro) / whole)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return float(loss.detach())
+
+    def _loss(self, copy: Module, x: Tensor, truth: Tensor) -> Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-            logits = self.made(x)["logits"]
+            logits = copy(x)["logits"]
         return functional.cross_entropy(
             logits.float(), truth, self._weights, label_smoothing=self._recipe.smoothing
         )
@@ -199,7 +224,7 @@ class Tuner:
             for half in (False, True):
                 self._half = half
                 begun = time.perf_counter()
-                self._loss(x, truth).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                self._loss(self.made, x, truth).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
                 taken[half].append(time.perf_counter() - begun)
         self._optimizer.zero_grad(set_to_none=True)
         return min(taken[True]) < 0.9 * min(taken[False])
@@ -240,6 +265,26 @@ class Tuner:
                 self._optimizer.state[parameter]["momentum_buffer"] = buffer
         self._half, self._steps = bool(meta["half"]), int(meta["steps"])
         return [Epoch(**epoch) for epoch in meta["epochs"]]
+
+
+def _sharing(made: Module) -> Module:
+    """A module on the same weights and statistics, with gradients of its own."""
+    copy = Module(made.net).to(memory_format=torch.channels_last)
+    for (name, own), value in zip(copy.named_parameters(), made.parameters(), strict=True):
+        own.data = value.data
+        own.requires_grad_(value.requires_grad)
+        norm = name.rpartition(".norm.")[0]
+        if norm:
+            copy.layer(norm).norm.frozen = made.layer(norm).norm.frozen  # type: ignore[union-attr]  # it has one
+    if all(layer.norm is None or layer.norm.frozen for layer in _layers(made)):
+        for (name, buffer) in made.named_buffers():
+            holder, _, leaf = name.rpartition(".")
+            copy.get_submodule(holder)._buffers[leaf] = buffer
+    return copy
+
+
+def _layers(made: Module) -> list[Layer]:
+    return [part for part in made.modules() if isinstance(part, Layer)]
 
 
 def _schedule(step: int, steps: int, warmup: float) -> float:

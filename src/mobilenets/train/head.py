@@ -1,4 +1,4 @@
-"""The classifier on frozen features: multinomial logistic regression, its strength chosen on the validation part."""
+"""The classifier on frozen features: logistic regression, its strength chosen on the validation part."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FOLDS = 4
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """logits = x @ weight.T + bias, for features x [n, channels]; weight [classes, channels], bias [classes]."""
+    """Logits x @ weight.T + bias of features x [n, channels]; weight [classes, channels], bias [classes]."""
 
     weight: Matrix
     bias: Matrix
@@ -42,7 +42,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The head that won on the validation part, and every strength tried: (C, accuracy, loss), loss when cooled."""
+    """The head that won on the validation part, and all that was tried: (C, accuracy, loss when cooled)."""
 
     head: Head
     c: float
@@ -52,9 +52,9 @@ class Chosen:
 class Regression:
     """Multinomial logistic regression on one training set, for several strengths C.
 
-    Minimises mean cross-entropy + |W|² / (2 C n), features divided by their root mean square so that C means the
-    same for every body; the bias goes free. L-BFGS (scipy), preconditioned by the Cholesky factor of the loss'
-    curvature at even scores: a third of the steps that plain L-BFGS needs.
+    Minimises mean cross-entropy + |W|² / (2 C n), features divided by their root mean square so that C means
+    the same for every body; the bias goes free. L-BFGS (scipy), preconditioned by the Cholesky factor of the
+    loss' curvature at even scores: a third of the steps that plain L-BFGS needs.
     """
 
     def __init__(self, x: Matrix, truth: Truth, classes: int, class_weights: Matrix | None = None) -> None:
@@ -114,8 +114,8 @@ def choose(
 ) -> Chosen:
     """Walk C up and down by √10 from its usual value while the cooled loss on the validation part falls.
 
-    The loss, not the accuracy: on a few hundred pictures the latter is mostly chance. Without a validation part
-    the usual value is taken.
+    The loss, not the accuracy: on a few hundred pictures the latter is mostly chance. Without a validation
+    part the usual value is taken.
     """
     if len(x) == 0:
         return Chosen(regression.fit(FIRST_C), FIRST_C, ())
@@ -144,14 +144,25 @@ def choose(
 
 
 def temperature(logits: Matrix, truth: Truth) -> float:
-    """The T for which softmax(logits / T) has the least loss (arXiv:1706.04599, section 4.2); 1 without pictures."""
-    if len(truth) == 0:
+    """The T that gives softmax(logits / T) the least loss (arXiv:1706.04599, 4.2); 1 without pictures.
+
+    The truth counts (n + 1) / (n + 2), as in Platt's scaling (1999): twenty right answers of twenty must not
+    make a model certain.
+    """
+    n, classes = logits.shape
+    if n == 0 or classes < 2:
         return 1.0
+    right = (n + 1) / (n + 2)
+
+    def loss(log_t: float) -> float:
+        cooled = logits.astype(np.float64) / np.exp(log_t)
+        cooled -= cooled.max(axis=1, keepdims=True)
+        told = cooled - np.log(np.exp(cooled).sum(axis=1, keepdims=True))
+        own = told[np.arange(n), truth]
+        return -float((right * own + (1 - right) * (told.sum(axis=1) - own) / (classes - 1)).mean())
+
     found = minimize_scalar(
-        lambda log_t: log_loss(softmax(logits / np.float32(np.exp(log_t))), truth),
-        bounds=(np.log(0.05), np.log(20)),
-        method="bounded",
-        options={"xatol": 1e-3},
+        loss, bounds=(np.log(0.05), np.log(20)), method="bounded", options={"xatol": 1e-3}
     )
     return float(np.exp(found.x))
 
@@ -172,8 +183,8 @@ def turned_away(
 ) -> float | None:
     """Share of strangers below `threshold`, measured with classes that a head has never seen.
 
-    In turn each quarter of the classes is left out of training (`x`), and its pictures among `others` are strangers.
-    None where there are too few classes or pictures to tell.
+    In turn each quarter of the classes is left out of training (`x`), and its pictures among `others` are
+    strangers. None where there are too few classes or pictures to tell.
     """
     classes = int(truth.max()) + 1
     if classes < 2 * FOLDS or len(others) == 0:

@@ -1,4 +1,4 @@
-"""What a learned model is worth: calibrated scores of every part, the model file's content, and its verification."""
+"""What a learned model is worth: calibrated scores of every part, the file's content, its verification."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Items, their digests, class indices [n] and parts [n], in step; `groups` counts groups of near duplicates."""
+    """Items, digests, class indices [n] and parts [n], in step; `groups` counts groups of near duplicates."""
 
     catalog: Catalog
     labels: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What a run takes: seconds by stage, the peak of memory with its workers, the machine and the versions it ran on."""
+"""What a run takes: seconds by stage, the peak of memory with its workers; the machine and the versions."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ PACKAGES = ("mobilenets", "torch", "numpy", "pillow", "scipy", "simplejpeg", "sa
 class Meter:
     """Seconds by stage and, sampled in a thread, the peak of memory over this process and its children.
 
-    On Linux memory is the sum of proportional set sizes, so that shared pages count once; elsewhere the largest
-    resident set of this process alone.
+    On Linux memory is the sum of proportional set sizes, so that shared pages count once; elsewhere the
+    largest resident set of this process alone.
     """
 
     def __init__(self) -> None:

@@ -49,7 +49,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One retraining from folder to model file. Accuracies are fractions; `interval` is 95 % around the test's."""
+    """One retraining. Accuracies are fractions; `interval` is 95 % around the test's."""
 
     command: str
     folder: str

@@ -23,6 +23,11 @@ def starting_body(options: BodyOptions, learn: LearnOptions, progress: Progress)
 
     Raises ValueError where weights cannot be found or are of another network than was asked for.
     """
+    if options.resolution is not None and not 1 <= options.resolution <= 4096:
+        raise ValueError(
+            f"--resolution {options.resolution}: "
+            "give 1 to 4096 pixels; the papers use 128 to 224"
+        )
     if options.weights == RANDOM:
         if learn.finetune < 1:
             raise ValueError("--weights random: nothing would be learned but the head; add --finetune EPOCHS")
@@ -42,8 +47,8 @@ def starting_body(options: BodyOptions, learn: LearnOptions, progress: Progress)
     if model.net.name != options.net or (options.width is not None and model.net.width != options.width):
         wanted = options.net if options.width is None else f"{options.net} of width {options.width:g}"
         raise ValueError(
-            f"{found.path}: weights of {model.net.name} of width {model.net.width:g}, but {wanted} was asked for; "
-            "leave out --net and --width, or give other weights"
+            f"{found.path}: weights of {model.net.name} of width {model.net.width:g}, "
+            f"but {wanted} was asked for; leave out --net and --width, or give other weights"
         )
     net = headless(at_resolution(model.net, options.resolution or model.net.resolution))
     own = {name: model.weights[name] for name in tensors(net)}

@@ -1,0 +1,154 @@
+"""`mobilenets retrain` as a user runs it, timed from outside: cold cache, warm cache, beside plain torch.
+
+    python benchmarks/retrain.py SET --data FOLDER --weights FILE [--seeds 0,1,2] [--against-plain] [--
+    OPTIONS]
+
+FOLDER has `data/SET.tar` (benchmarks/prepare.py makes it); OPTIONS go to `mobilenets retrain` as they are.
+For each seed: one run with an empty cache, then one that finds it filled; with --against-plain the plain
+script runs between them, so that both are timed in the same minutes. Each run is a process; seconds are
+wall-clock from its start to its end. Rows are added to results/retrain.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+FIELDS = (
+    *(
+        "set",
+        "configuration",
+        "seed",
+        "cache",
+        "test_accuracy",
+        "test_pictures",
+        "interval_low",
+        "interval_high",
+    ),
+    *("top5", "val_accuracy", "wall_s", "features_s", "fit_s", "finetune_s", "peak_mb", "images_used"),
+    *("machine", "torch", "command"),
+)
+PLAIN = Path(__file__).parent / "plain_torch.py"
+
+
+def run(command: list[str], cache: Path) -> tuple[dict[str, Any], float]:
+    """What a command printed as JSON, and its wall-clock seconds."""
+    begun = time.perf_counter()
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, check=True, env={**os.environ, "MOBILENETS_CACHE": str(cache)}
+    )
+    return json.loads(done.stdout), time.perf_counter() - begun
+
+
+def row(
+    name: str, configuration: str, seed: int, cache: str, told: dict[str, Any], wall_s: float
+) -> dict[str, Any]:
+    """A line of the results; what a run does not tell stays empty."""
+    low, high = told.get("interval") or ("", "")
+    seconds = told["seconds"]
+    return {
+        "set": name,
+        "configuration": configuration,
+        "seed": seed,
+        "cache": cache,
+        "test_accuracy": _round(
+            told["accuracy"]["test"] if isinstance(told["accuracy"], dict) else told["accuracy"]
+        ),
+        "test_pictures": told.get("test_pictures", ""),
+        "interval_low": _round(low),
+        "interval_high": _round(high),
+        "top5": _round(told.get("top5", "")),
+        "val_accuracy": _round(told["accuracy"]["val"] if isinstance(told["accuracy"], dict) else ""),
+        "wall_s": round(wall_s, 1),
+        "features_s": round(seconds["features"], 1),
+        "fit_s": round(seconds.get("fit", seconds["total"] - seconds["features"]), 1),
+        "finetune_s": round(seconds.get("finetune", 0.0), 1),
+        "peak_mb": told.get("peak_rss_mb", ""),
+        "images_used": told.get("images", {}).get("used", ""),
+        "machine": f"{os.cpu_count()} cores, {_processor()}",
+        "torch": version("torch"),
+        "command": shlex.join(["python", *sys.argv]),
+    }
+
+
+def _round(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("set", help="caltech101, road-or-not, …")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--against-plain", action="store_true")
+    parser.add_argument("--keep", type=Path, help="copy each model and report into this folder")
+    parser.add_argument("--out", type=Path, default=Path("results/retrain.csv"))
+    parser.add_argument("options", nargs="*", help="for `mobilenets retrain`, after --")
+    args = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        with tarfile.open(args.data / "data" / f"{args.set}.tar") as archive:
+            archive.extractall(scratch, filter="data")
+        folder = Path(scratch) / args.set
+        retrain = [
+            sys.executable,
+            "-m",
+            "mobilenets",
+            "retrain",
+            str(folder),
+            "--weights",
+            str(args.weights),
+            "--json",
+        ]
+        told_options = " ".join(args.options) or "features alone"
+        for seed in (int(text) for text in args.seeds.split(",")):
+            cache, out = Path(scratch) / f"cache{seed}", Path(scratch) / f"out{seed}"
+            command = [*retrain, "--out", str(out), "--seed", str(seed), *args.options]
+            rows.append(row(args.set, told_options, seed, "cold", *run(command, cache)))
+            print(rows[-1], flush=True)
+            if args.against_plain:
+                for workers in (0, 2):
+                    plain = [sys.executable, str(PLAIN), str(folder), "--weights", str(args.weights)]
+                    plain += ["--seed", str(seed), "--loader-workers", str(workers)]
+                    name = "plain torch script" + (f", DataLoader of {workers}" if workers else "")
+                    rows.append(row(args.set, name, seed, "none", *run(plain, cache)))
+                    print(rows[-1], flush=True)
+            rows.append(row(args.set, told_options, seed, "warm", *run(command, cache)))
+            print(rows[-1], flush=True)
+            if args.keep is not None:
+                shutil.copytree(out, args.keep / f"{args.set}-{seed}", dirs_exist_ok=True)
+    new = not args.out.exists()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with args.out.open("a", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,16 +22,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-MISTAKES = typer.BadParameter.__mro__[2]
+MISTAKES: Any = typer.BadParameter.__mro__[2]
 """click's ClickException, which typer carries inside and gives no name of its own."""
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads; as many as there are cores unless given.")
-]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads; as many as there are cores unless given.")]
 
 
 def main() -> None:
     """The entry point: a user's mistake is one line and exit code 2, never a traceback."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
     sys.exit(run(sys.argv[1:]))
 
 
@@ -38,6 +39,8 @@ def run(arguments: list[str]) -> int:
     """One command; its exit code."""
     try:
         code = app(arguments, standalone_mode=False)
+        if code == 130:  # what newer typers make of an interrupt, without a word
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except typer.Exit as done:
         return done.exit_code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +25,7 @@ QUIET_S = 2.0
 """What is over by then shows no progress."""
 LINE_S = 5.0
 """Seconds between two lines of progress where stderr is no terminal."""
+PIPED_COLUMNS = 400
 Options = TypeVar("Options")
 
 
@@ -53,7 +53,7 @@ class Reporter:
             self._draw(stage, done, total)
         elif now - self._spoke >= LINE_S:
             self._spoke = now
-            print(f"{stage} {done}/{total}", file=sys.stderr, flush=True)
+            _line(f"{stage} {done}/{total}")
 
     def _draw(self, stage: str, done: int, total: int) -> None:
         if self._bar is None:
@@ -83,9 +83,9 @@ def flags(*kinds: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
             types = get_type_hints(kind)
             for field in fields(kind):
                 default = field.default if field.default is not MISSING else ...
-                option = typer.Option(
-                    default, f"--{field.name.replace('_', '-')}", help=field.metadata.get("help", "")
-                )
+                name = f"--{field.name.replace('_', '-')}"
+                spelled = f"{name}/--no-{name[2:]}" if default is True else name
+                option = typer.Option(default, spelled, help=field.metadata.get("help", ""))
                 made.append(
                     inspect.Parameter(
                         field.name,
@@ -113,7 +113,9 @@ def taken(kind: type[Options], given: dict[str, Any]) -> Options:
 
 def say_json(value: Any) -> None:
     """One JSON object on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    from mobilenets.infer.sealed import json_text
+
+    sys.stdout.write(json_text(value) + "\n")
 
 
 def say(text: str) -> None:
@@ -124,7 +126,7 @@ def say(text: str) -> None:
 def complain(text: str) -> None:
     """One line on stderr."""
     line = " ".join(str(text).split())
-    print(f"mobilenets: {line}", file=sys.stderr, flush=True)
+    _line(f"mobilenets: {line}")
 
 
 def table(
@@ -136,7 +138,8 @@ def table(
         drawn.add_column(column, justify="left" if index < left else "right", overflow="fold")
     for row in rows:
         drawn.add_row(*(_escaped(cell) for cell in row))
-    Console().print(drawn)
+    # Into a file or a pipe a table is as wide as it needs to be: 80 columns would break its words.
+    Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS).print(drawn)
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -151,6 +154,11 @@ def size(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
+
+
+def _line(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
 
 
 def _escaped(cell: object) -> str:

@@ -8,13 +8,14 @@ from typing import Any
 from mobilenets.data import signs
 
 PER_CLASS = 60
-EPOCHS = 40
+EPOCHS = 60
 OPTIONS: dict[str, Any] = {
     "net": "v1",
     "width": 0.25,
     "resolution": 96,
     "weights": "random",
     "finetune": EPOCHS,
+    "mirror": False,  # a turn to the right must not be shown as one to the left
     "seed": 0,
 }
 

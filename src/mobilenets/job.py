@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from mobilenets.infer import adopt
 from mobilenets.infer.image import ImageError, decode
-from mobilenets.infer.sealed import write_whole
+from mobilenets.infer.sealed import json_text, write_whole
 from mobilenets.listing import store
 from mobilenets.report import write_report
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions
@@ -104,6 +103,8 @@ def sweep(
         raise ValueError(missing[0] if missing else "nothing to sweep")
     best = max(range(len(runs)), key=lambda i: (runs[i].accuracy["val"] or 0.0, -rows[i].macs))
     notes = [*runs[best].notes, *(f"left out of the sweep: {text}" for text in dict.fromkeys(missing))]
+    if runs[best].accuracy["val"] is None:
+        notes.append("no validation pictures: of the sweep the cheapest variant is shown")
     return _written(replace(runs[best], sweep=rows, notes=notes), folder, out)
 
 
@@ -149,7 +150,7 @@ def _written(run: Run, folder: Path, out: Path) -> Run:
     if folder.is_dir() or folder.suffix.lower() == ".csv":  # a file in a zip cannot be named in a CSV
         root = folder if folder.is_dir() else folder.parent
         write_whole(out / SPLIT, _split_table(run, root, out))
-    write_whole(out / RECORD, json.dumps(as_json(run), ensure_ascii=False, indent=1).encode())
+    write_whole(out / RECORD, json_text(as_json(run), indent=1).encode())
     return run
 
 
@@ -178,7 +179,7 @@ def _picture(folder: Path, file: str) -> NDArray[np.uint8] | None:
 def _writable(out: Path) -> None:
     """Raises OSError before any work where results could not be written after it; what it makes it removes.
 
-    A folder that is there but empty would be read as a class without pictures where `out` lies in the data set.
+    A folder that is there but empty would be read as a class without pictures where `out` lies in the data.
     """
     made = [place for place in (out, *out.parents) if not place.exists()]
     try:
@@ -214,8 +215,8 @@ def _variant(run: Run, width: float, resolution: int) -> Variant:
         size_bytes=run.net["file_bytes"],
         latency_ms=run.net["latency_ms"],
         latency_engine=run.net["latency_engine"],
-        val_accuracy=run.accuracy["val"] or 0.0,
-        test_accuracy=run.accuracy["test"] or 0.0,
+        val_accuracy=run.accuracy["val"],
+        test_accuracy=run.accuracy["test"],
         model=run.model,
     )
 
@@ -225,7 +226,7 @@ def _table(rows: Sequence[Variant]) -> bytes:
     writer = csv.DictWriter(text, [field.name for field in fields(Variant)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(row) for row in rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def _taken(kind: type[Any], given: dict[str, Any]) -> Any:

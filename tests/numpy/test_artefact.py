@@ -32,7 +32,7 @@ from mobilenets.infer.artefact import (
     to_bytes,
 )
 from mobilenets.infer.engine import NumpyEngine
-from mobilenets.infer.sealed import KEY, SEAL, pack, unpack, write_whole
+from mobilenets.infer.sealed import KEY, SEAL, json_text, pack, unpack, write_whole
 from mobilenets.spec import zoo
 from mobilenets.spec.net import tensors
 from mobilenets.spec.preprocess import Preprocess
@@ -420,3 +420,21 @@ def test_a_model_read_from_its_file_answers_as_before() -> None:
 def test_parts_that_do_not_belong_together_make_no_model(make: Callable[[], Artefact]) -> None:
     with pytest.raises(ValueError, match=r"preprocessing makes|labels for"):
         make()
+
+
+def test_names_that_are_no_text_are_kept_and_the_file_stays_utf_8() -> None:
+    odd = "caf\udce9 \udcff.jpg"  # bytes of a file's name that are no UTF-8, as Python holds them
+    meta = {"source": {"file": odd}, "plain": "caf\u00e9 \U0001f600"}
+    data = pack(meta, {"t": np.zeros(2, np.float32)})
+    assert unpack(data)[0] == meta
+    length = int.from_bytes(data[:8], "little")
+    data[8 : 8 + length].decode("utf-8")  # other readers ask for that
+    assert safetensors.numpy.load(data)["t"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_json_has_not_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        json_text({"top1": value})
+    with pytest.raises(ValueError, match="JSON"):
+        pack({"top1": value}, {})

@@ -172,7 +172,7 @@ RUNS = {
         unknown={"threshold": 0.5, "known_kept": None, "strangers_turned_away": None},
     ),
     "a sweep without a test part": a_run(
-        sweep=[Variant(1.0, 224, 10**8, 10**6, 10**6, 5.0, "torch", float("nan"), float("nan"), "m")],
+        sweep=[Variant(1.0, 224, 10**8, 10**6, 10**6, 5.0, "torch", None, None, "m")],
     ),
     "a minute and an hour": a_run(seconds={"scan": 0.0, "features": 7200.0, "total": 7265.0}),
     "no seconds": a_run(seconds={}),

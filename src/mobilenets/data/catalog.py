@@ -120,10 +120,11 @@ def scan(path: Path) -> Catalog:
 def usable(catalog: Catalog, least_classes: int = 2) -> None:
     """Raises ValueError where the catalog has fewer classes than there must be."""
     if len(catalog.labels) < least_classes:
-        found = ", ".join(catalog.labels) or "none"
+        found = f"class{'' if len(catalog.labels) == 1 else 'es'} ({', '.join(catalog.labels) or 'none'})"
         raise ValueError(
-            f"{catalog.root}: pictures of {len(catalog.labels)} class ({found}), "
-            f"at least {least_classes} are needed; put each class into a folder named after it"
+            f"{catalog.root}: usable pictures of {len(catalog.labels)} {found}, at least {least_classes} "
+            f"are needed{_why(catalog.set_aside)}; "
+            "put the pictures of each class into a folder named after it"
         )
 
 
@@ -133,13 +134,16 @@ def _sorted(
     ordered = tuple(sorted(items, key=lambda item: (item.label, item.file)))
     left = tuple(sorted(aside, key=lambda one: one.file))
     if not ordered:
-        why = f"; set aside: {left[0].file} ({left[0].reason})" if left else ""
-        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
         raise ValueError(
-            f"{shown or root}: no picture inside a class folder{why}{more}; "
+            f"{shown or root}: no picture inside a class folder{_why(left)}; "
             "put the pictures of each class into a folder named after it"
         )
     return Catalog(root, tuple(sorted({item.label for item in ordered})), ordered, left, packed)
+
+
+def _why(aside: tuple[SetAside, ...]) -> str:
+    more = f" and {len(aside) - 1} more" if len(aside) > 1 else ""
+    return f"; set aside: {aside[0].file} ({aside[0].reason}){more}" if aside else ""
 
 
 def _walk(root: Path) -> _Listing:

@@ -60,7 +60,8 @@ def evaluate(
 
     def one(item: Item) -> NDArray[np.float32] | SetAside:
         try:
-            return model.scores([model.frame(catalog.read(item))])[0]
+            scores: NDArray[np.float32] = model.scores([model.frame(catalog.read(item))])[0]
+            return scores
         except ImageError as error:
             return SetAside(item.file, error.kind, str(error))
         except OSError as error:

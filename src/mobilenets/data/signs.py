@@ -43,7 +43,7 @@ def sign(name: str, random: Generator, size: tuple[int, int] = (120, 240)) -> by
     """One JPEG of a scene with the sign of class `name` in it."""
     width, height = (int(side) for side in random.integers(size[0], size[1] + 1, 2))
     picture = background(random, width, height)
-    across = min(width, height) * float(np.clip(random.normal(0.6, 0.15), 0.36, 0.92))
+    across = min(width, height) * float(np.clip(random.normal(0.76, 0.09), 0.5, 0.94))
     centre = (
         width / 2 + random.normal(0, 0.5) * (width - across) / 2.4,
         height / 2 + random.normal(-0.15, 0.5) * (height - across) / 2.4,

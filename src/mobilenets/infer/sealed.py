@@ -36,6 +36,16 @@ class ArtefactError(ValueError):
 DTYPES = {"float32": "F32", "int32": "I32", "int8": "I8", "uint8": "U8", "int64": "I64", "float64": "F64"}
 
 
+def json_text(value: Any, **layout: Any) -> str:
+    """JSON that any encoding of Unicode can hold. Raises ValueError for a number that is not finite.
+
+    Names of files may hold bytes that are no text, in Python halves of characters: they come as escapes,
+    which every reader of JSON knows.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, **layout)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def pack(meta: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> bytes:
     """The bytes of a sealed file; the same content gives the same bytes."""
     # Written here because the library's own writer puts the entries of `__metadata__` in a random order.
@@ -47,7 +57,7 @@ def pack(meta: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> bytes:
         entry = {"dtype": DTYPES[part.dtype.name], "shape": list(part.shape)}
         table[name] = entry | {"data_offsets": [start, start + part.nbytes]}
         start += part.nbytes
-    text = json.dumps(meta, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json_text(meta, separators=(",", ":"))
     body = b"".join(parts)
     top = {"__metadata__": {KEY: text}, **table}
     seal = _digest(text, top, body)

@@ -16,8 +16,8 @@ from mobilenets.infer.walk import check
 from mobilenets.spec.net import Net, Node, shapes, tensors, weight_shape
 from mobilenets.spec.op import Activation, Conv, Dense, Depthwise, Pointwise, Pool, Shape, pads
 
-NORM_MOMENTUM = 0.03
-"""Share of a batch's statistics in the running ones; batches of transfer learning are small, so little."""
+NORM_MOMENTUM = 0.1
+"""Share of a batch's statistics in the running ones, where they are measured: PyTorch's."""
 
 
 class Norm(nn.Module):
@@ -152,6 +152,11 @@ def module(net: Net, weights: Weights) -> Module:
     state = {name: torch.from_numpy(np.array(weights[name], np.float32)) for name in tensors(net)}
     made.load_state_dict(state)
     return made
+
+
+def placed(made: Module, device: torch.device) -> Module:
+    """The module itself, on a device, its filters laid out channels last."""
+    return made.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's overloads lack it
 
 
 def weights_of(made: nn.Module) -> dict[str, NDArray[np.float32]]:

@@ -325,7 +325,9 @@ def _learning(run: Run) -> str:
         ]
         head = ["epoch", "training loss", "validation", "time"]
         chart = figure.learning(
-            [e.epoch for e in run.epochs], [e.loss for e in run.epochs], [e.val_accuracy for e in run.epochs]
+            [e.epoch for e in run.epochs],
+            [e.loss for e in run.epochs],
+            [_number(e.val_accuracy) for e in run.epochs],
         )
         charts.append(
             f"<div><h3>Fine-tuning</h3><p>All layers, end to end, {len(run.epochs)} "
@@ -353,25 +355,29 @@ COSTS: tuple[tuple[str, Callable[[Variant], float]], ...] = (
 )
 
 
+def _number(share: float | None) -> float:
+    return math.nan if share is None else share
+
+
 def _sweep(run: Run) -> str:
     if not run.sweep:
         return ""
     ordered = sorted(run.sweep, key=lambda v: (v.macs, v.latency_ms))
-    scored = [v for v in ordered if math.isfinite(v.test_accuracy)]
+    scored = [v for v in ordered if v.test_accuracy is not None]
     widths = sorted({v.width for v in scored})
     charts = []
     for along, of in COSTS if scored else ():
         lines = {
             f"{width:g}": [
-                (of(v), 100 * v.test_accuracy, str(v.resolution))
+                (of(v), 100 * _number(v.test_accuracy), str(v.resolution))
                 for v in sorted(scored, key=lambda v: v.resolution)
                 if v.width == width
             ]
             for width in widths
         }
-        points = [(of(v), 100 * v.test_accuracy) for v in scored]
+        points = [(of(v), 100 * _number(v.test_accuracy)) for v in scored]
         charts.append(f"<div>{figure.scatter(lines, along, [points[i] for i in front(points)])}</div>")
-    kept = front([(v.latency_ms, v.test_accuracy) for v in ordered])
+    kept = front([(v.latency_ms, _number(v.test_accuracy)) for v in ordered])
     rows = [
         [
             f"{v.width:g}",

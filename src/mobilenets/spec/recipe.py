@@ -13,7 +13,7 @@ def flag(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augment:
-    """How far a training picture may stray: MobileNets are small and want little of it (arXiv:1704.04861, 3.2).
+    """How far a training picture may stray: small networks want little of it (arXiv:1704.04861, 3.2).
 
     `least_area` of the picture stays in the window, its proportions change by at most `stretch`; `light` and
     `contrast` are shares of the full scale.
@@ -30,9 +30,10 @@ class Augment:
 class Tune:
     """End-to-end training after the head is fitted: SGD with Nesterov momentum, cosine schedule, EMA.
 
-    Rates are per batch of `batch`; layer i below the head learns at `rate` × `lower`^i. The lowest `still` layers stay as they are: the widest maps, where a
-    step costs most and general features change least. Weight decay falls on full,
-    pointwise and dense weights only (the V1 paper: little or none on depthwise filters).
+    Rates are per batch of `batch`; layer i below the head learns at `rate` × `lower`^i. The lowest `still`
+    layers stay as they are: the widest maps, where a step costs most and general features change least.
+    Weight decay falls on full, pointwise and dense weights only (the V1 paper: little or none on depthwise
+    filters).
     """
 
     epochs: int
@@ -49,8 +50,14 @@ class Tune:
     augment: Augment = field(default_factory=Augment)
 
 
-FROM_RANDOM: dict[str, Any] = {"still": 0, "rate": 0.1, "lower": 1.0, "average": 0.99}
-"""What changes where there are no weights to start from: every layer learns, and faster."""
+FROM_RANDOM: dict[str, Any] = {
+    "still": 0,
+    "rate": 0.15,
+    "lower": 1.0,
+    "average": 0.99,
+    "augment": Augment(least_area=0.4, stretch=1.6, light=0.25, contrast=0.35),
+}
+"""What changes where there are no weights to start from: every layer learns, faster, from wilder views."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +77,7 @@ class LearnOptions:
 
     finetune: int = flag(0, "Epochs of end-to-end training after the head.")
     smoothing: float = flag(0.0, "Label smoothing while fine-tuning.")
+    mirror: bool = flag(True, "Mirror training pictures; not for text, arrows or other things with a left.")
     split: str = flag("80/10/10", "Shares of train/val/test where the data set has no parts of its own.")
     class_weights: bool = flag(False, "Give every class the same say, however many pictures it has.")
     unknown: bool = flag(False, "Learn a threshold below which an answer means `unknown`.")

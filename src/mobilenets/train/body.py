@@ -14,7 +14,7 @@ from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.fold import fold
 from mobilenets.infer.image import normalise, prepare
 from mobilenets.infer.resize import Frame
-from mobilenets.model.module import module
+from mobilenets.model.module import module, placed
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 BATCH = 4
@@ -37,7 +37,7 @@ class TorchEngine:
         self.batch = BATCH if self.device.type == "cpu" else GPU_BATCH
         self._preprocess = model.preprocess
         made = module(net, weights).eval().requires_grad_(False)
-        self._module = made.to(device=self.device, memory_format=torch.channels_last)
+        self._module = placed(made, self.device)
 
     def __call__(self, frame: Frame) -> dict[str, NDArray[np.float32]]:
         return {name: value[0] for name, value in self.many([frame]).items()}

@@ -1,4 +1,4 @@
-"""Training end to end from a fitted head: the loop, its average of weights, and exact resuming after a kill."""
+"""Training end to end from a fitted head: the loop, its average of weights, exact resuming after a kill."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mobilenets.data.catalog import Item
 from mobilenets.data.crew import Crew, Died
 from mobilenets.infer.image import normalise
 from mobilenets.infer.sealed import ArtefactError, pack, unpack, write_whole
-from mobilenets.model.module import Layer, Module
+from mobilenets.model.module import Layer, Module, placed
 from mobilenets.model.unfold import restate
 from mobilenets.spec.op import Conv, Dense, Pointwise
 from mobilenets.spec.preprocess import Preprocess
@@ -41,8 +41,8 @@ Pictures = Crew[Job, Levels | None]
 class Tuner:
     """One training run; `run` yields each finished epoch, `averaged` is the model to keep.
 
-    After each epoch everything that decides the rest is written to `checkpoint`; a run with the same inputs that
-    finds it there goes on from it, and on one machine ends with the same numbers to the last bit.
+    After each epoch everything that decides the rest is written to `checkpoint`; a run with the same inputs
+    that finds it there goes on from it, and on one machine ends with the same numbers to the last bit.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class Tuner:
         frozen_norms: bool = True,
         streams: int = 1,
     ) -> None:
-        self.made = made.to(torch.device(device), memory_format=torch.channels_last)
-        self.averaged = Module(made.net).to(torch.device(device), memory_format=torch.channels_last)
+        self.made = placed(made, torch.device(device))
+        self.averaged = placed(Module(made.net), torch.device(device))
         self.averaged.load_state_dict(self.made.state_dict())
         self._recipe, self._crew, self._target = recipe, crew, target
         self._seed, self._device = seed, torch.device(device)
@@ -92,16 +92,19 @@ class Tuner:
         for epoch in range(len(done), self._recipe.epochs):
             begun = time.perf_counter()
             loss = self._epoch(epoch, batches, train, progress)
-            if not self._frozen_norms:
-                restate(
-                    self.averaged, self._plain(train.items[:: max(1, len(train.items) // RESTATE_PICTURES)])
-                )
-            right = (
-                float((self.scores(val.items).argmax(axis=1) == val.truth).mean()) if len(val.items) else 0.0
-            )
+            if not self._frozen_norms and epoch + 1 == self._recipe.epochs:
+                self._restate(train)
+            right = None
+            if len(val.items):
+                right = float((self.scores(val.items).argmax(axis=1) == val.truth).mean())
             done.append(Epoch(epoch + 1, loss, right, time.perf_counter() - begun))
             self._save(done)
             yield done[-1]
+
+    def _restate(self, train: Part) -> None:
+        """Measure the averaged model's statistics anew: averaged ones belong to no weights that ever were."""
+        some = train.items[:: max(1, len(train.items) // RESTATE_PICTURES)]
+        restate(self.averaged, self._plain(some))
 
     def scores(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """Logits [n, classes] of the averaged model on plain pictures."""
@@ -151,7 +154,7 @@ class Tuner:
         streams = len(self._copies)
         size = MICRO if self._frozen_norms else -(-len(pairs) // streams)
         micros = [pairs[first : first + size] for first in range(0, len(pairs), size)]
-        # Each copy takes the same micro-batches every time and sums are taken in order, so that a run repeats.
+        # Each copy takes the same micro-batches every time, sums are taken in order: so a run repeats.
         losses = list(
             self._pool.map(
                 lambda copy, own: [self._backward(copy, micro, len(pairs)) for micro in own],
@@ -173,15 +176,16 @@ class Tuner:
     def _backward(self, copy: Module, micro: Sequence[tuple[Levels, int]], whole: int) -> float:
         x = self._input(np.stack([levels for levels, _ in micro]))
         truth = torch.tensor([label for _, label in micro], device=self._device)
-        loss = self._loss(copy, x, truth) * (len(micro) / whole)
+        loss = self._loss(copy, x, truth) / whole
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return float(loss.detach())
 
     def _loss(self, copy: Module, x: Tensor, truth: Tensor) -> Tensor:
+        """The sum over pictures: a mean would divide by the class weights of whatever came together."""
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
             logits = copy(x)["logits"]
         return functional.cross_entropy(
-            logits.float(), truth, self._weights, label_smoothing=self._recipe.smoothing
+            logits.float(), truth, self._weights, reduction="sum", label_smoothing=self._recipe.smoothing
         )
 
     def _average(self) -> None:
@@ -210,7 +214,7 @@ class Tuner:
         return torch.from_numpy(normalise(levels, self._target)).permute(0, 3, 1, 2).to(self._device)
 
     def _half_is_faster(self) -> bool:
-        """Time steps in bfloat16 and in float32, in turn; the weights are not touched."""
+        """Time steps in bfloat16 and in float32, in turn, on a copy: norms must not measure them."""
         if self._device.type == "mps":
             return False
         shape = (MICRO, self._target.height, self._target.width, 3)
@@ -219,14 +223,13 @@ class Tuner:
             torch.zeros(MICRO, dtype=torch.long, device=self._device),
         )
         taken: dict[bool, list[float]] = {False: [], True: []}
-        self.made.train()
+        probe = _sharing(self.made).to(self._device).train()
         for _ in range(PROBES):
             for half in (False, True):
                 self._half = half
                 begun = time.perf_counter()
-                self._loss(self.made, x, truth).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                self._loss(probe, x, truth).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
                 taken[half].append(time.perf_counter() - begun)
-        self._optimizer.zero_grad(set_to_none=True)
         return min(taken[True]) < 0.9 * min(taken[False])
 
     def _save(self, done: Sequence[Epoch]) -> None:
@@ -269,7 +272,7 @@ class Tuner:
 
 def _sharing(made: Module) -> Module:
     """A module on the same weights and statistics, with gradients of its own."""
-    copy = Module(made.net).to(memory_format=torch.channels_last)
+    copy = placed(Module(made.net), torch.device("cpu"))
     for (name, own), value in zip(copy.named_parameters(), made.parameters(), strict=True):
         own.data = value.data
         own.requires_grad_(value.requires_grad)
@@ -277,7 +280,7 @@ def _sharing(made: Module) -> Module:
         if norm:
             copy.layer(norm).norm.frozen = made.layer(norm).norm.frozen  # type: ignore[union-attr]  # it has one
     if all(layer.norm is None or layer.norm.frozen for layer in _layers(made)):
-        for (name, buffer) in made.named_buffers():
+        for name, buffer in made.named_buffers():
             holder, _, leaf = name.rpartition(".")
             copy.get_submodule(holder)._buffers[leaf] = buffer
     return copy

@@ -73,7 +73,10 @@ class Regression:
         """The head for strength `c`, starting from the last one fitted."""
         penalty = 1.0 / (c * self._n)
         channels = self._x.shape[1]
-        factor = np.linalg.cholesky(self._curvature + penalty * np.eye(channels))
+        # Features that depend on one another leave eigenvalues of float32's rounding, some below nothing. The
+        # factor only changes coordinates, so a little more on its diagonal moves no optimum.
+        lift = penalty + float(np.finfo(np.float32).eps * np.trace(self._curvature))
+        factor = np.linalg.cholesky(self._curvature + lift * np.eye(channels))
         inverse = solve_triangular(factor, np.eye(channels), lower=True).astype(np.float32)
         z, ridge = self._x @ inverse.T, penalty * (inverse @ inverse.T)
         spread = np.float32(np.sqrt(self._classes))  # the bias on the scale of the other coordinates

@@ -59,7 +59,7 @@ def sorted_out(
     ]
     items = tuple(catalog.items[i] for i in good)
     labels = tuple(sorted({item.label for item in items}))
-    rest = replace(catalog, items=items, labels=labels)
+    rest = replace(catalog, items=items, labels=labels, set_aside=(*catalog.set_aside, *aside))
     usable(rest)
     looks = [seen.looks[i] for i in good]
     groups = duplicate_groups(looks)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,7 +99,8 @@ def retrain(
         notes = [] if store.warning is None else [store.warning]
         with meter.stage("fit"):
             chosen = _fit_head(material, values, learn, progress)
-        learned, head, epochs = start, chosen.head, []
+        learned, head = start, chosen.head
+        epochs: list[Epoch] = []
         if learn.finetune:
             with meter.stage("finetune"):
                 learned, head, epochs = _finetune(
@@ -126,7 +128,6 @@ def retrain(
         if not len(material.where("val")):
             notes.append("no validation pictures: C and temperature are defaults, scores are not calibrated")
         seconds = {**dict.fromkeys(STAGES, 0.0), **meter.seconds, "total": meter.total_s}
-        counted = cost(model.net)
         return Run(
             command=command,
             folder=str(folder),
@@ -146,19 +147,7 @@ def retrain(
             calibration_error=verdict.calibration_error,
             unknown=verdict.unknown,
             epochs=epochs,
-            net={
-                "name": model.net.name,
-                "width": model.net.width,
-                "resolution": model.net.resolution,
-                "macs": counted.macs,
-                "params": counted.params,
-                "float32_bytes": counted.float32_bytes,
-                "int8_bytes": counted.int8_bytes,
-                "activation_bytes": counted.activation_bytes,
-                "file_bytes": (out / MODEL).stat().st_size,
-                "latency_ms": speed,
-                "latency_engine": "numpy",
-            },
+            net=_facts(model.net, (out / MODEL).stat().st_size, speed),
             source=model.source,
             seconds={name: round(value, 3) for name, value in seconds.items()},
             peak_rss_mb=round(meter.peak_rss_mb, 1),
@@ -167,6 +156,24 @@ def retrain(
             digest=artefact.digest(model),
             notes=notes,
         )
+
+
+def _facts(net: Net, file_bytes: int, speed_ms: float) -> dict[str, Any]:
+    """What the record says of the network."""
+    counted = cost(net)
+    return {
+        "name": net.name,
+        "width": net.width,
+        "resolution": net.resolution,
+        "macs": counted.macs,
+        "params": counted.params,
+        "float32_bytes": counted.float32_bytes,
+        "int8_bytes": counted.int8_bytes,
+        "activation_bytes": counted.activation_bytes,
+        "file_bytes": file_bytes,
+        "latency_ms": speed_ms,
+        "latency_engine": "numpy",
+    }
 
 
 def _fit_head(
@@ -196,6 +203,7 @@ def _finetune(
     """The body and head after end-to-end training."""
     from_random = body.weights == RANDOM
     recipe = Tune(epochs=learn.finetune, smoothing=learn.smoothing, **(FROM_RANDOM if from_random else {}))
+    recipe = replace(recipe, augment=replace(recipe.augment, mirror=learn.mirror))
     if from_random:  # a head fitted to noise would only have to be unlearned
         head = heads.Head(np.zeros_like(head.weight), np.zeros_like(head.bias))
     net = classify(start.net, len(material.labels))

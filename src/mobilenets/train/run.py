@@ -14,11 +14,11 @@ from mobilenets.data.catalog import SetAside
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One epoch of fine-tuning: mean training loss, validation accuracy, seconds."""
+    """One epoch of fine-tuning: mean training loss, validation accuracy (None without pictures), seconds."""
 
     epoch: int
     loss: float
-    val_accuracy: float
+    val_accuracy: float | None
     seconds: float
 
 
@@ -33,7 +33,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One row of a sweep: a width and a resolution, what it costs and what it scored."""
+    """One row of a sweep: a width and a resolution, what it costs, what it scored (None without pictures)."""
 
     width: float
     resolution: int
@@ -42,8 +42,8 @@ class Variant:
     size_bytes: int
     latency_ms: float
     latency_engine: str
-    val_accuracy: float
-    test_accuracy: float
+    val_accuracy: float | None
+    test_accuracy: float | None
     model: str
 
 

@@ -25,8 +25,7 @@ def starting_body(options: BodyOptions, learn: LearnOptions, progress: Progress)
     """
     if options.resolution is not None and not 1 <= options.resolution <= 4096:
         raise ValueError(
-            f"--resolution {options.resolution}: "
-            "give 1 to 4096 pixels; the papers use 128 to 224"
+            f"--resolution {options.resolution}: give 1 to 4096 pixels; the papers use 128 to 224"
         )
     if options.weights == RANDOM:
         if learn.finetune < 1:

@@ -1,0 +1,75 @@
+"""The main job writes what was measured, null where nothing was, and text that any reader takes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("torch", reason="torch is not installed")
+
+from mobilenets import job
+from mobilenets.infer.artefact import load
+
+QUICK: dict[str, Any] = {
+    "net": "v1",
+    "weights": "random",
+    "finetune": 1,
+    "threads": 1,
+    "split": "80/0/20",
+}
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    pass
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two classes of ten pictures; the cache lies beside them."""
+    monkeypatch.setenv("MOBILENETS_CACHE", str(tmp_path / "cache"))
+    draw = np.random.default_rng(0)
+    for number in range(20):
+        place = tmp_path / "photos" / "ab"[number % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(place)
+    return tmp_path / "photos"
+
+
+def test_a_sweep_without_validation_pictures_claims_nothing_of_them(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run = job.sweep(folder, out, QUICK, silent, widths=(0.25,), resolutions=(40, 32))
+    assert [(v.resolution, v.val_accuracy) for v in run.sweep] == [(40, None), (32, None)]
+    assert all(v.test_accuracy is not None for v in run.sweep)
+    told = json.loads((out / job.RECORD).read_text(encoding="utf-8"))
+    assert [row["val_accuracy"] for row in told["sweep"]] == [None, None]
+    assert told["accuracy"]["val"] is None
+    assert told["epochs"][0]["val_accuracy"] is None
+    rows = list(csv.DictReader(io.StringIO((out / job.SWEEP).read_text(encoding="utf-8"))))
+    assert [row["val_accuracy"] for row in rows] == ["", ""]
+    # None of them is better on what there is not: the cheapest is shown, and it is said.
+    assert run.net["resolution"] == 32
+    assert any("no validation pictures: of the sweep the cheapest" in note for note in run.notes)
+    assert "<svg" in (out / job.REPORT).read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only here may a name be any bytes")
+def test_folders_whose_names_are_no_text_are_learned_from_and_written_to(
+    folder: Path, tmp_path: Path
+) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/photos\xff"))
+    folder.rename(odd)
+    out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/out\xfe"))
+    run = job.retrain(odd, out, {**QUICK, "width": 0.25, "resolution": 32}, silent, command=f"retrain {odd}")
+    told = json.loads((out / job.RECORD).read_bytes().decode("utf-8"))
+    assert told["model"] == run.model == str(out / "model.safetensors")  # the escape reads back as the name
+    assert told["command"] == f"retrain {odd}"
+    assert load(out / "model.safetensors").labels == ("a", "b")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -68,15 +66,6 @@ def nets(draw: st.DrawFn) -> Net:
     sides = draw(st.integers(1, 17)), draw(st.integers(1, 17)), draw(st.integers(1, 4))
     nodes = tuple(Node(names[i + 1], op, (names[i],)) for i, op in enumerate(ops))
     return Net("random", Shape(*sides), nodes, (Output("out", names[-1], "vector"),))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small maps gain nothing from threads, and on a busy machine the threads wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def drawn(net: Net, seed: int) -> dict[str, Map]:

@@ -206,7 +206,7 @@ def taught(
     return Taught(five, out, told.facts)
 
 
-BAN = '''
+BAN = """
 import sys
 BANNED = {banned!r}
 class Ban:
@@ -214,7 +214,7 @@ class Ban:
         if name.partition(".")[0] in BANNED:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Ban())
-'''
+"""
 
 
 @pytest.fixture

@@ -47,7 +47,9 @@ def test_cost_prints_the_published_figures_of_v1(ask: Ask) -> None:
 
 
 def test_cost_by_layer_adds_up_to_the_whole(ask: Ask) -> None:
-    facts = ask("cost", "v1", "--width", 0.5, "--resolution", 160, "--classes", 7, "--by-layer", "--json").facts
+    facts = ask(
+        "cost", "v1", "--width", 0.5, "--resolution", 160, "--classes", 7, "--by-layer", "--json"
+    ).facts
     layers = facts["layers"]
     assert sum(row["macs"] for row in layers) == facts["macs"]
     assert sum(row["params"] for row in layers) == facts["params"]

@@ -60,7 +60,9 @@ def _session_is_gone(session: int, within_s: float = 15) -> bool:
     """Whether every process of a session has ended."""
     until = time.monotonic() + within_s
     while time.monotonic() < until:
-        if not any(_session_of(Path("/proc") / name) == session for name in os.listdir("/proc") if name.isdigit()):
+        if not any(
+            _session_of(Path("/proc") / name) == session for name in os.listdir("/proc") if name.isdigit()
+        ):
             return True
         time.sleep(0.1)
     return False

@@ -98,7 +98,9 @@ def test_a_retraining_that_makes_no_sense_is_refused_and_writes_nothing(
     assert not out.exists()
 
 
-def test_a_device_that_is_not_there_is_refused(refuse: Refuse, five: Path, body25: Path, tmp_path: Path) -> None:
+def test_a_device_that_is_not_there_is_refused(
+    refuse: Refuse, five: Path, body25: Path, tmp_path: Path
+) -> None:
     torch = pytest.importorskip("torch")
     away = next(
         name
@@ -110,7 +112,9 @@ def test_a_device_that_is_not_there_is_refused(refuse: Refuse, five: Path, body2
     assert "--device cpu" in line
 
 
-def test_missing_weights_name_all_four_places(refuse: Refuse, five: Path, cache: Path, tmp_path: Path) -> None:
+def test_missing_weights_name_all_four_places(
+    refuse: Refuse, five: Path, cache: Path, tmp_path: Path
+) -> None:
     line = refuse("retrain", five, "--out", tmp_path / "o", "--width", 0.25, "--resolution", 128)
     for place in ("1. the option", "2. the cache: keras/mobilenet_2_5_128", str(cache), "3. a download", "offline",
                   "4. the packaged body"):  # fmt: skip
@@ -238,7 +242,9 @@ def test_a_model_file_that_is_not_whole_is_refused_by_every_command(
         "retrain": ("--out", tmp_path / "out"),
     }[command]
     # Each kind of damage through `info`; the other commands read by the same door, so two of them do.
-    chosen = broken if command == "info" else {k: broken[k] for k in ("cut in its data", "of a future version")}
+    chosen = (
+        broken if command == "info" else {k: broken[k] for k in ("cut in its data", "of a future version")}
+    )
     for name, (content, word) in chosen.items():
         file = tmp_path / f"{name}.safetensors"
         file.write_bytes(content)

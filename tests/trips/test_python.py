@@ -45,7 +45,9 @@ def test_a_model_answers_a_path_bytes_a_pillow_image_and_an_array_alike(taught: 
         picture = opened.convert("RGB")
     for other in (str(path), path.read_bytes(), picture, np.asarray(picture)):
         assert model(other).predictions == answer.predictions
-    assert [p.score for p in answer.predictions] == sorted((p.score for p in answer.predictions), reverse=True)
+    assert [p.score for p in answer.predictions] == sorted(
+        (p.score for p in answer.predictions), reverse=True
+    )
     assert len(model(path, top=2).predictions) == 2
     features = model.features(path)
     assert features.shape == (256,)

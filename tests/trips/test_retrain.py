@@ -140,7 +140,9 @@ def test_labels_of_any_text_survive_every_way_to_the_answer(
     shutil.copy(sorted((folder / names[0]).iterdir())[0], folder / names[0] / "x.webp")
     (folder / names[0] / "x.webp").rename(folder / names[0] / long)
     out = tmp_path / "out [x]"
-    facts = ask("retrain", folder, "--out", out, "--weights", body25, "--geometry", "letterbox", "--json").facts
+    facts = ask(
+        "retrain", folder, "--out", out, "--weights", body25, "--geometry", "letterbox", "--json"
+    ).facts
     assert facts["classes"] == sorted(names)
     found = ask("evaluate", out / "model.safetensors", out / "split.csv", "--json").facts
     assert found["top1"] == facts["accuracy"]["test"]

@@ -19,8 +19,8 @@ class Augment:
     `contrast` are shares of the full scale.
     """
 
-    least_area: float = 0.5
-    stretch: float = 1.25
+    least_area: float = 0.35
+    stretch: float = 1.5
     mirror: bool = True
     light: float = 0.15
     contrast: float = 0.2
@@ -38,8 +38,8 @@ class Tune:
 
     epochs: int
     still: int = 11
-    rate: float = 0.003
-    lower: float = 0.93
+    rate: float = 0.006
+    lower: float = 0.95
     batch: int = 32
     momentum: float = 0.9
     decay: float = 4e-5
@@ -76,7 +76,7 @@ class LearnOptions:
     """What is learned, from which part."""
 
     finetune: int = flag(0, "Epochs of end-to-end training after the head.")
-    smoothing: float = flag(0.0, "Label smoothing while fine-tuning.")
+    smoothing: float = flag(0.1, "Label smoothing while fine-tuning.")
     mirror: bool = flag(True, "Mirror training pictures; not for text, arrows or other things with a left.")
     split: str = flag("80/10/10", "Shares of train/val/test where the data set has no parts of its own.")
     class_weights: bool = flag(False, "Give every class the same say, however many pictures it has.")

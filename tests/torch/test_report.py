@@ -20,7 +20,7 @@ from mobilenets.data.catalog import SetAside
 from mobilenets.infer.score import interval, reliability
 from mobilenets.report import write_report
 from mobilenets.report.confusion import most_confused, worst_pairs
-from mobilenets.report.page import front
+from mobilenets.report.sweep import front
 from mobilenets.train.run import Epoch, Judged, Run, Variant
 
 NASTY = "<script>alert(\"1\")</script> & '$x_1$' {0} %s"

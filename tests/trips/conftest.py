@@ -1,4 +1,4 @@
-"""What the trips share: the command line as a process, small slices of real pictures, one model taught once."""
+"""What the trips share: the command line as a process, slices of real pictures, one model taught once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of bad file that turns up in a folder of pictures is named with its reason, and the rest is learned."""
+"""Every kind of bad file that turns up among pictures is named with its reason, and the rest is learned."""
 
 from __future__ import annotations
 

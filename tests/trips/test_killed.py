@@ -1,4 +1,4 @@
-"""A kill at any moment, a full disk: nothing half-written is ever read, and the next run ends as if nothing had been."""
+"""A kill at any moment, a full disk: nothing half-written is read, and the next run ends as if undisturbed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here"),
 ]
 FLOAT32 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
-"""Fine-tuning takes bfloat16 where a clock says that it is faster: here it is not, so runs can be compared."""
+"""Fine-tuning takes bfloat16 where a clock says that it is faster: so it is not, and runs can be compared."""
 SABOTAGE = """
 import os, signal, sys
 if "mobilenets" in " ".join(sys.orig_argv):
@@ -111,7 +111,7 @@ def test_runs_killed_at_any_moment_leave_no_worker_and_no_false_model(
 def test_a_kill_at_each_step_of_writing_leaves_the_old_model_or_the_new_one(
     ask: Ask, killed_at: Any, taught: Any, body25: Path, tmp_path: Path
 ) -> None:
-    """The order is: the model's bytes are synced, then put in its place; the report, the split and the record follow."""
+    """The model's bytes are synced, then put in its place; the report, the split and the record follow."""
     old = taught.model.read_bytes()
     out = tmp_path / "out"
     shutil.copytree(taught.out, out)
@@ -135,8 +135,8 @@ def test_a_kill_at_each_step_of_writing_leaves_the_old_model_or_the_new_one(
 def test_a_fine_tuning_that_was_killed_goes_on_to_the_last_bit(
     ask: Ask, killed_at: Any, slice_of: Any, body25: Path, tmp_path: Path
 ) -> None:
-    """Killed while the second epoch's checkpoint is written: `--resume` takes up the first, and so it does clean
-    of it where the checkpoint is cut short."""
+    """Killed while the second epoch's checkpoint is written: `--resume` goes on from the first, or starts
+    clean where that is cut short."""
     folder = slice_of(tmp_path / "set", 3, 8)
 
     def command(out: str) -> tuple[object, ...]:
@@ -167,9 +167,9 @@ def test_an_interrupt_is_one_line_and_ends_every_worker(
     slice_of: Any, body25: Path, tmp_path: Path, surroundings: dict[str, str]
 ) -> None:
     folder = slice_of(tmp_path / "set", 2, 6)
+    options = ("--out", tmp_path / "out", "--weights", body25, "--finetune", 2000)
     process = subprocess.Popen(
-        [sys.executable, "-m", "mobilenets", "retrain", str(folder), "--out", str(tmp_path / "out")]
-        + ["--weights", str(body25), "--finetune", "2000"],
+        [sys.executable, "-m", "mobilenets", "retrain", *map(str, (folder, *options))],
         env=surroundings,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -116,8 +116,13 @@ def test_missing_weights_name_all_four_places(
     refuse: Refuse, five: Path, cache: Path, tmp_path: Path
 ) -> None:
     line = refuse("retrain", five, "--out", tmp_path / "o", "--width", 0.25, "--resolution", 128)
-    for place in ("1. the option", "2. the cache: keras/mobilenet_2_5_128", str(cache), "3. a download", "offline",
-                  "4. the packaged body"):  # fmt: skip
+    places = (
+        "1. the option",
+        "2. the cache: keras/mobilenet_2_5_128",
+        "3. a download",
+        "4. the packaged body",
+    )
+    for place in (*places, str(cache), "offline"):
         assert place in line
 
 

@@ -146,5 +146,5 @@ def test_predicting_with_numpy_alone_stays_below_120_megabytes(
         text=True,
     )
     peak_mb = float(done.stderr.splitlines()[-1])
-    print(f"peak memory of predict: {peak_mb:.1f} MB")
+    print(f"peak memory of predict: {peak_mb:.1f} MB")  # noqa: T201  # a figure worth seeing with -s
     assert peak_mb < 120

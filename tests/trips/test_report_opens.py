@@ -1,4 +1,4 @@
-"""The report of a real run, in a real browser: it shows, it asks nobody for anything, it complains of nothing."""
+"""The report of a real run in a real browser: it shows, asks nobody for anything and complains of nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LIMIT_S = 60.0
 
 
 class Browser:
-    """Chromium by the pipe that it offers to debuggers: commands in, answers and events out, a zero byte between."""
+    """Chromium by the pipe that it offers to debuggers: commands in, answers and events out."""
 
     def __init__(self, program: str, home: Path) -> None:
         self._in, theirs_out = os.pipe()

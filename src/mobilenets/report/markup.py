@@ -21,6 +21,16 @@ def percent(share: float | None, digits: int = 1) -> str:
     return "–" if share is None or not math.isfinite(share) else f"{100 * share:.{digits}f}{GAP}%"
 
 
+def number(share: float | None) -> float:
+    """A fraction for a chart: not a number where nothing was measured."""
+    return math.nan if share is None else share
+
+
+def plural(count: int, word: str) -> str:
+    """A word for one of them or for many."""
+    return word if count == 1 else f"{word}s"
+
+
 def megabytes(count: float) -> str:
     """Bytes in millions, kilobytes below one."""
     return f"{count / 1e6:.2f}{GAP}MB" if count >= 1e6 else f"{count / 1e3:.1f}{GAP}KB"

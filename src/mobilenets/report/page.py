@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mobilenets.infer import score
 from mobilenets.infer.sealed import write_whole
-from mobilenets.report import confusion, figure
+from mobilenets.report import confusion, figure, sweep
 from mobilenets.report.markup import (
     bar,
     duration,
@@ -23,11 +23,13 @@ from mobilenets.report.markup import (
     listing,
     megabytes,
     millions,
+    number,
     percent,
+    plural,
     table,
     thumbnail,
 )
-from mobilenets.train.run import Run, Variant
+from mobilenets.train.run import Run
 
 Pictures = Callable[[str], "NDArray[np.uint8] | None"]
 """From a file of the run to its pixels, uint8 [h, w, 3]; None where it can no longer be shown."""
@@ -72,7 +74,7 @@ def report(run: Run, pictures: Pictures) -> str:
         ("Trust in its scores", _calibration(run)),
         ("Unknown", _unknown(run)),
         ("How it learned", _learning(run)),
-        ("Sweep", _sweep(run)),
+        ("Sweep", sweep.section(run)),
         ("Cost", _cost(run)),
         ("Time", _time(run)),
         ("Repeat it", _repeat(run)),
@@ -144,7 +146,7 @@ def _data(run: Run) -> str:
     text = table(["part", "pictures", "in a class"], rows)
     if run.duplicates:
         text += (
-            f"<p>{run.duplicates} {_plural(run.duplicates, 'group')} of near duplicates kept on one side of "
+            f"<p>{run.duplicates} {plural(run.duplicates, 'group')} of near duplicates kept on one side of "
             "the split, so that no test picture has a twin among those learned from.</p>"
         )
     text += "<h3>Set aside</h3>"
@@ -154,19 +156,15 @@ def _data(run: Run) -> str:
     for item in run.set_aside:
         kinds[item.kind].append(item)
     total = len(run.set_aside)
-    text += f"<p>{total} {_plural(total, 'file')} could not be used; each is named with the reason.</p>"
+    text += f"<p>{total} {plural(total, 'file')} could not be used; each is named with the reason.</p>"
     for kind, items in sorted(kinds.items(), key=lambda entry: -len(entry[1])):
         lines = "".join(f"<li>{escape(item.file)}: {escape(item.reason)}</li>" for item in items[:MOST_FILES])
         rest = f"<li>… and {len(items) - MOST_FILES} more</li>" if len(items) > MOST_FILES else ""
         text += (
-            f"<details><summary>{escape(kind)}: {len(items)} {_plural(len(items), 'file')}</summary>"
+            f"<details><summary>{escape(kind)}: {len(items)} {plural(len(items), 'file')}</summary>"
             f'<div class="long"><ul>{lines}{rest}</ul></div></details>'
         )
     return text
-
-
-def _plural(count: int, word: str) -> str:
-    return word if count == 1 else f"{word}s"
 
 
 def _accuracy(run: Run) -> str:
@@ -327,79 +325,14 @@ def _learning(run: Run) -> str:
         chart = figure.learning(
             [e.epoch for e in run.epochs],
             [e.loss for e in run.epochs],
-            [_number(e.val_accuracy) for e in run.epochs],
+            [number(e.val_accuracy) for e in run.epochs],
         )
         charts.append(
             f"<div><h3>Fine-tuning</h3><p>All layers, end to end, {len(run.epochs)} "
-            f"{_plural(len(run.epochs), 'epoch')}.</p>{chart}"
+            f"{plural(len(run.epochs), 'epoch')}.</p>{chart}"
             f"<details><summary>Every epoch</summary>{table(head, rows, 0)}</details></div>"
         )
     return f'<div class="charts">{"".join(charts)}</div>' if charts else ""
-
-
-def front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Which of (cost, score) no other beats: nothing cheaper scores as much. Cheapest first."""
-    best, kept = -math.inf, []
-    for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
-        if points[index][1] > best:
-            best = points[index][1]
-            kept.append(index)
-    return kept
-
-
-COSTS: tuple[tuple[str, Callable[[Variant], float]], ...] = (
-    ("million multiply-accumulates", lambda v: v.macs / 1e6),
-    ("milliseconds a picture", lambda v: v.latency_ms),
-    ("million parameters", lambda v: v.params / 1e6),
-    ("megabytes", lambda v: v.size_bytes / 1e6),
-)
-
-
-def _number(share: float | None) -> float:
-    return math.nan if share is None else share
-
-
-def _sweep(run: Run) -> str:
-    if not run.sweep:
-        return ""
-    ordered = sorted(run.sweep, key=lambda v: (v.macs, v.latency_ms))
-    scored = [v for v in ordered if v.test_accuracy is not None]
-    widths = sorted({v.width for v in scored})
-    charts = []
-    for along, of in COSTS if scored else ():
-        lines = {
-            f"{width:g}": [
-                (of(v), 100 * _number(v.test_accuracy), str(v.resolution))
-                for v in sorted(scored, key=lambda v: v.resolution)
-                if v.width == width
-            ]
-            for width in widths
-        }
-        points = [(of(v), 100 * _number(v.test_accuracy)) for v in scored]
-        charts.append(f"<div>{figure.scatter(lines, along, [points[i] for i in front(points)])}</div>")
-    kept = front([(v.latency_ms, _number(v.test_accuracy)) for v in ordered])
-    rows = [
-        [
-            f"{v.width:g}",
-            str(v.resolution),
-            percent(v.test_accuracy, 2),
-            percent(v.val_accuracy, 2),
-            f"{v.latency_ms:.2f}",
-            millions(v.macs),
-            millions(v.params),
-            megabytes(v.size_bytes),
-            escape(v.model),
-        ]
-        for v in ordered
-    ]
-    head = ["width", "pixels", "test", "validation", "ms a picture", "MACs", "params", "size", "model"]
-    engines = ", ".join(sorted({v.latency_engine for v in ordered}))
-    return (
-        f"<p>{len(ordered)} {_plural(len(ordered), 'variant')}, each measured; the numbers beside the points "
-        "are pixels a side, the broad band joins those that nothing cheaper equals. In the table those that "
-        f"nothing faster equals are shaded. Times by: {escape(engines)}.</p>"
-        f'<div class="charts">{"".join(charts)}</div>{table(head, rows, 0, kept)}'
-    )
 
 
 def _cost(run: Run) -> str:

@@ -30,7 +30,9 @@ Threads = Annotated[int | None, typer.Option(min=1, help="Threads; as many as th
 
 def main() -> None:
     """The entry point: a user's mistake is one line and exit code 2, never a traceback."""
-    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+    if isinstance(sys.stdout, TextIOWrapper) and (
+        sys.stdout.errors == "strict" or sys.stdout.encoding.lower() != "utf-8"
+    ):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
     sys.exit(run(sys.argv[1:]))
 

@@ -26,6 +26,7 @@ from mobilenets.spec import zoo  # noqa: E402
 from mobilenets.spec.head import classify  # noqa: E402
 from mobilenets.spec.preprocess import Preprocess  # noqa: E402
 from mobilenets.spec.recipe import Augment, Tune  # noqa: E402
+from mobilenets.train import finetune  # noqa: E402
 from mobilenets.train.finetune import Tuner  # noqa: E402
 from mobilenets.train.material import Part  # noqa: E402
 from mobilenets.train.run import Epoch  # noqa: E402
@@ -37,8 +38,8 @@ CLASSES, PER_CLASS = 3, 16
 
 @pytest.fixture(autouse=True)
 def one_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which precision is faster is measured, and would differ from run to run on a busy machine."""
-    monkeypatch.setattr(Tuner, "_half_is_faster", lambda self: False)
+    """The bounds below are float32's, on every processor."""
+    monkeypatch.setattr(finetune, "half_is_native", lambda device: False)
 
 
 @pytest.fixture(scope="module")
@@ -305,15 +306,17 @@ def test_frozen_norms_keep_their_statistics(catalog: Catalog, tmp_path: Path) ->
             np.testing.assert_allclose(value, before[name], rtol=1e-6, err_msg=name)
 
 
-def test_timing_the_precisions_leaves_the_model_as_it_was(
+def test_bfloat16_learns_as_float32_does(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.undo()
-    made = tuner(catalog, tmp_path / "c", small())
-    before = bits(made.made)
-    assert made._half_is_faster() in (True, False)
-    assert bits(made.made) == before
-    assert all(parameter.grad is None for parameter in made.made.parameters())
+    train, val = parts(catalog)
+    losses = {}
+    for half in (False, True):
+        monkeypatch.setattr(finetune, "half_is_native", lambda device, half=half: half)
+        made = tuner(catalog, tmp_path / f"c{half}", small())
+        losses[half] = [epoch.loss for epoch in made.run(train, val, resume=False, progress=silent)]
+    assert losses[False] != losses[True]
+    np.testing.assert_allclose(losses[True], losses[False], rtol=0.1)
 
 
 def test_a_picture_that_is_gone_is_left_out_and_one_of_the_validation_keeps_its_place(

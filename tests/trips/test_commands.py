@@ -73,6 +73,12 @@ def test_a_table_in_a_pipe_keeps_its_words_whole(ask: Ask) -> None:
     assert "published top-1" in out
 
 
+def test_a_terminal_that_knows_ascii_alone_still_gets_its_answer(ask: Ask) -> None:
+    env = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    assert "timm/mobilenetv1_100" in ask("models", env=env).out
+    assert ask("models", "--json", env=env).facts["models"]
+
+
 def test_info_shows_what_a_model_file_holds(ask: Ask, taught: Any, body25: Path) -> None:
     facts = ask("info", taught.model, "--json").facts
     assert facts["labels"] == ["Faces", "ant", "barrel", "bonsai", "crab"]

@@ -1,4 +1,4 @@
-"""A kill at any moment, a full disk: nothing half-written is read, and the next run ends as if undisturbed."""
+"""A kill at any moment, a full disk: nothing half-written is read, the next run ends as if undisturbed."""
 
 from __future__ import annotations
 

@@ -136,6 +136,7 @@ def test_a_data_set_that_is_none_is_refused_with_what_to_do(
     (tmp_path / "lone" / "ant" / "1.webp").write_bytes(picture.read_bytes())
     (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 and no more")
     (tmp_path / "bad.csv").write_text("file,label,split\na.jpg,cat,tomorrow\n")
+    (tmp_path / "only head.csv").write_text("file,label\n")
     (tmp_path / "hollow" / "cat" / "a.jpg").write_bytes(b"")
     (tmp_path / "hollow" / "dog" / "b.jpg").write_bytes(b"no picture")
     cases = {
@@ -145,6 +146,7 @@ def test_a_data_set_that_is_none_is_refused_with_what_to_do(
         tmp_path / "lone": "1 class (ant), at least 2",
         tmp_path / "broken.zip": "damaged zip",
         tmp_path / "bad.csv": "line 2",
+        tmp_path / "only head.csv": "rows are file,label",
         tmp_path / "hollow": "cat/a.jpg (the file has no bytes) and 1 more",
     }
     lines = refuse_each(

@@ -182,6 +182,17 @@ def test_too_few_pictures_to_measure_on_give_null_and_never_a_made_up_number(
 
 
 @pytest.mark.slow
+def test_a_class_that_only_the_test_part_has_is_named(
+    ask: Ask, slice_of: Any, body25: Path, tmp_path: Path
+) -> None:
+    folder = slice_of(tmp_path / "set" / "train", 2, 5).parent
+    slice_of(folder / "test", 3, 2, first=20)
+    facts = ask("retrain", folder, "--out", tmp_path / "out", "--weights", body25, "--json").facts
+    assert facts["counts"]["test"] == [2, 2, 2]
+    assert any(note.startswith("without a picture in train") and "barrel" in note for note in facts["notes"])
+
+
+@pytest.mark.slow
 def test_results_inside_the_data_set_never_become_its_pictures(
     ask: Ask, slice_of: Any, body25: Path, tmp_path: Path
 ) -> None:

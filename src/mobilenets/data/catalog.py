@@ -134,8 +134,10 @@ def _sorted(
     ordered = tuple(sorted(items, key=lambda item: (item.label, item.file)))
     left = tuple(sorted(aside, key=lambda one: one.file))
     if not ordered:
+        if shown is not None:
+            raise ValueError(f"{shown}: no row names a picture{_why(left)}; rows are file,label[,split]")
         raise ValueError(
-            f"{shown or root}: no picture inside a class folder{_why(left)}; "
+            f"{root}: no picture inside a class folder{_why(left)}; "
             "put the pictures of each class into a folder named after it"
         )
     return Catalog(root, tuple(sorted({item.label for item in ordered})), ordered, left, packed)

@@ -125,6 +125,11 @@ def retrain(
             artefact.save(model, out / MODEL)
             (out / CHECKPOINT).unlink(missing_ok=True)
             speed = latency_ms(NumpyEngine(model), model.preprocess)
+        unseen = [
+            label for label, n in zip(material.labels, material.counts()["train"], strict=True) if not n
+        ]
+        if unseen:
+            notes.append(f"without a picture in train, so never answered: {', '.join(unseen)}")
         if not len(material.where("val")):
             notes.append("no validation pictures: C and temperature are defaults, scores are not calibrated")
         seconds = {**dict.fromkeys(STAGES, 0.0), **meter.seconds, "total": meter.total_s}

@@ -293,8 +293,8 @@ def test_rows_of_a_csv_that_cannot_be_used_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        (b"", "no picture"),
-        (b"file,label\n", "no picture"),
+        (b"", "no row names a picture"),
+        (b"file,label\n", "no row names a picture"),
         (b"1.jpg,cat,tomorrow\n", "line 1: split 'tomorrow' is none of"),
         ("1.jpg,caf\u00e9\n".encode("latin-1"), "not UTF-8 at byte 9"),
         (b"1.jpg," + b"x" * 200_000, "no CSV"),

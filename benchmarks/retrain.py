@@ -41,6 +41,21 @@ FIELDS = (
     *("top5", "val_accuracy", "wall_s", "features_s", "fit_s", "finetune_s", "peak_mb", "images_used"),
     *("machine", "torch", "command"),
 )
+# Rows are read on other machines: where data and weights lie on this one is left out.
+PLACES = {"--data": "DATA", "--weights": "DATA/weights/"}
+
+
+def _repeatable(arguments: list[str]) -> str:
+    """The command with DATA in place of this machine's folders."""
+    told = ["python", *arguments]
+    for index, argument in enumerate(arguments):
+        if argument in PLACES and index + 1 < len(arguments):
+            name = Path(arguments[index + 1]).name if argument == "--weights" else ""
+            told[index + 2] = PLACES[argument] + name
+    return shlex.join(told)
+
+
+COMMAND = _repeatable(sys.argv)
 PLAIN = Path(__file__).parent / "plain_torch.py"
 
 
@@ -80,7 +95,7 @@ def row(
         "images_used": told.get("images", {}).get("used", ""),
         "machine": f"{os.cpu_count()} cores, {_processor()}",
         "torch": version("torch"),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": COMMAND,
     }
 
 

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import PurePosixPath
 
 from mobilenets.data.catalog import Catalog, Item
 from mobilenets.data.crew import Crew, Died
@@ -77,11 +76,7 @@ def _recall(catalog: Catalog, store: Store, found: list[Look | None], threads: i
 
 
 def _key(digest: str, item: Item) -> str:
-    return f"{digest}{_suffix(item)}"
-
-
-def _suffix(item: Item) -> str:
-    return PurePosixPath(item.file).suffix.lower()
+    return f"{digest}{item.suffix}"
 
 
 def _look_at(catalog: Catalog, item: Item) -> Look:
@@ -90,4 +85,4 @@ def _look_at(catalog: Catalog, item: Item) -> Look:
     except (OSError, MemoryError) as error:
         reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
         return Look("", 0, problem="unreadable", reason=reason)
-    return look(data, _suffix(item))
+    return look(data, item.suffix)

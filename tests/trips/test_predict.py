@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 Ask = Callable[..., Any]
-HEAVY = ("torch", "scipy", "matplotlib", "simplejpeg", "h5py", "sklearn", "keras")
+HEAVY = ("torch", "scipy", "matplotlib", "simplejpeg", "h5py", "keras")
 """What a plain `pip install mobilenets` does not bring."""
 
 

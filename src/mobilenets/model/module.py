@@ -70,7 +70,8 @@ class Layer(nn.Module):
         self.norm: Norm | None = None
         if not isinstance(op, Dense) and op.norm is not None:
             self.norm = Norm(y.channels, op.norm.epsilon)
-        self._pad = _pad(op, x)
+        self._size = y.height, y.width
+        self._around, self._extra = _around(op, x)
         self.watcher: Callable[[Layer, Tensor], None] | None = None
         """Called with what the linear part gave, before the norm; statistics are measured so."""
 
@@ -97,13 +98,10 @@ class Layer(nn.Module):
             return functional.linear(x.flatten(1), weight, bias)
         if isinstance(op, Pointwise):
             return functional.conv2d(x, weight, bias)
-        around = self._pad
-        if around[0] == around[1] and around[2] == around[3]:
-            inner = (around[2], around[0])
-        else:
-            x, inner = functional.pad(x, around), (0, 0)
         groups = x.shape[1] if isinstance(op, Depthwise) else 1
-        return functional.conv2d(x, weight, bias, op.stride, inner, 1, groups)
+        y = functional.conv2d(x, weight, bias, op.stride, self._around, 1, groups)
+        top, left = self._extra
+        return y[:, :, top : top + self._size[0], left : left + self._size[1]] if top or left else y
 
 
 class Module(nn.Module):
@@ -195,14 +193,21 @@ def _spread(op: Conv | Depthwise | Pointwise | Dense | Pool, shape: tuple[int, .
             assert_never(op)
 
 
-def _pad(op: Conv | Depthwise | Pointwise | Dense, x: Shape) -> tuple[int, int, int, int]:
-    """Left, right, top, bottom, as torch's pad takes them."""
+def _around(op: Conv | Depthwise | Pointwise | Dense, x: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Zeros on both sides along height and width, and how many leading outputs they make too many.
+
+    torch pads evenly; SAME at stride 2 wants nothing on the left and one on the right. Two on both sides give
+    the same outputs after one that is dropped: cheaper than copying the map into a wider one.
+    """
     if not isinstance(op, Conv | Depthwise):
-        return 0, 0, 0, 0
-    return (
-        *pads(x.width, op.kernel, op.stride, op.padding),
-        *pads(x.height, op.kernel, op.stride, op.padding),
-    )
+        return (0, 0), (0, 0)
+    even, extra = [], []
+    for size in (x.height, x.width):
+        before, after = pads(size, op.kernel, op.stride, op.padding)
+        more = -(-max(0, after - before) // op.stride)
+        even.append(before + more * op.stride)
+        extra.append(more)
+    return (even[0], even[1]), (extra[0], extra[1])
 
 
 def _attach(root: nn.Module, name: str, layer: Layer) -> None:

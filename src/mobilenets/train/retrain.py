@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mobilenets.costs.count import cost
 from mobilenets.data.augment import Job, Viewing
 from mobilenets.data.catalog import scan, usable
-from mobilenets.data.crew import Crew
+from mobilenets.data.crew import Crew, keep_freed_memory
 from mobilenets.data.store import Store
 from mobilenets.infer import artefact
 from mobilenets.infer.artefact import Artefact
@@ -37,7 +37,7 @@ from mobilenets.spec.recipe import (
     shares,
 )
 from mobilenets.train import head as heads
-from mobilenets.train.body import TorchEngine, keep_freed_memory, pick_device
+from mobilenets.train.body import TorchEngine, pick_device
 from mobilenets.train.features import Progress, digests, features
 from mobilenets.train.finetune import Tuner
 from mobilenets.train.judge import assembled, judge, verify

@@ -1,12 +1,12 @@
 """`mobilenets retrain` as a user runs it, timed from outside: cold cache, warm cache, beside plain torch.
 
-    python benchmarks/retrain.py SET --data FOLDER --weights FILE [--seeds 0,1,2] [--against-plain] [--
-    OPTIONS]
+    python benchmarks/retrain.py SET --data FOLDER --weights FILE [--seeds 0,1,2] [--cold-only]
+    [--against-plain] [-- OPTIONS]
 
 FOLDER has `data/SET.tar` (benchmarks/prepare.py makes it); OPTIONS go to `mobilenets retrain` as they are.
-For each seed: one run with an empty cache, then one that finds it filled; with --against-plain the plain
-script runs between them, so that both are timed in the same minutes. Each run is a process; seconds are
-wall-clock from its start to its end. Rows are added to results/retrain.csv.
+For each seed: one run with an empty cache, then, unless --cold-only, one that finds it filled; with
+--against-plain the plain script runs between them, so that both are timed in the same minutes. Each run is a
+process; seconds are wall-clock from its start to its end. Rows are added to results/retrain.csv as they come.
 """
 
 from __future__ import annotations
@@ -119,50 +119,44 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--cold-only", action="store_true", help="fine-tuning takes as long a second time")
     parser.add_argument("--against-plain", action="store_true")
     parser.add_argument("--keep", type=Path, help="copy each model and report into this folder")
     parser.add_argument("--out", type=Path, default=Path("results/retrain.csv"))
     parser.add_argument("options", nargs="*", help="for `mobilenets retrain`, after --")
     args = parser.parse_args()
-    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         with tarfile.open(args.data / "data" / f"{args.set}.tar") as archive:
             archive.extractall(scratch, filter="data")
         folder = Path(scratch) / args.set
-        retrain = [
-            sys.executable,
-            "-m",
-            "mobilenets",
-            "retrain",
-            str(folder),
-            "--weights",
-            str(args.weights),
-            "--json",
-        ]
+        retrain = [sys.executable, "-m", "mobilenets", "retrain", str(folder)]
+        retrain += ["--weights", str(args.weights), "--json"]
         told_options = " ".join(args.options) or "features alone"
         for seed in (int(text) for text in args.seeds.split(",")):
             cache, out = Path(scratch) / f"cache{seed}", Path(scratch) / f"out{seed}"
             command = [*retrain, "--out", str(out), "--seed", str(seed), *args.options]
-            rows.append(row(args.set, told_options, seed, "cold", *run(command, cache)))
-            print(rows[-1], flush=True)
-            if args.against_plain:
-                for workers in (0, 2):
-                    plain = [sys.executable, str(PLAIN), str(folder), "--weights", str(args.weights)]
-                    plain += ["--seed", str(seed), "--loader-workers", str(workers)]
-                    name = "plain torch script" + (f", DataLoader of {workers}" if workers else "")
-                    rows.append(row(args.set, name, seed, "none", *run(plain, cache)))
-                    print(rows[-1], flush=True)
-            rows.append(row(args.set, told_options, seed, "warm", *run(command, cache)))
-            print(rows[-1], flush=True)
+            keep(args.out, row(args.set, told_options, seed, "cold", *run(command, cache)))
+            for workers in (0, 2) if args.against_plain else ():
+                plain = [sys.executable, str(PLAIN), str(folder), "--weights", str(args.weights)]
+                plain += ["--seed", str(seed), "--loader-workers", str(workers)]
+                name = "plain torch script" + (f", DataLoader of {workers}" if workers else "")
+                keep(args.out, row(args.set, name, seed, "none", *run(plain, cache)))
+            if not args.cold_only:
+                keep(args.out, row(args.set, told_options, seed, "warm", *run(command, cache)))
             if args.keep is not None:
                 shutil.copytree(out, args.keep / f"{args.set}-{seed}", dirs_exist_ok=True)
-    new = not args.out.exists()
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with args.out.open("a", newline="") as file:
+
+
+def keep(path: Path, made: dict[str, Any]) -> None:
+    """Add a row to the results."""
+    print(made, flush=True)
+    new = not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         if new:
             writer.writeheader()
-        writer.writerows(rows)
+        writer.writerow(made)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def evaluate(
     from mobilenets.data.catalog import scan
     from mobilenets.data.evaluate import evaluate as judged
     from mobilenets.infer.ready import Model as Ready
-    from mobilenets.listing import cores
+    from mobilenets.data.crew import cores
 
     ready = model if isinstance(model, Ready) else load(model)
     return judged(ready, scan(Path(folder)), threads=threads or cores(), progress=progress)

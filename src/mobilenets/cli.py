@@ -154,9 +154,10 @@ def doctor(
 ) -> None:
     """What is wrong with a data set, before it costs an hour."""
     from mobilenets.data.catalog import scan
+    from mobilenets.data.crew import cores
     from mobilenets.data.doctor import examine
     from mobilenets.data.survey import looks_of
-    from mobilenets.listing import cores, store
+    from mobilenets.listing import store
 
     catalog = scan(folder)
     with Reporter() as progress:

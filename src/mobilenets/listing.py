@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,11 +15,6 @@ from mobilenets.infer import weights
 from mobilenets.infer.artefact import Artefact, digest
 from mobilenets.spec import codec, zoo
 from mobilenets.spec.published import PUBLISHED
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def store() -> Store:

@@ -162,6 +162,7 @@ def test_a_run_that_is_cut_off_keeps_what_it_had_written(
     folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(features_module, "KEEP_EVERY", 4)
+    monkeypatch.setattr("mobilenets.train.body.BATCH", 4)
 
     def cut(stage: str, done: int, total: int) -> None:
         if done > 4:

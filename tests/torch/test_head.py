@@ -153,13 +153,13 @@ def test_choose_gives_the_best_of_what_it_tried_and_has_passed_it_on_both_sides(
         x, truth, other, other_truth = cloud(300, 20, 4, apart=apart)
         counted: list[int] = []
         chosen = heads.choose(heads.Regression(x, truth, 4), other, other_truth, counted.append)
-        losses = {c: loss for c, _, loss in chosen.tried}
-        assert counted == list(range(1, len(losses) + 1))
-        assert losses[chosen.c] == min(losses.values())
-        ordered = sorted(losses)
+        worth = {c: (accuracy, -loss) for c, accuracy, loss in chosen.tried}
+        assert counted == list(range(1, len(worth) + 1))
+        assert worth[chosen.c] == max(worth.values())
+        ordered = sorted(worth)
         assert heads.FIRST_C in ordered
         inside = ordered[1:-1]
-        assert chosen.c in inside or not heads.LEAST_C * 4 < chosen.c < heads.MOST_C / 4
+        assert chosen.c in inside or not heads.LEAST_C * heads.STEP_C < chosen.c < heads.MOST_C / heads.STEP_C
         # What is told of the winner is what the winner does.
         logits = chosen.head(other)
         cooled = softmax(logits / np.float32(heads.temperature(logits, other_truth)))
@@ -173,6 +173,28 @@ def test_noise_is_shrunk_more_than_what_can_be_learned() -> None:
     shuffled = np.random.default_rng(1).permutation(truth)
     noise = heads.choose(heads.Regression(x, shuffled, 3), other, other_truth)
     assert noise.c < learned.c
+
+
+def test_the_settled_head_is_the_tuned_one_the_fresh_one_or_their_mean_as_validation_has_it() -> None:
+    x, truth, other, other_truth = cloud(300, 20, 4, apart=0.5)
+    good = heads.Regression(x, truth, 4).fit(1.0)
+    noise = heads.Head(*(np.random.default_rng(0).normal(0, 1, part.shape).astype(np.float32)
+                         for part in (good.weight, good.bias)))  # fmt: skip
+    answers = good(other).argmax(axis=1)
+    for tuned, fresh, share in ((good, noise, 0.0), (noise, good, 1.0)):
+        head, found = heads.settled(tuned, fresh, other, other_truth)
+        assert found == share
+        assert (head(other).argmax(axis=1) == answers).all()
+    halves = [x[:, :10], x[:, 10:]]  # each head has seen half of the channels: together they know more
+    parts = [heads.Regression(half, truth, 4).fit(1.0) for half in halves]
+    none = np.zeros((4, 10), np.float32)
+    tuned = heads.Head(np.hstack([parts[0].weight, none]), parts[0].bias)
+    fresh = heads.Head(np.hstack([none, parts[1].weight]), parts[1].bias)
+    head, found = heads.settled(tuned, fresh, other, other_truth)
+    assert found == 0.5
+    alone = max(top(part(other), other_truth) for part in (tuned, fresh))
+    assert top(head(other), other_truth) > alone
+    assert heads.settled(tuned, fresh, other[:0], other_truth[:0]) == (tuned, 0.0)
 
 
 def test_without_validation_pictures_the_usual_strength_is_taken() -> None:

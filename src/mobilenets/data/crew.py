@@ -164,6 +164,11 @@ class _Member:
         return self._process
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def keep_freed_memory() -> None:
     """Ask glibc to keep what is freed: maps of tens of MB are else given back and faulted in for every layer.
 

@@ -160,20 +160,31 @@ def _duplicates(items: Sequence[Item], looks: Sequence[Look], groups: NDArray[np
     def digests(group: list[int]) -> set[str]:
         return {looks[index].digest for index in group}
 
-    yield from told(
-        "duplicates-across-parts",
-        [group for group in sets if len(parts(group)) > 1],
-        "lie in more than one of train, val and test",
-        "remove them from train: a test part that was learnt measures nothing",
-        "error",
+    rules = (
+        (
+            "duplicates-across-parts",
+            parts,
+            "lie in more than one of train, val and test",
+            "remove them from train: a test part that was learnt measures nothing",
+            "error",
+        ),
+        (
+            "conflicting-labels",
+            labels,
+            "show the same under different labels",
+            "decide for one label",
+            "error",
+        ),
+        (
+            "near-duplicates",
+            digests,
+            "look the same",
+            "look at them and keep one of each; a split made here keeps them on one side",
+            "warning",
+        ),
     )
-    yield from told(
-        "conflicting-labels",
-        [group for group in sets if len(labels(group)) > 1],
-        "show the same under different labels",
-        "decide for one label",
-        "error",
-    )
+    for kind, differing, *words in rules:
+        yield from told(kind, [group for group in sets if len(differing(group)) > 1], *words)
     exact = defaultdict(list)
     for index, seen in enumerate(looks):
         if seen.digest and seen.bytes:
@@ -183,13 +194,6 @@ def _duplicates(items: Sequence[Item], looks: Sequence[Look], groups: NDArray[np
         [group for group in exact.values() if len(group) > 1],
         "are the same, byte for byte",
         "keep one of each; a split made here keeps them on one side",
-        "warning",
-    )
-    yield from told(
-        "near-duplicates",
-        [group for group in sets if len(digests(group)) > 1],
-        "look the same",
-        "look at them and keep one of each; a split made here keeps them on one side",
         "warning",
     )
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +17,7 @@ from mobilenets.infer.image import normalise, prepare
 from mobilenets.infer.resize import Frame
 from mobilenets.model.module import module, placed
 
+Batch, Made = TypeVar("Batch"), TypeVar("Made")
 BATCH = 16
 """Pictures at a time on a CPU: from 16 on, torch gives pointwise convolutions of one thread to oneDNN."""
 GPU_BATCH = 128
@@ -49,6 +53,24 @@ class TorchEngine:
         x = torch.from_numpy(normalise(levels, self._preprocess)).permute(0, 3, 1, 2).to(self.device)
         with torch.inference_mode():
             return {name: value.float().cpu().numpy() for name, value in self._module(x).items()}
+
+
+def one_thread_each(streams: int) -> ThreadPoolExecutor:
+    """Threads for torch that never wait for one another inside a layer."""
+    return ThreadPoolExecutor(streams, initializer=torch.set_num_threads, initargs=(1,))
+
+
+def streamed(
+    pool: ThreadPoolExecutor, work: Callable[[Batch], Made], batches: Iterable[Batch], ahead: int
+) -> Iterator[Made]:
+    """`work` of every batch, in order, at most `ahead` of them begun: `Executor.map` would hold them all."""
+    running: deque[Future[Made]] = deque()
+    for batch in batches:
+        running.append(pool.submit(work, batch))
+        if len(running) > ahead:
+            yield running.popleft().result()
+    for future in running:
+        yield future.result()
 
 
 def pick_device(asked: str) -> str:

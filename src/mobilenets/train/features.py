@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mobilenets.data.catalog import Catalog, Item
@@ -19,8 +18,9 @@ from mobilenets.data.store import Store
 from mobilenets.infer.artefact import Artefact, digest
 from mobilenets.infer.image import prepare
 from mobilenets.spec.preprocess import Preprocess
-from mobilenets.train.body import TorchEngine
+from mobilenets.train.body import TorchEngine, one_thread_each, streamed
 
+_Batch: TypeAlias = tuple[list[tuple[int, NDArray[np.uint8]]], list[int]]  # to run; all that are done with it
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how much of it is done and how much there is."""
 KEEP_EVERY = 512
@@ -135,14 +135,9 @@ def _computed(
 ) -> Iterator[list[int]]:
     """Fills `values` and `looks` batch by batch; gives the indices that are new."""
     jobs = [(catalog.items[index], mirrored) for index in todo]
-    batch: list[tuple[int, NDArray[np.uint8]]] = []
-    new: list[int] = []
-    running: deque[tuple[Future[None], list[int]]] = deque()
-    # A worker needs no list of items, only where to read.
-    with (
-        Crew(Preparing(catalog.bare(), target), workers) as crew,
-        ThreadPoolExecutor(engine.streams, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-    ):
+
+    def batches(crew: Crew[tuple[Item, bool], tuple[Look, NDArray[np.uint8] | None]]) -> Iterator[_Batch]:
+        batch, new = [], []
         for index, made in zip(todo, crew.map(jobs, ahead=8 * engine.batch + 4 * workers), strict=True):
             new.append(index)
             if isinstance(made, Died):
@@ -152,24 +147,20 @@ def _computed(
                 if levels is not None:
                     batch.append((index, levels))
             if len(batch) == engine.batch:
-                running.append((pool.submit(_run, engine, batch, values), new))
+                yield batch, new
                 batch, new = [], []
-            while len(running) > 2 * engine.streams:
-                future, finished = running.popleft()
-                future.result()
-                yield finished
-        running.append((pool.submit(_run, engine, batch, values), new))
-        for future, finished in running:
-            future.result()
-            yield finished
+        yield batch, new
 
+    def work(given: _Batch) -> list[int]:
+        batch, new = given
+        if batch:
+            made = engine.prepared(np.stack([levels for _, levels in batch]))["features"]
+            values[[index for index, _ in batch]] = made
+        return new
 
-def _run(
-    engine: TorchEngine, batch: Sequence[tuple[int, NDArray[np.uint8]]], values: NDArray[np.float32]
-) -> None:
-    if batch:
-        made = engine.prepared(np.stack([levels for _, levels in batch]))["features"]
-        values[[index for index, _ in batch]] = made
+    # A worker needs no list of items, only where to read.
+    with Crew(Preparing(catalog.bare(), target), workers) as crew, one_thread_each(engine.streams) as pool:
+        yield from streamed(pool, work, batches(crew), 2 * engine.streams)
 
 
 def _keep(

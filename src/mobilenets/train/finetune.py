@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from math import cos, pi
 from pathlib import Path
@@ -26,6 +25,7 @@ from mobilenets.model.unfold import restate
 from mobilenets.spec.op import Conv, Dense, Pointwise
 from mobilenets.spec.preprocess import Preprocess
 from mobilenets.spec.recipe import Tune
+from mobilenets.train.body import one_thread_each, streamed
 from mobilenets.train.features import Progress
 from mobilenets.train.material import Part
 from mobilenets.train.run import Epoch
@@ -76,7 +76,7 @@ class Tuner:
         # A thread for each copy, one core for each thread: no thread ever waits for another inside a layer.
         streams = streams if self._device.type == "cpu" else 1
         self._copies = [self.made, *(_sharing(self.made) for _ in range(streams - 1))]
-        self._pool = ThreadPoolExecutor(streams, initializer=torch.set_num_threads, initargs=(1,))
+        self._pool = one_thread_each(streams)
         self._half = False
         self._steps = 0
 
@@ -107,7 +107,7 @@ class Tuner:
     def scores(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """Logits [n, classes] of the averaged model on plain pictures."""
         self.averaged.eval()
-        rows = list(self._pool.map(self._logits, self._plain(items)))
+        rows = list(streamed(self._pool, self._logits, self._plain(items), 2 * len(self._copies)))
         return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
 
     def _logits(self, x: Tensor) -> NDArray[np.float32]:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
+from mobilenets.data.crew import cores
+
 SAMPLE_S = 0.5
 PACKAGES = ("mobilenets", "torch", "numpy", "pillow", "scipy", "simplejpeg", "safetensors")
 
@@ -98,8 +100,7 @@ def _pss_kb(pid: int) -> int:
 
 def machine() -> dict[str, str]:
     """Processor, cores this process may use, memory and system."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    found = {"processor": _processor(), "cores": str(cores), "system": platform.platform()}
+    found = {"processor": _processor(), "cores": str(cores()), "system": platform.platform()}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found["memory"] = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
     return found

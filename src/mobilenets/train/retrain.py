@@ -99,12 +99,12 @@ def retrain(
         notes = [] if store.warning is None else [store.warning]
         with meter.stage("fit"):
             chosen = _fit_head(material, values, learn, progress)
-        learned, head = start, chosen.head
+        learned, head, refitted = start, chosen.head, 1.0
         epochs: list[Epoch] = []
         if learn.finetune:
             with meter.stage("finetune"):
                 learned, head, epochs = _finetune(
-                    start, head, material, learn, body, where, out, device, threads, progress
+                    start, head, material, values, learn, body, where, out, device, threads, progress
                 )
                 values = features(
                     material.catalog,
@@ -116,9 +116,13 @@ def retrain(
                     progress=progress,
                     stage="score",
                 ).values
+            with meter.stage("fit"):
+                chosen = _fit_head(material, values, learn, progress)
+                val = material.where("val")
+                head, refitted = heads.settled(head, chosen.head, values[val], material.truth[val])
         with meter.stage("judge"):
             verdict, cooled = judge(material, values, head, chosen.c, learn)
-            recipe = {**asdict(body), **asdict(learn), "c": chosen.c}
+            recipe = {**asdict(body), **asdict(learn), "c": chosen.c, "refitted": refitted}
             recipe["weights"] = learned.source.get("name", learned.source.get("file", body.weights))
             model = assembled(learned, cooled, material.labels, verdict, recipe)
             verify(model, material, values)
@@ -197,6 +201,7 @@ def _finetune(
     start: Artefact,
     head: heads.Head,
     material: Material,
+    values: NDArray[np.float32],
     learn: LearnOptions,
     body: BodyOptions,
     where: MachineOptions,
@@ -211,6 +216,9 @@ def _finetune(
     recipe = replace(recipe, augment=replace(recipe.augment, mirror=learn.mirror))
     if from_random:  # a head fitted to noise would only have to be unlearned
         head = heads.Head(np.zeros_like(head.weight), np.zeros_like(head.bias))
+    else:  # too sure an answer has no gradient
+        val = material.where("val")
+        head = head.cooled(heads.temperature(head(values[val]), material.truth[val]))
     net = classify(start.net, len(material.labels))
     filled = {**start.weights, f"{HEAD}.weight": head.weight, f"{HEAD}.bias": head.bias}
     train = material.of("train")

@@ -123,18 +123,19 @@ def main() -> None:
     parser.add_argument("--against-plain", action="store_true")
     parser.add_argument("--keep", type=Path, help="copy each model and report into this folder")
     parser.add_argument("--out", type=Path, default=Path("results/retrain.csv"))
-    parser.add_argument("options", nargs="*", help="for `mobilenets retrain`, after --")
-    args = parser.parse_args()
+    given = sys.argv[1:]
+    own = given.index("--") if "--" in given else len(given)  # argparse takes no list after an option
+    args, options = parser.parse_args(given[:own]), given[own + 1 :]
     with tempfile.TemporaryDirectory() as scratch:
         with tarfile.open(args.data / "data" / f"{args.set}.tar") as archive:
             archive.extractall(scratch, filter="data")
         folder = Path(scratch) / args.set
         retrain = [sys.executable, "-m", "mobilenets", "retrain", str(folder)]
         retrain += ["--weights", str(args.weights), "--json"]
-        told_options = " ".join(args.options) or "features alone"
+        told_options = " ".join(options) or "features alone"
         for seed in (int(text) for text in args.seeds.split(",")):
             cache, out = Path(scratch) / f"cache{seed}", Path(scratch) / f"out{seed}"
-            command = [*retrain, "--out", str(out), "--seed", str(seed), *args.options]
+            command = [*retrain, "--out", str(out), "--seed", str(seed), *options]
             keep(args.out, row(args.set, told_options, seed, "cold", *run(command, cache)))
             for workers in (0, 2) if args.against_plain else ():
                 plain = [sys.executable, str(PLAIN), str(folder), "--weights", str(args.weights)]

@@ -59,9 +59,9 @@ def evaluate(
     Raises ValueError that lists the difference where classes do not match by name.
     """
     from mobilenets.data.catalog import scan
+    from mobilenets.data.crew import cores
     from mobilenets.data.evaluate import evaluate as judged
     from mobilenets.infer.ready import Model as Ready
-    from mobilenets.data.crew import cores
 
     ready = model if isinstance(model, Ready) else load(model)
     return judged(ready, scan(Path(folder)), threads=threads or cores(), progress=progress)

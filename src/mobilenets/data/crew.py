@@ -184,6 +184,15 @@ def keep_freed_memory() -> None:
         mallopt(M_ARENA_MAX, 1)  # a thread's own arena gives its memory back whatever the threshold
 
 
+def release_freed_memory() -> None:
+    """Give back what was kept, where another stage would only add its own to it (glibc)."""
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        except (OSError, AttributeError):
+            return
+
+
 def serve() -> None:
     """A worker process: the work comes in, then jobs; a result goes out for each, until the pipe closes."""
     keep_freed_memory()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mobilenets.costs.count import cost
 from mobilenets.data.augment import Job, Viewing
 from mobilenets.data.catalog import scan, usable
-from mobilenets.data.crew import Crew, keep_freed_memory
+from mobilenets.data.crew import Crew, keep_freed_memory, release_freed_memory
 from mobilenets.data.store import Store
 from mobilenets.infer import artefact
 from mobilenets.infer.artefact import Artefact
@@ -96,6 +96,7 @@ def retrain(
                 progress=progress,
             )
         material, values, aside = sorted_out(catalog, keys, seen, ratio, learn.seed)
+        release_freed_memory()
         notes = [] if store.warning is None else [store.warning]
         with meter.stage("fit"):
             chosen = _fit_head(material, values, learn, progress)
@@ -106,6 +107,7 @@ def retrain(
                 learned, head, epochs = _finetune(
                     start, head, material, values, learn, body, where, out, device, threads, progress
                 )
+                release_freed_memory()
                 values = features(
                     material.catalog,
                     material.keys,

@@ -165,7 +165,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.data is None:
         parser.error("--data FOLDER, or MOBILENETS_TEST_DATA, must name the folder with data/ and weights/")
-    command = f"python benchmarks/imagenet500.py --engine {options.engine} --limit {options.limit}"
+    command = (
+        f"python benchmarks/imagenet500.py --data DATA --engine {options.engine} --limit {options.limit}"
+    )
     for path in sorted((options.data / "weights").glob("*.tflite")):
         row = measured(path, options.data / "data" / "imagenet-500.tar", options.limit, options.engine)
         if row is None:

@@ -24,9 +24,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mobilenets.train.meter import machine_line
+
 ROOT = Path(__file__).parents[1]
 WEIGHTS = "mobilenet_v1_1.0_224_quant.tflite"
-FIELDS = ("what", "median", "p10", "p90", "unit", "runs", "python", "command")
+FIELDS = ("what", "median", "p10", "p90", "unit", "runs", "python", "machine", "command")
 
 
 def ran(command: list[str]) -> tuple[float, float]:
@@ -95,7 +97,9 @@ def main() -> None:
         for name, series, unit in written:
             low, middle, high = (f"{value:.3f}" for value in np.percentile(series, (10, 50, 90)))
             told = (name, middle, low, high, unit, args.runs, platform.python_version())
-            writer.writerow((*told, f"python benchmarks/lean.py --data DATA --runs {args.runs}"))
+            writer.writerow(
+                (*told, machine_line(), f"python benchmarks/lean.py --data DATA --runs {args.runs}")
+            )
             print(*told, file=sys.stderr)
 
 

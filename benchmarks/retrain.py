@@ -1,7 +1,7 @@
 """`mobilenets retrain` as a user runs it, timed from outside: cold cache, warm cache, beside plain torch.
 
     python benchmarks/retrain.py SET --data FOLDER --weights FILE [--seeds 0,1,2] [--cold-only]
-    [--against-plain] [-- OPTIONS]
+    [--one-cache] [--against-plain] [-- OPTIONS]
 
 FOLDER has `data/SET.tar` (benchmarks/prepare.py makes it); OPTIONS go to `mobilenets retrain` as they are.
 For each seed: one run with an empty cache, then, unless --cold-only, one that finds it filled; with
@@ -15,7 +15,6 @@ import argparse
 import csv
 import json
 import os
-import platform
 import shlex
 import shutil
 import subprocess
@@ -26,6 +25,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from mobilenets.train.meter import machine_line
 
 FIELDS = (
     *(
@@ -93,7 +94,7 @@ def row(
         "finetune_s": round(seconds.get("finetune", 0.0), 1),
         "peak_mb": told.get("peak_rss_mb", ""),
         "images_used": told.get("images", {}).get("used", ""),
-        "machine": f"{os.cpu_count()} cores, {_processor()}",
+        "machine": machine_line(),
         "torch": version("torch"),
         "command": COMMAND,
     }
@@ -101,14 +102,6 @@ def row(
 
 def _round(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def main() -> None:
@@ -120,6 +113,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--cold-only", action="store_true", help="fine-tuning takes as long a second time")
+    parser.add_argument("--one-cache", action="store_true", help="for all seeds: only the first is cold")
     parser.add_argument("--against-plain", action="store_true")
     parser.add_argument("--keep", type=Path, help="copy each model and report into this folder")
     parser.add_argument("--out", type=Path, default=Path("results/retrain.csv"))
@@ -134,9 +128,10 @@ def main() -> None:
         retrain += ["--weights", str(args.weights), "--json"]
         told_options = " ".join(options) or "features alone"
         for seed in (int(text) for text in args.seeds.split(",")):
-            cache, out = Path(scratch) / f"cache{seed}", Path(scratch) / f"out{seed}"
+            cache = Path(scratch) / ("cache" if args.one_cache else f"cache{seed}")
+            out, found = Path(scratch) / f"out{seed}", "warm" if cache.exists() else "cold"
             command = [*retrain, "--out", str(out), "--seed", str(seed), *options]
-            keep(args.out, row(args.set, told_options, seed, "cold", *run(command, cache)))
+            keep(args.out, row(args.set, told_options, seed, found, *run(command, cache)))
             for workers in (0, 2) if args.against_plain else ():
                 plain = [sys.executable, str(PLAIN), str(folder), "--weights", str(args.weights)]
                 plain += ["--seed", str(seed), "--loader-workers", str(workers)]

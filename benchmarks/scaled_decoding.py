@@ -3,8 +3,8 @@
     python benchmarks/scaled_decoding.py --data FOLDER [--out results/scaled_decoding.csv]
 
 FOLDER has `data/imagenet-500.tar` and `weights/*.tflite`. The pictures there are small (short side ≤ 256), so
-each is first enlarged until a scaled decoder has something to leave out (bicubic, JPEG of quality 95). For a
-network of 128 pixels at ½ scale nothing is lost by that: what it could see lies in the pictures as they came.
+each is first enlarged until it is just decoded at ½ scale (bicubic, JPEG of quality 95). For a network of 128
+pixels that changes little: what it can see lies in the pictures as they came.
 The interval is 95 %, of the paired difference in top-1 (scaled − full).
 """
 
@@ -26,42 +26,44 @@ from PIL import Image
 from mobilenets.infer import imagenet, tflite
 from mobilenets.infer.image import decode, normalise, prepare
 from mobilenets.infer.walk import Walk
+from mobilenets.spec.preprocess import Preprocess
+from mobilenets.train.meter import machine_line
 
-FILES = {
-    "mobilenet_v1_0.25_128_quant.tflite": 2,
-    "mobilenet_v1_1.0_224_quant.tflite": 4,
-}
-"""How many times each picture is enlarged for a file of weights."""
+FILES = ("mobilenet_v1_0.25_128_quant.tflite", "mobilenet_v1_1.0_224_quant.tflite")
+TIMES = 4
+"""Sides of the enlarged picture's read part, in sides of the network's input: the least that ½ is allowed at."""
 
 
-def enlarged(data: bytes, times: int) -> bytes:
-    """An encoded picture at `times` its size, as a JPEG."""
+def enlarged(data: bytes, pre: Preprocess) -> bytes:
+    """An encoded picture as a JPEG so large that it is just decoded at ½ scale."""
     out = io.BytesIO()
     with Image.open(io.BytesIO(data)) as picture:
-        size = (picture.width * times, picture.height * times)
+        times = math.ceil(TIMES * pre.height / pre.fraction) / min(picture.size)
+        size = (math.ceil(picture.width * times), math.ceil(picture.height * times))
         picture.convert("RGB").resize(size, Image.Resampling.BICUBIC).save(out, "JPEG", quality=95)
     return out.getvalue()
 
 
-def compared(weights: Path, times: int, tar: Path) -> dict[str, Any]:
+def compared(weights: Path, tar: Path) -> dict[str, Any]:
     """Top-1 of one file of weights on pictures read both ways."""
     model = tflite.read(weights.read_bytes())
     walk = Walk(model.net, model.weights)
     classes = {wnid: number for number, wnid in enumerate(imagenet.wnids())}
     answers: list[tuple[int, int, int]] = []
-    seconds, sides = [0.0, 0.0], [0, 0]
+    seconds, scales = [0.0, 0.0], set()
     with tarfile.open(tar) as archive:
         for member in (member for member in archive if member.isfile()):
             content = archive.extractfile(member)
-            data = enlarged(content.read() if content is not None else b"", times)
-            found = []
+            data = enlarged(content.read() if content is not None else b"", model.preprocess)
+            found, sides = [], []
             for way, target in enumerate((None, model.preprocess)):
                 begun = time.perf_counter()
                 frame = decode(data, target)
                 seconds[way] += time.perf_counter() - begun
-                sides[way] += frame.shape[0]
+                sides.append(frame.shape[0])
                 x = normalise(prepare(frame, model.preprocess)[None], model.preprocess)
                 found.append(int(walk(x)["logits"].argmax()))
+            scales.add(round(sides[0] / sides[1]))
             answers.append((classes[Path(member.name).parent.name], found[0], found[1]))
             if len(answers) % 50 == 0:
                 print(f"{weights.name}: {len(answers)} pictures", file=sys.stderr)
@@ -72,7 +74,7 @@ def compared(weights: Path, times: int, tar: Path) -> dict[str, Any]:
     return {
         "weights": weights.name,
         "resolution": model.net.resolution,
-        "scale": f"1/{round(sides[0] / sides[1])}",
+        "scale": "1/" + " ".join(map(str, scales)),
         "n": n,
         "top1_full": f"{(full == truth).mean():.4f}",
         "top1_scaled": f"{(scaled == truth).mean():.4f}",
@@ -82,6 +84,7 @@ def compared(weights: Path, times: int, tar: Path) -> dict[str, Any]:
         "same_top1": f"{(full == scaled).mean():.4f}",
         "decode_full_ms": f"{seconds[0] / n * 1e3:.2f}",
         "decode_scaled_ms": f"{seconds[1] / n * 1e3:.2f}",
+        "machine": machine_line(),
         "command": "python benchmarks/scaled_decoding.py --data DATA",
     }
 
@@ -94,8 +97,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/scaled_decoding.csv"))
     args = parser.parse_args()
     tar = args.data / "data" / "imagenet-500.tar"
-    for name, times in FILES.items():
-        row = compared(args.data / "weights" / name, times, tar)
+    for name in FILES:
+        row = compared(args.data / "weights" / name, tar)
         print(row, flush=True)
         new = not args.out.exists()
         args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -121,6 +121,8 @@ def cost(
 @app.command(epilog="Example: mobilenets models")
 def models(json: Json = False) -> None:
     """Every network and known set of weights: home, licence, published score, whether it is on this disk."""
+    from urllib.parse import urlsplit
+
     from mobilenets.listing import listed
 
     rows = listed()
@@ -128,11 +130,11 @@ def models(json: Json = False) -> None:
         say_json({"models": rows})
         return
     table(
-        ("name", "kind", "licence", "resolution", "MACs", "params", "published top-1", "on this disk"),
+        ("name", "home", "licence", "resolution", "MACs", "params", "published top-1", "on this disk"),
         [
             (
                 r["name"],
-                r["kind"],
+                urlsplit(r["url"]).hostname if r["url"] else "a network of this package",
                 r["licence"] or "",
                 r["resolution"],
                 f"{r['macs'] / 1e6:.0f} M",
@@ -234,9 +236,9 @@ def demo(
     if not json:
         say("drawing road signs, then teaching MobileNet V1 0.25 at 96 × 96 from random weights")
     with Reporter() as progress:
-        progress("draw", 0, 1)
-        folder = signs.pictures(out)
-        run = retrain(folder, out, signs.OPTIONS, progress, command=f"mobilenets demo --out {out}")
+        folder = signs.pictures(out, lambda done, total: progress("draw", done, total))
+        told = shlex.join(["mobilenets", "demo", "--out", str(out)])
+        run = retrain(folder, out, signs.OPTIONS, progress, command=told)
     if json:
         say_json(as_json(run))
         return
@@ -255,9 +257,11 @@ def evaluate(
     """Score a model on labelled pictures it has not seen."""
     import mobilenets
     from mobilenets.data.evaluate import as_json
+    from mobilenets.infer.ready import load
 
     with Reporter() as progress:
-        found = mobilenets.evaluate(model, folder, threads=threads, progress=progress)
+        ready = load(model, progress.download)
+        found = mobilenets.evaluate(ready, folder, threads=threads, progress=progress)
     if json:
         say_json(as_json(found))
         return
@@ -292,10 +296,11 @@ def predict(
     json: Json = False,
 ) -> None:
     """Ask a model about pictures."""
-    import mobilenets
+    from mobilenets.infer.ready import load
     from mobilenets.listing import pictures
 
-    ready = mobilenets.load(model)
+    with Reporter() as progress:
+        ready = load(model, progress.download)
     if not features and not ready.labels:
         raise ValueError(f"{model}: a body without named classes; ask it for --features")
     results: list[dict[str, Any]] = []
@@ -333,10 +338,11 @@ def info(
     json: Json = False,
 ) -> None:
     """What is inside a model file."""
-    import mobilenets
+    from mobilenets.infer.ready import load
     from mobilenets.listing import described
 
-    facts = described(mobilenets.load(model).artefact)
+    with Reporter() as progress:
+        facts = described(load(model, progress.download).artefact)
     if json:
         say_json(facts)
         return

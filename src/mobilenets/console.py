@@ -34,7 +34,8 @@ class Reporter:
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
-        self._begun = self._spoke = time.monotonic()
+        self._begun = time.monotonic()
+        self._spoke = self._begun - LINE_S  # the first line comes as soon as there is something to wait for
         self._bar: Progress | None = None
         self._tasks: dict[str, Any] = {}
 
@@ -54,6 +55,10 @@ class Reporter:
         elif now - self._spoke >= LINE_S:
             self._spoke = now
             _line(f"{stage} {done}/{total}")
+
+    def download(self, done: int, total: int | None) -> None:
+        """Progress of a download in bytes, as `infer.weights` tells it."""
+        self("download", done, total or done)
 
     def _draw(self, stage: str, done: int, total: int) -> None:
         if self._bar is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def pictures(out: Path) -> Path:
+def pictures(out: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
     """Draw the signs into `out/signs`, unless they are all there; the folder."""
     folder = out / "signs"
     done = folder / ".complete"
     if not done.exists():
-        signs.render(folder, PER_CLASS)
+        signs.render(folder, PER_CLASS, progress=progress)
         done.touch()
     return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
@@ -17,11 +18,14 @@ from numpy.typing import NDArray
 from mobilenets.infer import adopt
 from mobilenets.infer.image import ImageError, decode
 from mobilenets.infer.sealed import json_text, write_whole
+from mobilenets.infer.weights import NoWeightsError
 from mobilenets.listing import store
 from mobilenets.report import write_report
+from mobilenets.spec.published import PUBLISHED
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions
 from mobilenets.train.retrain import retrain as learn_from
 from mobilenets.train.run import Run, Variant
+from mobilenets.train.start import RANDOM
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 RESOLUTIONS = (128, 160, 192, 224)
@@ -67,14 +71,14 @@ def sweep(
 ) -> Run:
     """A retraining for each width and resolution that has weights; gives back the best on validation.
 
-    `weights` may be a folder of weight files, each told by its content. Each variant has a folder of its own
-    in `out`; `out/sweep.csv` and `out/report.html` compare them. Raises ValueError where no variant could be
-    made.
+    `weights` may be a folder of weight files, each told by its content, or one file or name, then of its
+    width alone. Each variant has a folder of its own in `out`; `out/sweep.csv` and `out/report.html` compare
+    them. Raises ValueError where no variant could be made.
     """
     given = {name: value for name, value in options.items() if name not in ("width", "resolution")}
     widths = widths if options.get("width") is None else (options["width"],)
     resolutions = resolutions if options.get("resolution") is None else (options["resolution"],)
-    files = _bodies(given.get("weights"))
+    files = _bodies(given.get("weights"), given.get("net", "v1"))
     rows: list[Variant] = []
     runs: list[Run] = []
     missing: list[str] = []
@@ -82,7 +86,7 @@ def sweep(
         for resolution in resolutions:
             choice = {**given, "width": width, "resolution": resolution}
             if files is not None:
-                near = sorted((abs(side - resolution), str(path)) for w, side, path in files if w == width)
+                near = sorted((abs(side - resolution), weights) for w, side, weights in files if w == width)
                 if not near:
                     missing.append(f"width {width:g}: no weights in {given['weights']}")
                     continue
@@ -90,10 +94,8 @@ def sweep(
             progress("sweep", len(rows), len(widths) * len(resolutions))
             name = f"{given.get('net', 'v1')}-{width:g}-{resolution}"
             try:
-                run = retrain(folder, out / name, choice, progress, command)
-            except ValueError as error:
-                if "no weights for" not in str(error):
-                    raise
+                run = retrain(folder, out / name, choice, progress)
+            except NoWeightsError as error:
                 missing.append(str(error))
                 continue
             runs.append(run)
@@ -105,7 +107,8 @@ def sweep(
     notes = [*runs[best].notes, *(f"left out of the sweep: {text}" for text in dict.fromkeys(missing))]
     if runs[best].accuracy["val"] is None:
         notes.append("no validation pictures: of the sweep the cheapest variant is shown")
-    return _written(replace(runs[best], sweep=rows, notes=notes), folder, out)
+    told = command or _command({**options, "sweep": True}, folder, out)
+    return _written(replace(runs[best], sweep=rows, notes=notes, command=told), folder, out)
 
 
 def as_json(run: Run) -> dict[str, Any]:
@@ -124,6 +127,7 @@ def as_json(run: Run) -> dict[str, Any]:
         "classes": list(run.labels),
         "counts": {part: list(counts) for part, counts in run.counts.items()},
         "c": run.chosen_c,
+        "refitted": run.refitted,
         "tried": [{"c": c, "val_accuracy": a, "val_loss": loss} for c, a, loss in run.choices],
         "temperature": run.temperature,
         "calibration_error": dict(run.calibration_error),
@@ -146,7 +150,7 @@ def _written(run: Run, folder: Path, out: Path) -> Run:
     write_report(run, out / REPORT, lambda file: _picture(folder, file))
     spent = time.perf_counter() - begun
     seconds = {**run.seconds, "report": round(spent, 3), "total": round(run.seconds["total"] + spent, 3)}
-    run = replace(run, seconds=seconds)
+    run = replace(run, seconds=seconds, command=run.command or _command(run.options, folder, out))
     if folder.is_dir() or folder.suffix.lower() == ".csv":  # a file in a zip cannot be named in a CSV
         root = folder if folder.is_dir() else folder.parent
         write_whole(out / SPLIT, _split_table(run, root, out))
@@ -192,18 +196,43 @@ def _writable(out: Path) -> None:
         place.rmdir()
 
 
-def _bodies(option: str | None) -> list[tuple[float, int, Path]] | None:
-    """Width, resolution and path of each file of V1 weights in a folder; None where it is no folder."""
-    if option is None or not Path(option).is_dir():
+def _bodies(option: str | None, net: str) -> list[tuple[float, int, str]] | None:
+    """Width, resolution and file (or name) of the weights of `net` that the option names, be it a folder.
+
+    None where any known ones may serve.
+    """
+    if option in (None, RANDOM):
         return None
+    known = [(entry.width, entry.resolution, entry.name) for entry in PUBLISHED if entry.name == option]
+    if known:
+        return known
+    if not Path(option).is_dir():
+        made = adopt.read(Path(option)).net
+        return [(made.width, made.resolution, option)]
     found = []
     for path in sorted(Path(option).iterdir()):
         try:
-            net = adopt.read(path).net
+            made = adopt.read(path).net
         except ValueError:
             continue  # not every file in a folder is a body
-        found.append((net.width, net.resolution, path))
+        if made.name == net:
+            found.append((made.width, made.resolution, str(path)))
     return found
+
+
+def _command(options: Mapping[str, Any], folder: Path, out: Path) -> str:
+    """The command that gives a run with these options again, for one that no command started."""
+    words = ["mobilenets", "retrain", str(folder), "--out", str(out)]
+    usual = {field.name: field.default for kind in KINDS for field in fields(kind)}
+    for name, value in options.items():
+        if value == usual.get(name) or name in ("resume", "threads"):
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        else:
+            words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+    return shlex.join(words)
 
 
 def _variant(run: Run, width: float, resolution: int) -> Variant:

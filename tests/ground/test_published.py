@@ -10,7 +10,7 @@ import pytest
 
 from mobilenets.costs.count import Cost, cost, separable_reduction
 from mobilenets.spec import zoo
-from mobilenets.spec.net import Net, Node, Output
+from mobilenets.spec.net import Net, Node, Output, shapes
 from mobilenets.spec.op import Conv, Depthwise, Pointwise, Shape
 
 
@@ -114,6 +114,12 @@ def test_params_are_weights_biases_and_the_two_learned_vectors_of_each_norm() ->
 def test_the_cifar_net_of_the_printed_table_has_3150666_params_where_the_listing_says_2879696() -> None:
     net = zoo.net("v1-cifar")
     assert net.input == (28, 28, 3)
+    known = shapes(net)
+    wide = [known[node.name] for node in net.nodes if isinstance(node.op, Pointwise)]
+    assert [shape.channels for shape in wide] == [64, 128, 256, 512, *[512] * 5, 1024, 1024]
+    assert known["stem"] == (14, 14, 32)
+    assert {shape[:2] for shape in wide[:-1]} == {(14, 14)}
+    assert wide[-1] == (7, 7, 1024)
     assert keras_params(net) == 3_150_666
     block = (
         9 * 512 + 4 * 512 + 512 * 512 + 4 * 512

@@ -252,7 +252,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(here: dict[str, str]) -> No
 
 @pytest.mark.parametrize("option", ["x" * 5000, "a\0b", "", "."])
 def test_an_option_that_can_be_no_file_is_one_line(here: dict[str, str], option: str) -> None:
-    with pytest.raises(ValueError, match="no such file, and no known name"):
+    with pytest.raises(ValueError, match=r"no known name.*the option.*cache.*download.*packaged"):
         weights.find(option, "v1", 1.0, 224, environment=here)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -234,6 +236,9 @@ def test_ninety_five_of_a_hundred_known_pictures_reach_the_threshold() -> None:
     assert heads.rejection(scores[:0]) == 0.0
 
 
+SEEN: dict[str, Any] = {"class_weights": False, "seed": 0}
+
+
 def test_strangers_are_turned_away_as_often_as_a_head_that_never_saw_them_doubts() -> None:
     # Each class has a channel of its own; a head that lacks a class sees nothing but noise in its pictures.
     draw = np.random.default_rng(0)
@@ -243,16 +248,25 @@ def test_strangers_are_turned_away_as_often_as_a_head_that_never_saw_them_doubts
         return (5 * np.eye(8)[truth] + draw.normal(0, 0.3, (n, 8))).astype(np.float32), truth
 
     (x, truth), (other, other_truth) = some(400), some(160)
-    away = heads.turned_away(x, truth, other, other_truth, 1.0, 0.9, 0)
+    away = heads.turned_away(x, truth, other, other_truth, c=1.0, threshold=0.9, **SEEN)
     assert away is not None
     assert away > 0.9
-    assert heads.turned_away(x, truth, other, other_truth, 1.0, 0.0, 0) == 0.0  # nothing lies below nothing
-    assert heads.turned_away(x, truth, other, other_truth, 1.0, 1.1, 0) == 1.0
-    assert away == heads.turned_away(x, truth, other, other_truth, 1.0, 0.9, 0)
+    assert (
+        heads.turned_away(x, truth, other, other_truth, c=1.0, threshold=0.0, **SEEN) == 0.0
+    )  # nothing lies below nothing
+    assert heads.turned_away(x, truth, other, other_truth, c=1.0, threshold=1.1, **SEEN) == 1.0
+    assert away == heads.turned_away(
+        x, truth, other, other_truth, c=1.0, threshold=0.9, class_weights=False, seed=0
+    )
 
 
 def test_too_few_classes_or_pictures_tell_nothing_of_strangers() -> None:
     x, truth, other, other_truth = cloud(80, 6, 7)
-    assert heads.turned_away(x, truth, other, other_truth, 0.1, 0.5, 0) is None
+    assert heads.turned_away(x, truth, other, other_truth, c=0.1, threshold=0.5, **SEEN) is None
     x, truth, other, other_truth = cloud(80, 6, 8)
-    assert heads.turned_away(x, truth, other[:0], other_truth[:0], 0.1, 0.5, 0) is None
+    assert (
+        heads.turned_away(
+            x, truth, other[:0], other_truth[:0], c=0.1, threshold=0.5, class_weights=False, seed=0
+        )
+        is None
+    )

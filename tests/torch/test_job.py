@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from PIL import Image
 pytest.importorskip("torch", reason="torch is not installed")
 
 from mobilenets import job
-from mobilenets.infer.artefact import load
+from mobilenets.infer.artefact import Artefact, load, save
+from mobilenets.model.module import random_weights
+from mobilenets.spec import zoo
+from mobilenets.spec.preprocess import Preprocess
 
 QUICK: dict[str, Any] = {
     "net": "v1",
@@ -59,6 +63,31 @@ def test_a_sweep_without_validation_pictures_claims_nothing_of_them(folder: Path
     assert run.net["resolution"] == 32
     assert any("no validation pictures: of the sweep the cheapest" in note for note in run.notes)
     assert "<svg" in (out / job.REPORT).read_text(encoding="utf-8")
+
+
+def test_a_sweep_from_one_file_tries_its_width_and_from_a_folder_only_the_networks_own(
+    folder: Path, tmp_path: Path
+) -> None:
+    bodies = tmp_path / "bodies"
+    bodies.mkdir()
+    for name, width in (("v1", 0.25), ("v1-shallow", 0.5)):
+        net = zoo.body(name, width, 32)
+        save(
+            Artefact(net, random_weights(net, 0), Preprocess(height=32, width=32)),
+            bodies / f"{name}.safetensors",
+        )
+    options = {"split": "80/10/10", "threads": 1}
+    for weights in (bodies, bodies / "v1.safetensors"):
+        out = tmp_path / f"out {weights.name}"
+        run = job.sweep(folder, out, {**options, "weights": str(weights)}, silent, resolutions=(32,))
+        assert [row.width for row in run.sweep] == [0.25]
+        assert sum("left out of the sweep: width" in note for note in run.notes) == 3
+        told = shlex.split(run.command)
+        assert told[:5] == ["mobilenets", "retrain", str(folder), "--out", str(out)]
+        assert {"--sweep", str(weights)} <= set(told)
+        one = json.loads((out / "v1-0.25-32" / job.RECORD).read_text(encoding="utf-8"))["command"]
+        assert shlex.split(one)[-2:] == ["--weights", str(bodies / "v1.safetensors")]
+        assert "--sweep" not in one
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only here may a name be any bytes")

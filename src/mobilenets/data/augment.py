@@ -37,7 +37,7 @@ class Viewing:
         """uint8 [height, width, 3], or None for a file that does not decode any more."""
         try:
             frame = decode(self.catalog.read(job.item), self.target)
-        except (ImageError, OSError):
+        except (ImageError, OSError, MemoryError):
             return None
         if job.seed is None:
             return prepare(frame, self.target)

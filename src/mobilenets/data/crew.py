@@ -1,4 +1,4 @@
-"""Worker processes that do one kind of job; one that dies takes its job with it and is replaced."""
+"""Worker processes that do one kind of job, replaced where one dies; cores and memory of a process."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Crew(Generic[Job, Result]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for member in self._members:
-            member.end()
+            member.over()
 
     def map(self, jobs: Sequence[Job], ahead: int = 64) -> Iterator[Result | Died]:
         """Results in the order of the jobs, at most `ahead` of them made before they are asked for.
@@ -114,6 +114,7 @@ class _Member:
     def __init__(self, work: bytes) -> None:
         self._work = work
         self._process: subprocess.Popen[bytes] | None = None
+        self._over = False
 
     def ask(self, job: object) -> object:
         how = ""
@@ -131,6 +132,11 @@ class _Member:
             return answer
         return Died(f"the worker process died on it, twice ({how})")
 
+    def over(self) -> None:
+        """End, and start no more."""
+        self._over = True
+        self.end()
+
     def end(self) -> None:
         process, self._process = self._process, None
         if process is None:
@@ -143,16 +149,18 @@ class _Member:
                     pipe.close()
 
     def _alive(self) -> subprocess.Popen[bytes]:
+        if self._over:  # a thread that still feeds it must not bring it back
+            raise RuntimeError("the crew is gone")
         if self._process is None:
             process = subprocess.Popen(
                 [sys.executable, "-c", START.format(path=sys.path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                pipesize=PIPE_BYTES,
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # a worker has one core at most
             )
             self._process = process
+            _widen(process.stdout)
             try:
                 _send(process.stdin, self._work)
                 ready = _received(process.stdout)
@@ -179,7 +187,8 @@ def keep_freed_memory() -> None:
             mallopt = ctypes.CDLL("libc.so.6").mallopt
         except (OSError, AttributeError):
             return
-        mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        if not mallopt(M_MMAP_THRESHOLD, 1 << 30):
+            mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most that older ones take
         mallopt(M_TRIM_THRESHOLD, 1 << 30)
         mallopt(M_ARENA_MAX, 1)  # a thread's own arena gives its memory back whatever the threshold
 
@@ -211,6 +220,14 @@ def serve() -> None:
         except Exception as error:  # crosses to the process that asked
             result = _Raised(error)
         _send(outward, result)
+
+
+def _widen(pipe: IO[bytes] | None) -> None:
+    if sys.platform == "linux" and pipe is not None:
+        import fcntl
+
+        with suppress(OSError):  # a user has so much of it and no more
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def _send(pipe: IO[bytes] | None, value: object) -> None:

@@ -18,7 +18,13 @@ RED, BLUE, YELLOW, WHITE, BLACK = (190, 22, 34), (10, 74, 160), (247, 190, 20), 
 Point = tuple[float, float]
 
 
-def render(out: Path, per_class: int = 60, seed: int = 0, size: tuple[int, int] = (120, 240)) -> list[Path]:
+def render(
+    out: Path,
+    per_class: int = 60,
+    seed: int = 0,
+    size: tuple[int, int] = (120, 240),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Path]:
     """Draw the set as JPEG files `out/CLASS/0000.jpg` …, sides between the two of `size`; gives their paths.
 
     Sides and quality are chosen alike for every class, so that they tell nothing. Raises ValueError where the
@@ -36,6 +42,7 @@ def render(out: Path, per_class: int = 60, seed: int = 0, size: tuple[int, int] 
             path = folder / f"{index:04}.jpg"
             path.write_bytes(sign(name, Generator(PCG64([seed, number, index])), size))
             made.append(path)
+            progress(len(made), per_class * len(FACES))
     return made
 
 

@@ -60,16 +60,17 @@ class Model:
         return decode(data, self.artefact.preprocess)
 
 
-def load(model: str | PathLike[str]) -> Model:
+def load(model: str | PathLike[str], progress: weights.Progress | None = None) -> Model:
     """A model file (our own, `.tflite`, Keras, timm), or weights by a name of `mobilenets models`.
 
-    A name is looked for in the cache and then fetched from its home. Raises ValueError, one line, for a file
-    that is damaged or of no kind that is known.
+    A name is looked for in the cache and then fetched from its home; `progress` is told of the bytes. Raises
+    ValueError, one line, for a file that is damaged or of no kind that is known.
     """
     named = str(model)
     if not Path(named).exists() and any(entry.name == named for entry in PUBLISHED):
         entry = next(entry for entry in PUBLISHED if entry.name == named)
-        return Model(weights.load(weights.find(named, entry.net, entry.width, entry.resolution)))
+        size = entry.net, entry.width, entry.resolution
+        return Model(weights.load(weights.find(named, *size, progress=progress)))
     if not Path(named).exists():
         raise ValueError(f"{named}: no such file, nor a name that `mobilenets models` lists")
     return Model(adopt.read(Path(named)))

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 Frame = NDArray[np.uint8]
 BITS = 22
+STRIPE = 256
+"""Columns at a time: of a picture of any size only so much is widened to 32 bits, and lies in the cache."""
 
 
 @lru_cache(maxsize=256)
@@ -47,12 +49,16 @@ def resize(frame: Frame, height: int, width: int) -> Frame:
 def _along_columns(frame: Frame, height: int) -> Frame:
     first, weights = taps(frame.shape[0], height)
     last = frame.shape[0] - 1
-    lines = np.ascontiguousarray(frame).reshape(frame.shape[0], -1).astype(np.int32)
-    total = np.full((height, lines.shape[1]), 1 << (BITS - 1), np.int32)
-    part = np.empty_like(total)
-    for k in range(weights.shape[1]):
-        np.take(lines, np.minimum(first + k, last), axis=0, out=part, mode="clip")  # `clip` spares a copy
-        part *= weights[:, k, None]
-        total += part
-    total >>= BITS
-    return np.clip(total, 0, 255).astype(np.uint8).reshape(height, *frame.shape[1:])
+    made = np.empty((height, *frame.shape[1:]), np.uint8)
+    for start in range(0, frame.shape[1], STRIPE):
+        stripe = frame[:, start : start + STRIPE]
+        lines = np.ascontiguousarray(stripe).reshape(len(stripe), -1).astype(np.int32)
+        total = np.full((height, lines.shape[1]), 1 << (BITS - 1), np.int32)
+        part = np.empty_like(total)
+        for k in range(weights.shape[1]):
+            np.take(lines, np.minimum(first + k, last), axis=0, out=part, mode="clip")  # `clip` spares a copy
+            part *= weights[:, k, None]
+            total += part
+        total >>= BITS
+        made[:, start : start + STRIPE] = np.clip(total, 0, 255).reshape(height, *stripe.shape[1:])
+    return made

@@ -55,7 +55,7 @@ def find(
     body.
 
     `allowed` says which addresses may be fetched: https ones, unless a caller knows better. Raises
-    ValueError, one line that names all four places and what was tried at each.
+    NoWeightsError, one line that names all four places and what was tried at each.
     """
     if option is not None and _is_file(option):
         return Found(Path(option), "file", None)
@@ -80,7 +80,7 @@ def find(
         except DownloadError as error:
             tried.append(f"3. a download of {entries[0].name}: {error}")
     tried.append("4. the packaged body: this release has none")
-    raise ValueError(
+    raise NoWeightsError(
         f"no weights for {what}: {'; '.join(tried)}. "
         "Get a file on another machine and give it with --weights FILE; `mobilenets models` lists their homes"
     )
@@ -165,6 +165,10 @@ class DownloadError(ValueError):
     """A download that brought nothing that can be used; the text says why."""
 
 
+class NoWeightsError(ValueError):
+    """None of the four places has the weights; the text names each and what was tried there."""
+
+
 def _entry(option: str) -> Published:
     try:
         return by_name(option)
@@ -172,7 +176,9 @@ def _entry(option: str) -> Published:
         near = difflib.get_close_matches(option, [entry.name for entry in PUBLISHED], 3, 0.5)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise ValueError(
-            f"--weights {option}: no such file, and no known name{hint} (`mobilenets models` lists the names)"
+            f"--weights {option}: no such file, and no known name{hint}. Weights come from 1. the option: a "
+            "file or a name that `mobilenets models` lists; without it 2. the cache, 3. a download, 4. the "
+            "packaged body: this release has none"
         ) from None
 
 

@@ -80,7 +80,8 @@ def measured(
 
     def watch(name: str) -> Callable[[Layer, Tensor], None]:
         def note(layer: Layer, y: Tensor) -> None:
-            plain = (y if layer.bias is None else y - layer.bias.view(1, -1, 1, 1)).double()
+            plain = y if layer.bias is None else y - layer.bias.view(1, -1, 1, 1)
+            plain = (plain.cpu() if plain.device.type == "mps" else plain).double()  # mps has no float64
             first, second, count = sums.get(name, (torch.zeros(()), torch.zeros(()), 0))
             sums[name] = (
                 first + plain.sum(dim=(0, 2, 3)),

@@ -304,6 +304,14 @@ def _unknown(run: Run) -> str:
     return f"<p>Below its threshold the model says <i>unknown</i> rather than a label.</p>{listing(told)}"
 
 
+def _share(run: Run) -> str:
+    if not run.epochs:
+        return ""
+    kept = {0.0: "the one that learned with the body", 1.0: "this one"}
+    mixed = f"the mean of this one ({percent(run.refitted, 0)}) and the one that learned with the body"
+    return f" Of the heads after fine-tuning the model has {kept.get(run.refitted, mixed)}."
+
+
 def _learning(run: Run) -> str:
     charts = []
     if run.choices:
@@ -311,7 +319,7 @@ def _learning(run: Run) -> str:
         chosen = [i for i, choice in enumerate(sorted(run.choices)) if choice[0] == run.chosen_c]
         charts.append(
             f"<div><h3>The head</h3><p>Multinomial logistic regression; of {len(run.choices)} strengths "
-            f"tried on the validation part, C = {run.chosen_c:g} was chosen.</p>"
+            f"tried on the validation part, C = {run.chosen_c:g} was chosen.{_share(run)}</p>"
             f"{figure.regularisation(run.choices, run.chosen_c)}"
             f"<details><summary>All of them</summary>{table(['C', 'accuracy', 'loss'], rows, 0, chosen)}"
             "</details></div>"
@@ -328,7 +336,7 @@ def _learning(run: Run) -> str:
             [number(e.val_accuracy) for e in run.epochs],
         )
         charts.append(
-            f"<div><h3>Fine-tuning</h3><p>All layers, end to end, {len(run.epochs)} "
+            f"<div><h3>Fine-tuning</h3><p>Body and head together, {len(run.epochs)} "
             f"{plural(len(run.epochs), 'epoch')}.</p>{chart}"
             f"<details><summary>Every epoch</summary>{table(head, rows, 0)}</details></div>"
         )

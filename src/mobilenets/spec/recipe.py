@@ -13,7 +13,8 @@ def flag(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augment:
-    """How far a training picture may stray: small networks want little of it (arXiv:1704.04861, 3.2).
+    """How far a training picture may stray. Small networks want little of it (arXiv:1704.04861, 3.2), small
+    sets of pictures more.
 
     `least_area` of the picture stays in the window, its proportions change by at most `stretch`; `light` and
     `contrast` are shares of the full scale.
@@ -68,14 +69,16 @@ class BodyOptions:
     width: float | None = flag(None, "Width multiplier; that of the weights unless given.")
     resolution: int | None = flag(None, "Input side in pixels; that of the weights unless given.")
     weights: str | None = flag(None, "A file, a known name (see `mobilenets models`), or `random`.")
-    geometry: str = flag("stretch", "How a picture is made square: stretch, crop or letterbox.")
+    geometry: str | None = flag(
+        None, "How a picture is made square: stretch (v1-cifar: crop) unless given, crop or letterbox."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnOptions:
     """What is learned, from which part."""
 
-    finetune: int = flag(0, "Epochs of end-to-end training after the head.")
+    finetune: int = flag(0, "Epochs in which the body learns too, all but its lowest layers.")
     smoothing: float = flag(0.1, "Label smoothing while fine-tuning.")
     mirror: bool = flag(True, "Mirror training pictures; not for text, arrows or other things with a left.")
     split: str = flag("80/10/10", "Shares of train/val/test where the data set has no parts of its own.")

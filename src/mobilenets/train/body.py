@@ -17,7 +17,8 @@ from mobilenets.infer.image import normalise, prepare
 from mobilenets.infer.resize import Frame
 from mobilenets.model.module import module, placed
 
-Batch, Made = TypeVar("Batch"), TypeVar("Made")
+Batch = TypeVar("Batch")
+Made = TypeVar("Made")
 BATCH = 16
 """Pictures at a time on a CPU: from 16 on, torch gives pointwise convolutions of one thread to oneDNN."""
 GPU_BATCH = 128
@@ -51,7 +52,8 @@ class TorchEngine:
         """Outputs for levels [n, height, width, 3] that `infer.image.prepare` has made."""
         # NHWC in numpy is channels_last in torch: the permuted view needs no copy.
         x = torch.from_numpy(normalise(levels, self._preprocess)).permute(0, 3, 1, 2).to(self.device)
-        with torch.inference_mode():
+        # cuDNN would round to TF32: other logits than the numpy walk's, other features than a CPU's.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return {name: value.float().cpu().numpy() for name, value in self._module(x).items()}
 
 
@@ -63,7 +65,7 @@ def one_thread_each(streams: int) -> ThreadPoolExecutor:
 def streamed(
     pool: ThreadPoolExecutor, work: Callable[[Batch], Made], batches: Iterable[Batch], ahead: int
 ) -> Iterator[Made]:
-    """`work` of every batch, in order, at most `ahead` of them begun: `Executor.map` would hold them all."""
+    """`work` of every batch, in order, few of them waiting (`ahead`): `Executor.map` would hold them all."""
     running: deque[Future[Made]] = deque()
     for batch in batches:
         running.append(pool.submit(work, batch))

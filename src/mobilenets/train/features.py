@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mobilenets.data.catalog import Catalog, Item
 from mobilenets.data.crew import Crew, Died
-from mobilenets.data.look import Look, from_json, seen, to_json
+from mobilenets.data.look import FORMAT, Look, from_json, seen, to_json
 from mobilenets.data.store import Store
 from mobilenets.infer.artefact import Artefact, digest
 from mobilenets.infer.image import prepare
@@ -53,7 +53,11 @@ class Preparing:
         look, frame = seen(data, item.suffix, self.target)
         if frame is None:
             return look, None
-        levels = prepare(frame, self.target)
+        try:
+            levels = prepare(frame, self.target)
+        except MemoryError:
+            reason = f"{look.width} × {look.height} pixels do not fit in memory"
+            return replace(look, problem="too-large", reason=reason), None
         return look, np.ascontiguousarray(levels[:, ::-1]) if mirrored else levels
 
 
@@ -93,7 +97,7 @@ def features(
     does not decode, or on which a worker dies, keeps a row of zeros and a look with a `problem`.
     """
     view = "mirrored" if mirrored else "plain"
-    spaces = f"features {digest(body)} {view}", f"looks {digest_of(body.preprocess)}"
+    spaces = f"features {digest(body)} {view}", f"looks {FORMAT} {digest_of(body.preprocess)}"
     kept = store.get_many(spaces[0], sorted(set(keys) - {""}))
     known = store.get_many(spaces[1], sorted(set(keys) - {""}))
     channels = next(iter(engine.prepared(_blank(body.preprocess)).values())).shape[1]
@@ -170,7 +174,12 @@ def _keep(
     values: NDArray[np.float32],
     looks: Sequence[Look | None],
 ) -> None:
-    good = {key: index for key, index in fresh.items() if (look := looks[index]) and look.problem is None}
+    # A file may have changed since its digest was taken: what it is now is not kept under what it was.
+    good = {
+        key: index
+        for key, index in fresh.items()
+        if (look := looks[index]) and look.problem is None and look.digest == key
+    }
     store.put_many(spaces[0], {key: values[index].astype("<f4").tobytes() for key, index in good.items()})
     store.put_many(
         spaces[1], {key: to_json(look) for key, index in good.items() if (look := looks[index]) is not None}

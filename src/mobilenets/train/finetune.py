@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from math import cos, pi
+from math import cos, isfinite, pi
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,8 @@ class Tuner:
         self._pool = one_thread_each(streams)
         self._half = False
         self._steps = 0
+        self.notice = ""
+        """What a user should know of resuming."""
 
     def run(self, train: Part, val: Part, *, resume: bool, progress: Progress) -> Iterator[Epoch]:
         """Train; epochs that an earlier, cut-off run finished are yielded again first."""
@@ -143,6 +145,11 @@ class Tuner:
             good = [(made, label) for made, label in pairs if made is not None and not isinstance(made, Died)]
             if good:
                 total += self._step(good, epoch * batches + number, self._recipe.epochs * batches)
+            if not isfinite(total):
+                raise ValueError(
+                    f"fine-tuning diverged in step {epoch * batches + number + 1}: the loss is no number "
+                    "any more; try another --seed, a larger train part, or leave out --finetune"
+                )
             progress("finetune", epoch * batches + number + 1, self._recipe.epochs * batches)
         return total / batches
 
@@ -150,7 +157,8 @@ class Tuner:
         for group in self._optimizer.param_groups:
             group["lr"] = group["full"] * _schedule(step, steps, self._recipe.warmup)
         streams = len(self._copies)
-        size = MICRO if self._frozen_norms else -(-len(pairs) // streams)
+        share = -(-len(pairs) // streams)
+        size = min(MICRO, share) if self._frozen_norms else max(MICRO, share)  # norms need some to measure by
         micros = [pairs[first : first + size] for first in range(0, len(pairs), size)]
         # Each copy takes the same micro-batches every time, sums are taken in order: so a run repeats.
         losses = list(
@@ -234,6 +242,7 @@ class Tuner:
         except (FileNotFoundError, ArtefactError):
             return []
         if meta.get("identity") != self._identity or meta.get("checkpoint") != 1:
+            self.notice = "the checkpoint was of other options, pictures or versions: fine-tuning began anew"
             return []
         parts: dict[str, dict[str, Tensor]] = {"made": {}, "averaged": {}, "momentum": {}}
         for name, value in tensors.items():

@@ -18,8 +18,8 @@ from mobilenets.infer.score import log_loss, top
 Matrix = NDArray[np.float32]
 Truth = NDArray[np.int64]
 
-FIRST_C = 1.0
-STEP_C = 10.0
+FIRST_C, STEP_C = 1.0, 10.0
+GENTLE_C, GENTLE_STEP_C = 0.03, 10**0.5
 LEAST_C, MOST_C = 1e-5, 1e3
 TOLERANCE = 1e-5
 MOST_STEPS = 200
@@ -135,16 +135,23 @@ def _scipy_on_one_thread() -> Iterator[None]:
 
 
 def choose(
-    regression: Regression, x: Matrix, truth: Truth, progress: Callable[[int], None] = lambda tried: None
+    regression: Regression,
+    x: Matrix,
+    truth: Truth,
+    progress: Callable[[int], None] = lambda tried: None,
+    *,
+    gentle: bool = False,
 ) -> Chosen:
-    """Walk C up and down tenfold from its usual value while the validation part is answered better.
+    """Walk C up and down from its usual value while the validation part is answered better.
 
-    Better is more right answers and, among equally many, less loss when cooled. Loss alone would choose
-    heads that are ten to a hundred times as shy and half a point less right (Caltech-101). Without a
-    validation part the usual value is taken.
+    Better is more right answers and, among equally many, less loss when cooled: loss alone would choose heads
+    that are ten to a hundred times as shy and half a point less right (Caltech-101). Such a head, of least
+    loss, is what `gentle` asks for: a body that learns from the gradients of a sure one learns worse.
+    Without a validation part the usual value is taken.
     """
+    first, step = (GENTLE_C, GENTLE_STEP_C) if gentle else (FIRST_C, STEP_C)
     if len(x) == 0:
-        return Chosen(regression.fit(FIRST_C), FIRST_C, ())
+        return Chosen(regression.fit(first), first, ())
     heads: dict[float, Head] = {}
     tried: dict[float, tuple[float, float, float]] = {}
 
@@ -153,19 +160,19 @@ def choose(
         right, loss = _worth(heads[c](x), truth)
         tried[c] = (c, right, loss)
         progress(len(tried))
-        return right, -loss
+        return (-loss, right) if gentle else (right, -loss)
 
-    best_c, best = FIRST_C, attempt(FIRST_C)
-    for factor in (STEP_C, 1 / STEP_C):
-        c = best_c * factor
-        while LEAST_C < c < MOST_C:
+    chosen, best = first, attempt(first)
+    for way in (1, -1):
+        power = way
+        while LEAST_C < (c := first * step**power) < MOST_C:
             worth = attempt(c)
             if worth <= best:
                 break
-            best_c, best, c = c, worth, c * factor
-        if best_c > FIRST_C:
+            chosen, best, power = c, worth, power + way
+        if chosen > first:
             break  # it got better upwards: downwards was passed already
-    return Chosen(heads[best_c], best_c, sorted(tried.values()))
+    return Chosen(heads[chosen], chosen, sorted(tried.values()))
 
 
 def settled(tuned: Head, fresh: Head, x: Matrix, truth: Truth) -> tuple[Head, float]:
@@ -231,15 +238,22 @@ def rejection(scores: Matrix) -> float:
 
 
 def turned_away(
-    x: Matrix, truth: Truth, others: Matrix, others_truth: Truth, c: float, threshold: float, seed: int
+    x: Matrix,
+    truth: Truth,
+    others: Matrix,
+    others_truth: Truth,
+    *,
+    c: float,
+    threshold: float,
+    class_weights: bool,
+    seed: int,
 ) -> float | None:
     """Share of strangers below `threshold`, measured with classes that a head has never seen.
 
     In turn each quarter of the classes is left out of training (`x`), and its pictures among `others` are
     strangers. None where there are too few classes or pictures to tell.
     """
-    classes = int(truth.max()) + 1
-    if classes < 2 * FOLDS or len(others) == 0:
+    if len(others) == 0 or (classes := int(max(truth.max(), others_truth.max())) + 1) < 2 * FOLDS:
         return None
     fold = np.random.default_rng(seed).permutation(classes) % FOLDS
     below: list[NDArray[np.bool_]] = []
@@ -248,7 +262,9 @@ def turned_away(
         renumbered = np.full(classes, -1)
         renumbered[stay] = np.arange(len(stay))
         seen, strangers = fold[truth] != number, fold[others_truth] == number
-        head = Regression(x[seen], renumbered[truth[seen]], len(stay)).fit(c)
+        own = renumbered[truth[seen]]
+        weights = balanced(own, len(stay)) if class_weights else None
+        head = Regression(x[seen], own, len(stay), weights).fit(c)
         known = head(others[~strangers])
         cool = temperature(known, renumbered[others_truth[~strangers]])
         below.append(softmax(head(others[strangers]) / np.float32(cool)).max(axis=1) < threshold)

@@ -130,14 +130,20 @@ def _unknown(
 ) -> dict[str, float | None]:
     threshold = heads.rejection(scores["val"])
     kept = scores["test"].max(axis=1) >= threshold if len(scores["test"]) else np.zeros(0)
-    away = heads.turned_away(
-        values[where["train"]],
-        material.truth[where["train"]],
-        values[where["val"]],
-        material.truth[where["val"]],
-        c,
-        threshold,
-        learn.seed,
+    # A body that was tuned on them knows every class: none is a stranger to it.
+    away = (
+        None
+        if learn.finetune
+        else heads.turned_away(
+            values[where["train"]],
+            material.truth[where["train"]],
+            values[where["val"]],
+            material.truth[where["val"]],
+            c=c,
+            threshold=threshold,
+            class_weights=learn.class_weights,
+            seed=learn.seed,
+        )
     )
     return {
         "threshold": threshold,

@@ -106,6 +106,12 @@ def machine() -> dict[str, str]:
     return found
 
 
+def machine_line() -> str:
+    """Cores and processor in a few words, for a table."""
+    found = machine()
+    return f"{found['cores']} cores, {found['processor']}"
+
+
 def _processor() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():

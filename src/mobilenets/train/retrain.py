@@ -97,17 +97,18 @@ def retrain(
             )
         material, values, aside = sorted_out(catalog, keys, seen, ratio, learn.seed)
         release_freed_memory()
-        notes = [] if store.warning is None else [store.warning]
+        notes: list[str] = []
         with meter.stage("fit"):
-            chosen = _fit_head(material, values, learn, progress)
+            chosen = _fit_head(material, values, learn, progress, gentle=learn.finetune > 0)
         learned, head, refitted = start, chosen.head, 1.0
         epochs: list[Epoch] = []
         if learn.finetune:
             with meter.stage("finetune"):
-                learned, head, epochs = _finetune(
-                    start, head, material, values, learn, body, where, out, device, threads, progress
+                learned, head, epochs, notice = _finetune(
+                    start, head, material, learn, body, where, out, device, threads, progress
                 )
                 release_freed_memory()
+                notes += [notice] if notice else []
                 values = features(
                     material.catalog,
                     material.keys,
@@ -118,9 +119,10 @@ def retrain(
                     progress=progress,
                     stage="score",
                 ).values
+            val = material.where("val")
             with meter.stage("fit"):
-                chosen = _fit_head(material, values, learn, progress)
-                val = material.where("val")
+                if len(val):
+                    chosen = _fit_head(material, values, learn, progress)
                 head, refitted = heads.settled(head, chosen.head, values[val], material.truth[val])
         with meter.stage("judge"):
             verdict, cooled = judge(material, values, head, chosen.c, learn)
@@ -131,6 +133,8 @@ def retrain(
             artefact.save(model, out / MODEL)
             (out / CHECKPOINT).unlink(missing_ok=True)
             speed = latency_ms(NumpyEngine(model), model.preprocess)
+        if store.warning is not None:
+            notes.append(store.warning)
         unseen = [
             label for label, n in zip(material.labels, material.counts()["train"], strict=True) if not n
         ]
@@ -154,6 +158,7 @@ def retrain(
             test=verdict.test,
             choices=chosen.tried,
             chosen_c=chosen.c,
+            refitted=refitted,
             temperature=verdict.temperature,
             calibration_error=verdict.calibration_error,
             unknown=verdict.unknown,
@@ -188,14 +193,23 @@ def _facts(net: Net, file_bytes: int, speed_ms: float) -> dict[str, Any]:
 
 
 def _fit_head(
-    material: Material, values: NDArray[np.float32], learn: LearnOptions, progress: Progress
+    material: Material,
+    values: NDArray[np.float32],
+    learn: LearnOptions,
+    progress: Progress,
+    *,
+    gentle: bool = False,
 ) -> heads.Chosen:
     train, val = material.where("train"), material.where("val")
     classes = len(material.labels)
     balance = heads.balanced(material.truth[train], classes) if learn.class_weights else None
     regression = heads.Regression(values[train], material.truth[train], classes, balance)
     return heads.choose(
-        regression, values[val], material.truth[val], lambda tried: progress("fit", tried, max(tried, 4))
+        regression,
+        values[val],
+        material.truth[val],
+        lambda tried: progress("fit", tried, max(tried, 4)),
+        gentle=gentle,
     )
 
 
@@ -203,7 +217,6 @@ def _finetune(
     start: Artefact,
     head: heads.Head,
     material: Material,
-    values: NDArray[np.float32],
     learn: LearnOptions,
     body: BodyOptions,
     where: MachineOptions,
@@ -211,16 +224,13 @@ def _finetune(
     device: str,
     threads: int,
     progress: Progress,
-) -> tuple[Artefact, heads.Head, list[Epoch]]:
-    """The body and head after end-to-end training."""
+) -> tuple[Artefact, heads.Head, list[Epoch], str]:
+    """The body and head after both have learned, each epoch, and what is to be said of resuming."""
     from_random = body.weights == RANDOM
     recipe = Tune(epochs=learn.finetune, smoothing=learn.smoothing, **(FROM_RANDOM if from_random else {}))
     recipe = replace(recipe, augment=replace(recipe.augment, mirror=learn.mirror))
     if from_random:  # a head fitted to noise would only have to be unlearned
         head = heads.Head(np.zeros_like(head.weight), np.zeros_like(head.bias))
-    else:  # too sure an answer has no gradient
-        val = material.where("val")
-        head = head.cooled(heads.temperature(head(values[val]), material.truth[val]))
     net = classify(start.net, len(material.labels))
     filled = {**start.weights, f"{HEAD}.weight": head.weight, f"{HEAD}.bias": head.bias}
     train = material.of("train")
@@ -243,7 +253,7 @@ def _finetune(
     learned = weights_of(tuner.averaged)
     body_net = headless(tuner.averaged.net)
     tuned = replace(start, net=body_net, weights={name: learned[name] for name in tensors(body_net)})
-    return tuned, heads.Head(learned[f"{HEAD}.weight"], learned[f"{HEAD}.bias"]), epochs
+    return tuned, heads.Head(learned[f"{HEAD}.weight"], learned[f"{HEAD}.bias"]), epochs, tuner.notice
 
 
 def _identity(

@@ -69,6 +69,8 @@ class Run:
     choices: Sequence[tuple[float, float, float]]
     """Regularisation tried for the head: (C, validation accuracy, validation loss)."""
     chosen_c: float
+    refitted: float
+    """Share of that regression in the head: 1, or what `head.settled` found after fine-tuning."""
     temperature: float
     calibration_error: Mapping[str, float | None]
     """Expected calibration error on the test part, `before` and `after` temperature scaling."""

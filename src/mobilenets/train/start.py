@@ -55,7 +55,8 @@ def starting_body(options: BodyOptions, learn: LearnOptions, progress: Progress)
 
 
 def _fed(pre: Preprocess, net: Net, options: BodyOptions) -> Preprocess:
-    if options.geometry not in ("stretch", "crop", "letterbox"):
-        raise ValueError(f"--geometry {options.geometry}: known are stretch, crop, letterbox")
-    geometry: Any = options.geometry
+    # The CIFAR net reads 28 of 32 pixels; elsewhere what lies at the edges is worth more than proportions.
+    geometry: Any = options.geometry or ("crop" if net.name == "v1-cifar" else "stretch")
+    if geometry not in ("stretch", "crop", "letterbox"):
+        raise ValueError(f"--geometry {geometry}: known are stretch, crop, letterbox")
     return replace(pre, height=net.input.height, width=net.input.width, geometry=geometry)

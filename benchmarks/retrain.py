@@ -1,7 +1,7 @@
 """`mobilenets retrain` as a user runs it, timed from outside: cold cache, warm cache, beside plain torch.
 
     python benchmarks/retrain.py SET --data FOLDER --weights FILE [--seeds 0,1,2] [--cold-only]
-    [--one-cache] [--against-plain] [-- OPTIONS]
+    [--one-cache] [--against-plain] [--cheats] [-- OPTIONS]
 
 FOLDER has `data/SET.tar` (benchmarks/prepare.py makes it); OPTIONS go to `mobilenets retrain` as they are.
 For each seed: one run with an empty cache, then, unless --cold-only, one that finds it filled; with
@@ -40,6 +40,7 @@ FIELDS = (
         "interval_high",
     ),
     *("top5", "val_accuracy", "wall_s", "features_s", "fit_s", "finetune_s", "peak_mb", "images_used"),
+    *("float32_bytes", "int8_bytes"),
     *("machine", "torch", "command"),
 )
 # Rows are read on other machines: where data and weights lie on this one is left out.
@@ -47,12 +48,17 @@ PLACES = {"--data": "DATA", "--weights": "DATA/weights/"}
 
 
 def _repeatable(arguments: list[str]) -> str:
-    """The command with DATA in place of this machine's folders."""
-    told = ["python", *arguments]
-    for index, argument in enumerate(arguments):
-        if argument in PLACES and index + 1 < len(arguments):
-            name = Path(arguments[index + 1]).name if argument == "--weights" else ""
-            told[index + 2] = PLACES[argument] + name
+    """The command with DATA in place of this machine's folders, without where its results went."""
+    told = ["python"]
+    words = iter(arguments)
+    for word in words:
+        if word in ("--keep", "--out"):
+            next(words, "")
+        elif word in PLACES:
+            value = Path(next(words, "")).name if word == "--weights" else next(words, "")[:0]
+            told += [word, PLACES[word] + value]
+        else:
+            told.append(word)
     return shlex.join(told)
 
 
@@ -94,8 +100,27 @@ def row(
         "finetune_s": round(seconds.get("finetune", 0.0), 1),
         "peak_mb": told.get("peak_rss_mb", ""),
         "images_used": told.get("images", {}).get("used", ""),
+        "float32_bytes": told.get("net", {}).get("file_bytes", ""),
+        "int8_bytes": told.get("net", {}).get("int8_bytes", ""),
         "machine": machine_line(),
         "torch": version("torch"),
+        "command": COMMAND,
+    }
+
+
+def guessed(name: str, guess: dict[str, Any], images: int, wall_s: float) -> dict[str, Any]:
+    """A line for what `doctor` guesses labels by without a look at the pictures, cross-validated."""
+    return {
+        "set": name,
+        "configuration": f"cheat: {guess['cue']}",
+        "cache": "none",
+        "test_accuracy": _round(guess["accuracy"]),
+        "test_pictures": guess["n"],
+        "interval_low": _round(guess["interval"][0]),
+        "interval_high": _round(guess["interval"][1]),
+        "wall_s": round(wall_s, 1),
+        "images_used": images,
+        "machine": machine_line(),
         "command": COMMAND,
     }
 
@@ -115,6 +140,7 @@ def main() -> None:
     parser.add_argument("--cold-only", action="store_true", help="fine-tuning takes as long a second time")
     parser.add_argument("--one-cache", action="store_true", help="for all seeds: only the first is cold")
     parser.add_argument("--against-plain", action="store_true")
+    parser.add_argument("--cheats", action="store_true", help="what labels are guessed by without a look")
     parser.add_argument("--keep", type=Path, help="copy each model and report into this folder")
     parser.add_argument("--out", type=Path, default=Path("results/retrain.csv"))
     given = sys.argv[1:]
@@ -126,12 +152,17 @@ def main() -> None:
         folder = Path(scratch) / args.set
         retrain = [sys.executable, "-m", "mobilenets", "retrain", str(folder)]
         retrain += ["--weights", str(args.weights), "--json"]
-        told_options = " ".join(options) or "features alone"
+        told_options = " ".join(options if "--finetune" in options else ["features alone", *options])
+        if args.cheats:
+            cheat = [sys.executable, "-m", "mobilenets", "doctor", str(folder), "--json"]
+            found, wall_s = run(cheat, Path(scratch) / "cache")
+            for guess in found["shortcuts"]:
+                keep(args.out, guessed(args.set, guess, found["images"], wall_s))
         for seed in (int(text) for text in args.seeds.split(",")):
             cache = Path(scratch) / ("cache" if args.one_cache else f"cache{seed}")
-            out, found = Path(scratch) / f"out{seed}", "warm" if cache.exists() else "cold"
+            out, filled = Path(scratch) / f"out{seed}", "warm" if cache.exists() else "cold"
             command = [*retrain, "--out", str(out), "--seed", str(seed), *options]
-            keep(args.out, row(args.set, told_options, seed, found, *run(command, cache)))
+            keep(args.out, row(args.set, told_options, seed, filled, *run(command, cache)))
             for workers in (0, 2) if args.against_plain else ():
                 plain = [sys.executable, str(PLAIN), str(folder), "--weights", str(args.weights)]
                 plain += ["--seed", str(seed), "--loader-workers", str(workers)]

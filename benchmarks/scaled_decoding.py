@@ -31,7 +31,7 @@ from mobilenets.train.meter import machine_line
 
 FILES = ("mobilenet_v1_0.25_128_quant.tflite", "mobilenet_v1_1.0_224_quant.tflite")
 TIMES = 4
-"""Sides of the enlarged picture's read part, in sides of the network's input: the least that ½ is allowed at."""
+"""Side of the part that is read, in sides of the network's input: the least at which ½ scale is allowed."""
 
 
 def enlarged(data: bytes, pre: Preprocess) -> bytes:

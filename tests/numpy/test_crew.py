@@ -205,3 +205,10 @@ def test_a_worker_that_cannot_start_is_said_in_one_line(
     monkeypatch.setattr(sys, "executable", useless)
     with Crew(chores.napping, 2) as crew, pytest.raises(RuntimeError, match="does not start; try with 0"):
         next(crew.map([(1, 0)]))
+
+
+def test_a_crew_that_is_over_starts_no_worker_again(chores: ModuleType) -> None:
+    with Crew(chores.dying, 1) as crew:
+        assert len(list(crew.map(["well"]))) == 1
+    with pytest.raises(RuntimeError, match="the crew is gone"):
+        list(crew.map(["late"]))

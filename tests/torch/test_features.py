@@ -175,6 +175,45 @@ def test_a_run_that_is_cut_off_keeps_what_it_had_written(
     assert ran == 5
 
 
+def test_a_file_that_changed_after_its_digest_was_taken_is_not_kept_under_it(
+    folder: Path, store: Store
+) -> None:
+    catalog = scan(folder)
+    keys = digests(catalog, 1, silent)
+    changed = catalog.items[0].file
+    before = (folder / changed).read_bytes()
+    Image.fromarray(np.full((40, 40, 3), 7, np.uint8)).save(folder / changed)
+
+    def made() -> Features:
+        engine = TorchEngine(body())
+        return features(catalog, keys, body(), engine=engine, store=store, workers=0, progress=silent)
+
+    made()
+    assert made().recalled == len(keys) - 1
+    (folder / changed).write_bytes(before)
+    fresh, _, _ = run(folder, Store(folder.parent / "other.sqlite"), body())
+    np.testing.assert_allclose(made().values, fresh.values, rtol=1e-4, atol=1e-6)
+
+
+def test_a_picture_that_does_not_fit_in_memory_is_set_aside(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(frame: NDArray[np.uint8], target: Preprocess) -> NDArray[np.uint8]:
+        if frame[0, 0, 0] == 7:
+            raise MemoryError
+        return prepare(frame, target)
+
+    monkeypatch.setattr(features_module, "prepare", full)
+    Image.fromarray(np.full((40, 40, 3), 7, np.uint8)).save(folder / "a" / "large.png")
+    found, _, catalog = run(folder, store, body())
+    problems = {
+        item.file: (look.problem, look.reason)
+        for item, look in zip(catalog.items, found.looks, strict=True)
+        if look.problem
+    }
+    assert problems == {"a/large.png": ("too-large", "40 × 40 pixels do not fit in memory")}
+
+
 def test_bad_files_have_a_reason_and_a_row_of_nothing_and_the_others_are_as_without_them(
     folder: Path, store: Store, tmp_path: Path
 ) -> None:

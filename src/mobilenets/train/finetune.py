@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from mobilenets.data.augment import Job, Levels
 from mobilenets.data.catalog import Item
-from mobilenets.data.crew import Crew, Died
+from mobilenets.data.crew import Crew, Died, release_freed_memory
 from mobilenets.infer.image import normalise
 from mobilenets.infer.sealed import ArtefactError, pack, unpack, write_whole
 from mobilenets.model.module import Layer, Module, placed
@@ -92,11 +92,13 @@ class Tuner:
         for epoch in range(len(done), self._recipe.epochs):
             begun = time.perf_counter()
             loss = self._epoch(epoch, batches, train, progress)
+            release_freed_memory()  # learning and scoring cut memory into other pieces
             if not self._frozen_norms and epoch + 1 == self._recipe.epochs:
                 self._restate(train)
             right = None
             if len(val.items):
                 right = float((self.scores(val.items).argmax(axis=1) == val.truth).mean())
+            release_freed_memory()
             done.append(Epoch(epoch + 1, loss, right, time.perf_counter() - begun))
             self._save(done)
             yield done[-1]
@@ -104,12 +106,12 @@ class Tuner:
     def _restate(self, train: Part) -> None:
         """Measure the averaged model's statistics anew: averaged ones belong to no weights that ever were."""
         some = train.items[:: max(1, len(train.items) // RESTATE_PICTURES)]
-        restate(self.averaged, self._plain(some))
+        restate(self.averaged, self._plain(some, 2 * MICRO))
 
     def scores(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """Logits [n, classes] of the averaged model on plain pictures."""
         self.averaged.eval()
-        rows = list(streamed(self._pool, self._logits, self._plain(items), 2 * len(self._copies)))
+        rows = list(streamed(self._pool, self._logits, self._plain(items, MICRO), 2 * len(self._copies)))
         return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
 
     def _logits(self, x: Tensor) -> NDArray[np.float32]:
@@ -204,13 +206,13 @@ class Tuner:
             ):
                 mean.lerp_(value, 1 - keep)
 
-    def _plain(self, items: Sequence[Item]) -> Iterator[Tensor]:
+    def _plain(self, items: Sequence[Item], size: int) -> Iterator[Tensor]:
         batch: list[Levels] = []
         for made in self._crew.map([Job(item) for item in items]):
             lost = made is None or isinstance(made, Died)
             # A file that was there a minute ago keeps its place, so that rows stay in step with items.
             batch.append(np.zeros((self._target.height, self._target.width, 3), np.uint8) if lost else made)  # type: ignore[arg-type]
-            if len(batch) == 2 * MICRO:
+            if len(batch) == size:
                 yield self._input(np.stack(batch))
                 batch = []
         if batch:

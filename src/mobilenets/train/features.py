@@ -158,8 +158,12 @@ def _computed(
     def work(given: _Batch) -> list[int]:
         batch, new = given
         if batch:
-            made = engine.prepared(np.stack([levels for _, levels in batch]))["features"]
-            values[[index for index, _ in batch]] = made
+            # Always a whole batch: torch takes another kernel for a short one, and a picture's features would
+            # depend, in their last bits, on how many others were new with it.
+            levels = np.zeros((engine.batch, target.height, target.width, 3), np.uint8)
+            for place, (_, own) in enumerate(batch):
+                levels[place] = own
+            values[[index for index, _ in batch]] = engine.prepared(levels)["features"][: len(batch)]
         return new
 
     # A worker needs no list of items, only where to read.

@@ -12,7 +12,6 @@ in top-1 (ours − theirs).
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import os
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rows import keep
 
 from mobilenets.infer import imagenet, tflite
 from mobilenets.infer.artefact import Artefact
@@ -180,14 +180,7 @@ def main() -> None:
             **row,
             "command": command,
         }
-        print("  ".join(f"{key}={value}" for key, value in row.items() if key != "command"), flush=True)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        new = not options.out.exists()
-        with options.out.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        keep(options.out, row)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,9 @@ imports less those of one that does not; memory is the largest resident set. FOL
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import platform
 import subprocess
-import sys
 import tarfile
 import tempfile
 import time
@@ -23,12 +21,12 @@ import venv
 from pathlib import Path
 
 import numpy as np
+from rows import keep
 
 from mobilenets.train.meter import machine_line
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = "mobilenet_v1_1.0_224_quant.tflite"
-FIELDS = ("what", "median", "p10", "p90", "unit", "runs", "python", "machine", "command")
 
 
 def ran(command: list[str]) -> tuple[float, float]:
@@ -88,19 +86,11 @@ def main() -> None:
             written.append((name, seconds, "s"))
             if name.startswith("mobilenets"):
                 written.append((name, megabytes, "MB at most in memory"))
-    new = not args.out.exists()
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with args.out.open("a", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if new:
-            writer.writerow(FIELDS)
-        for name, series, unit in written:
-            low, middle, high = (f"{value:.3f}" for value in np.percentile(series, (10, 50, 90)))
-            told = (name, middle, low, high, unit, args.runs, platform.python_version())
-            writer.writerow(
-                (*told, machine_line(), f"python benchmarks/lean.py --data DATA --runs {args.runs}")
-            )
-            print(*told, file=sys.stderr)
+    for name, series, unit in written:
+        low, middle, high = (f"{value:.3f}" for value in np.percentile(series, (10, 50, 90)))
+        row = {"what": name, "median": middle, "p10": low, "p90": high, "unit": unit, "runs": args.runs}
+        row |= {"python": platform.python_version(), "machine": machine_line()}
+        keep(args.out, row | {"command": f"python benchmarks/lean.py --data DATA --runs {args.runs}"})
 
 
 if __name__ == "__main__":

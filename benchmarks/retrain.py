@@ -12,7 +12,6 @@ process; seconds are wall-clock from its start to its end. Rows are added to res
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import shlex
@@ -25,6 +24,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from rows import keep
 
 from mobilenets.train.meter import machine_line
 
@@ -110,7 +111,7 @@ def row(
 
 def guessed(name: str, guess: dict[str, Any], images: int, wall_s: float) -> dict[str, Any]:
     """A line for what `doctor` guesses labels by without a look at the pictures, cross-validated."""
-    return {
+    return dict.fromkeys(FIELDS, "") | {
         "set": name,
         "configuration": f"cheat: {guess['cue']}",
         "cache": "none",
@@ -172,18 +173,6 @@ def main() -> None:
                 keep(args.out, row(args.set, told_options, seed, "warm", *run(command, cache)))
             if args.keep is not None:
                 shutil.copytree(out, args.keep / f"{args.set}-{seed}", dirs_exist_ok=True)
-
-
-def keep(path: Path, made: dict[str, Any]) -> None:
-    """Add a row to the results."""
-    print(made, flush=True)
-    new = not path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(made)
 
 
 if __name__ == "__main__":

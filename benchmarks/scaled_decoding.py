@@ -11,7 +11,6 @@ The interval is 95 %, of the paired difference in top-1 (scaled − full).
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import math
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from rows import keep
 
 from mobilenets.infer import imagenet, tflite
 from mobilenets.infer.image import decode, normalise, prepare
@@ -98,15 +98,7 @@ def main() -> None:
     args = parser.parse_args()
     tar = args.data / "data" / "imagenet-500.tar"
     for name in FILES:
-        row = compared(args.data / "weights" / name, tar)
-        print(row, flush=True)
-        new = not args.out.exists()
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        with args.out.open("a", newline="") as file:
-            writer = csv.DictWriter(file, row, lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        keep(args.out, compared(args.data / "weights" / name, tar))
 
 
 if __name__ == "__main__":

@@ -317,7 +317,7 @@ def predict(
                     answer = ready(picture, top)
                     row["predictions"] = [{"label": p.label, "score": p.score} for p in answer.predictions]
                     if answer.unknown is not None:
-                        row["unknown"] = answer.unknown
+                        row |= {"logit": answer.logit, "unknown": answer.unknown}
             except (ValueError, OSError) as error:
                 failed += 1
                 row["error"] = str(error)
@@ -385,7 +385,7 @@ def _show_run(run: Any, out: Path) -> None:
     if run.unknown is not None:
         away = run.unknown["strangers_turned_away"]
         say(
-            f"answers below {percent(run.unknown['threshold'])} mean unknown: "
+            f"a greatest logit below {run.unknown['threshold']:.2f} means unknown: "
             f"{percent(run.unknown['known_kept'])} of test pictures are answered, "
             f"{percent(away)} of strangers turned away"
         )

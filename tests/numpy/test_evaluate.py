@@ -167,7 +167,7 @@ def test_a_data_set_of_which_nothing_can_be_used_is_an_error_that_names_it(tmp_p
 def test_with_a_threshold_the_share_of_doubtful_answers_is_told(tmp_path: Path) -> None:
     painted(tmp_path, MOSTLY_RIGHT)
     Image.new("RGB", (4, 4), (128, 128, 128)).save(tmp_path / "red/grey.png")
-    found = evaluate(colours(threshold=0.5), scan(tmp_path))
+    found = evaluate(colours(threshold=3), scan(tmp_path))
     assert found.unknown == pytest.approx(1 / 6)
 
 

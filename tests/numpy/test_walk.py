@@ -318,14 +318,17 @@ def test_a_softmax_sums_to_one_and_keeps_the_order(logits: list[float]) -> None:
 
 
 def test_an_answer_is_the_best_labels_in_order_and_unknown_below_the_threshold() -> None:
-    scores = np.array([0.2, 0.5, 0.2, 0.1], np.float32)
-    told = answer(scores, "abcd", 3, None)
+    logits = np.log(np.array([0.2, 0.5, 0.2, 0.1], np.float32)) + 3
+    told = answer(logits, "abcd", 3, None)
     assert [p.label for p in told.predictions] == ["b", "a", "c"]  # the earlier label first among equals
     assert told.unknown is None
     assert told.label == "b"
-    assert answer(scores, "abcd", 1, 0.6).label == "unknown"
-    assert answer(scores, "abcd", 1, 0.4).label == "b"
-    assert len(answer(scores, "abcd", 99, None).predictions) == 4
+    assert told.score == pytest.approx(0.5)
+    assert told.logit == logits[1]
+    assert answer(logits, "abcd", 1, told.logit + 0.1).label == "unknown"
+    assert answer(logits, "abcd", 1, told.logit - 0.1).label == "b"
+    assert answer(logits - 3, "abcd", 1, told.logit - 0.1).unknown  # the same scores, but like no class
+    assert len(answer(logits, "abcd", 99, None).predictions) == 4
 
 
 def test_an_output_that_is_a_map_stays_a_map() -> None:

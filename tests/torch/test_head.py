@@ -229,44 +229,40 @@ def test_twenty_right_answers_of_twenty_do_not_make_a_model_certain() -> None:
 
 
 def test_ninety_five_of_a_hundred_known_pictures_reach_the_threshold() -> None:
-    best = np.linspace(0.5, 1, 1000).astype(np.float32)
-    scores = np.stack([best, 1 - best], axis=1)
-    threshold = heads.rejection(scores)
-    assert (scores.max(axis=1) >= threshold).mean() == pytest.approx(0.95, abs=0.001)
-    assert heads.rejection(scores[:0]) == 0.0
+    best = np.linspace(-2, 9, 1000).astype(np.float32)
+    logits, truth = np.stack([best, best - 1], axis=1), np.zeros(1000, np.int64)
+    threshold = heads.rejection(logits, truth)
+    assert (logits.max(axis=1) >= threshold).mean() == pytest.approx(0.95, abs=0.001)
+    doubtful = np.full((400, 2), -3, np.float32)
+    doubtful[:, 0] = -4
+    more = np.concatenate([logits, doubtful]), np.concatenate([truth, truth[:400]])
+    assert heads.rejection(*more) == threshold  # what is answered wrongly may be turned away
+    assert heads.rejection(logits, 1 - truth) == threshold  # none is right: what there is
+    assert heads.rejection(logits[:0], truth[:0]) == 0.0
 
 
 SEEN: dict[str, Any] = {"class_weights": False, "seed": 0}
 
 
-def test_strangers_are_turned_away_as_often_as_a_head_that_never_saw_them_doubts() -> None:
+def test_strangers_that_look_like_no_class_are_turned_away_and_others_as_seldom_as_the_known() -> None:
     # Each class has a channel of its own; a head that lacks a class sees nothing but noise in its pictures.
     draw = np.random.default_rng(0)
 
-    def some(n: int) -> tuple[Matrix, Truth]:
+    def some(n: int, own: float) -> tuple[Matrix, Truth]:
         truth = np.arange(n) % 8
-        return (5 * np.eye(8)[truth] + draw.normal(0, 0.3, (n, 8))).astype(np.float32), truth
+        return (own * np.eye(8)[truth] + draw.normal(0, 0.3, (n, 8))).astype(np.float32), truth
 
-    (x, truth), (other, other_truth) = some(400), some(160)
-    away = heads.turned_away(x, truth, other, other_truth, c=1.0, threshold=0.9, **SEEN)
+    (x, truth), (other, other_truth) = some(400, 5), some(160, 5)
+    away = heads.turned_away(x, truth, other, other_truth, c=1.0, **SEEN)
     assert away is not None
-    assert away > 0.9
-    assert (
-        heads.turned_away(x, truth, other, other_truth, c=1.0, threshold=0.0, **SEEN) == 0.0
-    )  # nothing lies below nothing
-    assert heads.turned_away(x, truth, other, other_truth, c=1.0, threshold=1.1, **SEEN) == 1.0
-    assert away == heads.turned_away(
-        x, truth, other, other_truth, c=1.0, threshold=0.9, class_weights=False, seed=0
-    )
+    assert away > 0.99
+    assert away == heads.turned_away(x, truth, other, other_truth, c=1.0, **SEEN)
+    alike = heads.turned_away(*some(400, 0), *some(1600, 0), c=1.0, **SEEN)
+    assert alike == pytest.approx(0.05, abs=0.02)
 
 
 def test_too_few_classes_or_pictures_tell_nothing_of_strangers() -> None:
     x, truth, other, other_truth = cloud(80, 6, 7)
-    assert heads.turned_away(x, truth, other, other_truth, c=0.1, threshold=0.5, **SEEN) is None
+    assert heads.turned_away(x, truth, other, other_truth, c=0.1, **SEEN) is None
     x, truth, other, other_truth = cloud(80, 6, 8)
-    assert (
-        heads.turned_away(
-            x, truth, other[:0], other_truth[:0], c=0.1, threshold=0.5, class_weights=False, seed=0
-        )
-        is None
-    )
+    assert heads.turned_away(x, truth, other[:0], other_truth[:0], c=0.1, class_weights=False, seed=0) is None

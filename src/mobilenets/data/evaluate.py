@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mobilenets.data.catalog import Catalog, Item, SetAside
 from mobilenets.infer import imagenet, score
+from mobilenets.infer.decode import softmax
 from mobilenets.infer.image import ImageError
 from mobilenets.infer.ready import Model
 
@@ -60,8 +61,8 @@ def evaluate(
 
     def one(item: Item) -> NDArray[np.float32] | SetAside:
         try:
-            scores: NDArray[np.float32] = model.scores([model.frame(catalog.read(item))])[0]
-            return scores
+            logits: NDArray[np.float32] = model.logits([model.frame(catalog.read(item))])[0]
+            return logits
         except ImageError as error:
             return SetAside(item.file, error.kind, str(error))
         except OSError as error:
@@ -103,12 +104,13 @@ def matched(known: Sequence[str], asked: Sequence[str]) -> dict[str, int]:
 
 def _judged(
     model: Model,
-    scores: NDArray[np.float32],
+    logits: NDArray[np.float32],
     truth: NDArray[np.int64],
     aside: Sequence[SetAside],
     part: str | None,
 ) -> Evaluation:
-    right = scores.argmax(axis=1) == truth
+    scores = softmax(logits)
+    right = logits.argmax(axis=1) == truth
     top1 = score.top(scores, truth)
     threshold = model.artefact.threshold
     return Evaluation(
@@ -120,7 +122,7 @@ def _judged(
         labels=model.labels,
         per_class={model.labels[c]: float(right[truth == c].mean()) for c in np.unique(truth)},
         confusion=score.confusion(scores, truth),
-        unknown=None if threshold is None else float((scores.max(axis=1) < threshold).mean()),
+        unknown=None if threshold is None else float((logits.max(axis=1) < threshold).mean()),
         set_aside=aside,
         part=part,
     )

@@ -20,6 +20,7 @@ from mobilenets.spec.preprocess import Preprocess
 
 FORMAT = 1
 MOST_LABELS = 1 << 16
+MOST_LOGIT = 1e6
 FIELDS = ("format", "net", "preprocess", "labels", "threshold", "source", "recipe", "scores")
 
 
@@ -27,9 +28,9 @@ FIELDS = ("format", "net", "preprocess", "labels", "threshold", "source", "recip
 class Artefact:
     """A network that can be used: its weights, how to feed it, how to read it, and what is known of it.
 
-    `labels` name the logits in order (empty for a body alone). `threshold` is the score below which an answer
-    means "unknown", or None. `source` says where the body came from and under which licence; `recipe` how it
-    was made; `scores` what was measured: JSON values all three.
+    `labels` name the logits in order (empty for a body alone). A greatest logit below `threshold` means
+    "unknown"; None where nothing does. `source` says where the body came from and under which licence;
+    `recipe` how it was made; `scores` what was measured: JSON values all three.
     """
 
     net: Net
@@ -133,8 +134,8 @@ def _built(meta: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]]) 
     ):
         raise ValueError("its labels are no list of texts")
     threshold = meta["threshold"]
-    if threshold is not None and not (isinstance(threshold, int | float) and 0 <= threshold <= 1):
-        raise ValueError(f"its threshold is {threshold!r}, not a number in 0…1")
+    if threshold is not None and not (isinstance(threshold, int | float) and abs(threshold) <= MOST_LOGIT):
+        raise ValueError(f"its threshold is {threshold!r}, not a number a logit can have")
     for name in ("source", "recipe", "scores"):
         if not isinstance(meta[name], dict):
             raise ValueError(f"its {name} is no table")

@@ -1,4 +1,4 @@
-"""Outputs to answers: softmax, the best labels, and "unknown" below a threshold."""
+"""Logits to answers: softmax, the best labels, and "unknown" below a threshold."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ class Answer:
     """What a model says of a picture: its best labels, best first, and whether it would rather not say."""
 
     predictions: tuple[Prediction, ...]
+    logit: float
+    """The greatest logit, what a threshold is held against."""
     unknown: bool | None
     """None where the model carries no threshold."""
 
@@ -40,8 +42,13 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), np.float32)
 
 
-def answer(scores: NDArray[np.float32], labels: Sequence[str], top: int, threshold: float | None) -> Answer:
-    """The `top` best of scores [classes], earlier labels first among equals."""
-    order = np.argsort(-scores, kind="stable")[: max(top, 1)]
-    best = tuple(Prediction(labels[i], float(scores[i])) for i in order)
-    return Answer(best, None if threshold is None else best[0].score < threshold)
+def answer(logits: NDArray[np.float32], labels: Sequence[str], top: int, threshold: float | None) -> Answer:
+    """The `top` best by logits [classes], earlier labels first among equals.
+
+    The greatest logit tells strangers, not the score: softmax shares 1 out among the classes however little a
+    picture is like any of them (arXiv:1911.11132).
+    """
+    scores = softmax(logits)
+    order = np.argsort(-logits, kind="stable")[: max(top, 1)]
+    best, greatest = tuple(Prediction(labels[i], float(scores[i])) for i in order), float(logits.max())
+    return Answer(best, greatest, None if threshold is None else greatest < threshold)

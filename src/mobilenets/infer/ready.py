@@ -13,7 +13,7 @@ from PIL import Image
 
 from mobilenets.infer import adopt, weights
 from mobilenets.infer.artefact import Artefact
-from mobilenets.infer.decode import Answer, answer, softmax
+from mobilenets.infer.decode import Answer, answer
 from mobilenets.infer.engine import Engine, NumpyEngine
 from mobilenets.infer.image import decode
 from mobilenets.infer.resize import Frame
@@ -36,19 +36,19 @@ class Model:
 
     def __call__(self, picture: Picture, top: int = 5) -> Answer:
         """The `top` best labels, best first. Raises ValueError for a model that names no classes."""
-        return answer(self.scores([self.frame(picture)])[0], self.labels, top, self.artefact.threshold)
+        return answer(self.logits([self.frame(picture)])[0], self.labels, top, self.artefact.threshold)
 
     def features(self, picture: Picture) -> NDArray[np.float32]:
         """The body's features of a picture, float32 [channels]."""
         return self.engine(self.frame(picture))["features"]
 
-    def scores(self, frames: Sequence[Frame]) -> NDArray[np.float32]:
-        """Scores [n, classes] of frames of any size, each row a probability over `labels`."""
+    def logits(self, frames: Sequence[Frame]) -> NDArray[np.float32]:
+        """Logits [n, classes] of frames of any size; their softmax is a probability over `labels`."""
         if not self.labels:
             raise ValueError(
                 f"{self.artefact.net.name}: a body without named classes; it gives features only"
             )
-        return softmax(self.engine.many(frames)["logits"])
+        return self.engine.many(frames)["logits"]
 
     def frame(self, picture: Picture) -> Frame:
         """A picture as uint8 [height, width, 3]. Raises ImageError where it cannot be decoded."""

@@ -232,9 +232,14 @@ def balanced(truth: Truth, classes: int) -> Matrix:
     return (len(truth) / (classes * counts)).astype(np.float32)
 
 
-def rejection(scores: Matrix) -> float:
-    """The score that the best answer must reach: 95 % of known pictures' scores [n, classes] do."""
-    return float(np.quantile(scores.max(axis=1), 1 - KEPT_KNOWN)) if len(scores) else 0.0
+def rejection(logits: Matrix, truth: Truth) -> float:
+    """What the greatest logit must reach: it does in 95 % of right answers [n, classes].
+
+    A wrong answer is no loss when it is turned away.
+    """
+    greatest, right = logits.max(axis=1), logits.argmax(axis=1) == truth
+    counted = greatest[right] if right.any() else greatest
+    return float(np.quantile(counted, 1 - KEPT_KNOWN)) if len(counted) else 0.0
 
 
 def turned_away(
@@ -244,14 +249,14 @@ def turned_away(
     others_truth: Truth,
     *,
     c: float,
-    threshold: float,
     class_weights: bool,
     seed: int,
 ) -> float | None:
-    """Share of strangers below `threshold`, measured with classes that a head has never seen.
+    """Share of strangers that a head turns away, measured with classes that it has never seen.
 
     In turn each quarter of the classes is left out of training (`x`), and its pictures among `others` are
-    strangers. None where there are too few classes or pictures to tell.
+    strangers; the rest of `others` sets temperature and threshold, as the validation part does for the head
+    that is kept. None where there are too few classes or pictures to tell.
     """
     if len(others) == 0 or (classes := int(max(truth.max(), others_truth.max())) + 1) < 2 * FOLDS:
         return None
@@ -265,7 +270,7 @@ def turned_away(
         own = renumbered[truth[seen]]
         weights = balanced(own, len(stay)) if class_weights else None
         head = Regression(x[seen], own, len(stay), weights).fit(c)
-        known = head(others[~strangers])
-        cool = temperature(known, renumbered[others_truth[~strangers]])
-        below.append(softmax(head(others[strangers]) / np.float32(cool)).max(axis=1) < threshold)
+        known, known_truth = others[~strangers], renumbered[others_truth[~strangers]]
+        head = head.cooled(temperature(head(known), known_truth))
+        below.append(head(others[strangers]).max(axis=1) < rejection(head(known), known_truth))
     return float(np.concatenate(below).mean())

@@ -47,9 +47,10 @@ def judge(
     logits = {part: head(values[where[part]]) for part in PARTS}
     temperature = heads.temperature(logits["val"], truth["val"])
     cooled = head.cooled(temperature)
-    scores = {part: softmax(cooled(values[where[part]])) for part in PARTS}
+    told = {part: cooled(values[where[part]]) for part in PARTS}
+    scores = {part: softmax(told[part]) for part in PARTS}
     accuracy = {part: _known(top(scores[part], truth[part])) for part in PARTS}
-    unknown = _unknown(scores, where, material, values, c, learn) if learn.unknown else None
+    unknown = _unknown(told, where, material, values, c, learn) if learn.unknown else None
     right, n = accuracy["test"], len(truth["test"])
     verdict = Verdict(
         accuracy=accuracy,
@@ -121,15 +122,15 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
 
 
 def _unknown(
-    scores: dict[str, NDArray[np.float32]],
+    logits: dict[str, NDArray[np.float32]],
     where: dict[str, NDArray[np.int64]],
     material: Material,
     values: NDArray[np.float32],
     c: float,
     learn: LearnOptions,
 ) -> dict[str, float | None]:
-    threshold = heads.rejection(scores["val"])
-    kept = scores["test"].max(axis=1) >= threshold if len(scores["test"]) else np.zeros(0)
+    threshold = heads.rejection(logits["val"], material.truth[where["val"]])
+    kept = logits["test"].max(axis=1) >= threshold if len(logits["test"]) else np.zeros(0)
     # A body that was tuned on them knows every class: none is a stranger to it.
     away = (
         None
@@ -140,7 +141,6 @@ def _unknown(
             values[where["val"]],
             material.truth[where["val"]],
             c=c,
-            threshold=threshold,
             class_weights=learn.class_weights,
             seed=learn.seed,
         )

@@ -1,0 +1,20 @@
+"""Where the benchmarks keep what they measured."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def keep(path: Path, row: Mapping[str, Any]) -> None:
+    """Print a row and add it to a CSV file; a new one begins with the row's keys."""
+    print("  ".join(f"{key}={value}" for key, value in row.items() if key != "command"), flush=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)

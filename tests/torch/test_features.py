@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ from PIL import Image
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from mobilenets.data.catalog import Catalog, scan  # noqa: E402 - after the line that skips
+from mobilenets.data.catalog import Catalog, Item, scan  # noqa: E402 - after the line that skips
 from mobilenets.data.store import Store  # noqa: E402
 from mobilenets.infer.artefact import Artefact  # noqa: E402
 from mobilenets.infer.engine import NumpyEngine  # noqa: E402
@@ -96,7 +97,7 @@ def run(
         catalog,
         digests(catalog, 2, silent),
         model,
-        engine=engine,
+        engine=lambda: engine,
         store=store,
         workers=workers,
         progress=progress,
@@ -186,13 +187,41 @@ def test_a_file_that_changed_after_its_digest_was_taken_is_not_kept_under_it(
 
     def made() -> Features:
         engine = TorchEngine(body())
-        return features(catalog, keys, body(), engine=engine, store=store, workers=0, progress=silent)
+        return features(catalog, keys, body(), engine=lambda: engine, store=store, workers=0, progress=silent)
 
     made()
     assert made().recalled == len(keys) - 1
     (folder / changed).write_bytes(before)
     fresh, _, _ = run(folder, Store(folder.parent / "other.sqlite"), body())
     np.testing.assert_array_equal(made().values, fresh.values)
+
+
+def test_a_digest_is_recalled_while_the_file_is_as_it_was(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog, read = scan(folder), Catalog.read
+    seen: list[str] = []
+
+    def counted(catalog: Catalog, item: Item) -> bytes:
+        seen.append(item.file)
+        return read(catalog, item)
+
+    monkeypatch.setattr(Catalog, "read", counted)
+    first = digests(catalog, 2, silent, store)
+    digests(catalog, 2, silent, store)
+    assert len(seen) == 18  # just written: another change could have the same time
+    monkeypatch.setattr(features_module, "SETTLED_S", -60)
+    digests(catalog, 2, silent, store)
+    seen.clear()
+    assert digests(catalog, 2, silent, store) == first
+    assert seen == []
+    changed, times = folder / catalog.items[0].file, (folder / catalog.items[0].file).stat()
+    changed.write_bytes(changed.read_bytes()[:-1] + b"?")
+    os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns))
+    again = digests(catalog, 2, silent, store)
+    assert seen == [catalog.items[0].file]  # its size and the time it shows are the same
+    assert again[0] != first[0]
+    assert again[1:] == first[1:]
 
 
 def test_a_picture_that_does_not_fit_in_memory_is_set_aside(
@@ -241,7 +270,7 @@ def test_a_file_that_is_gone_since_the_scan_is_no_crash(folder: Path, store: Sto
     keys = digests(catalog, 2, silent)
     assert keys[0] == ""
     found = features(
-        catalog, keys, body(), engine=TorchEngine(body()), store=store, workers=0, progress=silent
+        catalog, keys, body(), engine=lambda: TorchEngine(body()), store=store, workers=0, progress=silent
     )
     assert found.looks[0].problem == "unreadable"
     assert found.values[1:].any(axis=1).all()

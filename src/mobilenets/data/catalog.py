@@ -86,6 +86,16 @@ class Catalog:
             raise OSError(f"{size} bytes are too many for a picture")
         return path.read_bytes()
 
+    def stamp(self, item: Item) -> tuple[str, float]:
+        """What is another after the bytes of a picture were written anew, and when they last were.
+
+        Raises OSError where there is no such file.
+        """
+        path = (self.root if self.packed else self.root / item.file).absolute()
+        seen = path.stat()
+        facts = (path, item.file, seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+        return repr(facts), max(seen.st_mtime, seen.st_ctime)
+
 
 @dataclass(frozen=True, slots=True)
 class _Listing:

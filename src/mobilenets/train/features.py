@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,18 @@ from mobilenets.data.look import FORMAT, Look, from_json, seen, to_json
 from mobilenets.data.store import Store
 from mobilenets.infer.artefact import Artefact, digest
 from mobilenets.infer.image import prepare
+from mobilenets.spec.net import shapes
 from mobilenets.spec.preprocess import Preprocess
-from mobilenets.train.body import TorchEngine, one_thread_each, streamed
+
+if TYPE_CHECKING:
+    from mobilenets.train.body import TorchEngine
 
 _Batch: TypeAlias = tuple[list[tuple[int, NDArray[np.uint8]]], list[int]]  # to run; all that are done with it
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how much of it is done and how much there is."""
+DIGESTS = "digests"
+SETTLED_S = 2.0
+"""How old a change must be for a later one to have another time on any file system."""
 KEEP_EVERY = 512
 """Pictures between two writes to the store: what a kill may cost."""
 
@@ -61,10 +68,19 @@ class Preparing:
         return look, np.ascontiguousarray(levels[:, ::-1]) if mirrored else levels
 
 
-def digests(catalog: Catalog, threads: int, progress: Progress) -> list[str]:
-    """SHA-256 of each item's bytes, in order; empty where a file cannot be read."""
+def digests(catalog: Catalog, threads: int, progress: Progress, store: Store | None = None) -> list[str]:
+    """SHA-256 of each item's bytes, in order; empty where a file cannot be read.
 
-    def one(item: Item) -> str:
+    A file that the store knows and that has the size and the times it had then is not read again.
+    """
+    begun = time.time()
+    stamps = [_stamp(catalog, item, begun) for item in catalog.items]
+    kept = {} if store is None else store.get_many(DIGESTS, [stamp for stamp in stamps if stamp])
+
+    def one(job: tuple[Item, str]) -> str:
+        item, stamp = job
+        if stamp in kept:
+            return kept[stamp].decode()
         try:
             return hashlib.sha256(catalog.read(item)).hexdigest()
         except (OSError, MemoryError):
@@ -72,11 +88,26 @@ def digests(catalog: Catalog, threads: int, progress: Progress) -> list[str]:
 
     found = []
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        for done, value in enumerate(pool.map(one, catalog.items), 1):
+        for done, value in enumerate(pool.map(one, zip(catalog.items, stamps, strict=True)), 1):
             found.append(value)
             if done % 64 == 0 or done == len(catalog.items):
                 progress("scan", done, len(catalog.items))
+    fresh = {
+        s: value.encode() for s, value in zip(stamps, found, strict=True) if s and s not in kept and value
+    }
+    if store is not None:
+        store.put_many(DIGESTS, fresh)
     return found
+
+
+def _stamp(catalog: Catalog, item: Item, now: float) -> str:
+    """A name for a file as it is; empty where it may change and keep its times, as one just written may."""
+    try:
+        facts, written = catalog.stamp(item)
+    except OSError:
+        return ""
+    settled = written < now - SETTLED_S
+    return hashlib.sha256(facts.encode("utf-8", "surrogateescape")).hexdigest() if settled else ""
 
 
 def features(
@@ -84,7 +115,7 @@ def features(
     keys: Sequence[str],
     body: Artefact,
     *,
-    engine: TorchEngine,
+    engine: Callable[[], TorchEngine],
     store: Store,
     workers: int,
     progress: Progress,
@@ -93,14 +124,15 @@ def features(
 ) -> Features:
     """The body's features of every item; what the store has is not computed again.
 
-    `keys` are the items' digests. Rows are kept by picture, body and preprocessing, in float32. A file that
-    does not decode, or on which a worker dies, keeps a row of zeros and a look with a `problem`.
+    `keys` are the items' digests; `engine` makes the body's engine where there is work for it. Rows are kept
+    by picture, body and preprocessing, in float32. A file that does not decode, or on which a worker dies,
+    keeps a row of zeros and a look with a `problem`.
     """
     view = "mirrored" if mirrored else "plain"
     spaces = f"features {digest(body)} {view}", f"looks {FORMAT} {digest_of(body.preprocess)}"
     kept = store.get_many(spaces[0], sorted(set(keys) - {""}))
     known = store.get_many(spaces[1], sorted(set(keys) - {""}))
-    channels = next(iter(engine.prepared(_blank(body.preprocess)).values())).shape[1]
+    channels = shapes(body.net)[body.net.output("features").node].channels
     values = np.zeros((len(keys), channels), np.float32)
     looks: list[Look | None] = [None] * len(keys)
     for index, key in enumerate(keys):
@@ -111,7 +143,10 @@ def features(
     recalled = done = len(keys) - len(todo)
     fresh: dict[str, int] = {}
     progress(stage, done, len(keys))
-    for indices in _computed(catalog, todo, values, looks, engine, body.preprocess, workers, mirrored):
+    made = (
+        _computed(catalog, todo, values, looks, engine(), body.preprocess, workers, mirrored) if todo else ()
+    )
+    for indices in made:
         done += len(indices)
         progress(stage, done, len(keys))
         fresh.update({keys[index]: index for index in indices if keys[index]})
@@ -138,6 +173,8 @@ def _computed(
     mirrored: bool,
 ) -> Iterator[list[int]]:
     """Fills `values` and `looks` batch by batch; gives the indices that are new."""
+    from mobilenets.train.body import one_thread_each, streamed
+
     jobs = [(catalog.items[index], mirrored) for index in todo]
 
     def batches(crew: Crew[tuple[Item, bool], tuple[Look, NDArray[np.uint8] | None]]) -> Iterator[_Batch]:
@@ -188,7 +225,3 @@ def _keep(
     store.put_many(
         spaces[1], {key: to_json(look) for key, index in good.items() if (look := looks[index]) is not None}
     )
-
-
-def _blank(target: Preprocess) -> NDArray[np.uint8]:
-    return np.zeros((1, target.height, target.width, 3), np.uint8)

@@ -2,51 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+import importlib.util
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mobilenets.costs.count import cost
-from mobilenets.data.augment import Job, Viewing
 from mobilenets.data.catalog import scan, usable
-from mobilenets.data.crew import Crew, keep_freed_memory, release_freed_memory
+from mobilenets.data.crew import keep_freed_memory, release_freed_memory
 from mobilenets.data.store import Store
 from mobilenets.infer import artefact
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.engine import NumpyEngine, latency_ms
-from mobilenets.infer.image import normalise
-from mobilenets.model.module import Module, module, weights_of
-from mobilenets.model.unfold import unfold
-from mobilenets.spec.head import HEAD, classify, headless
-from mobilenets.spec.net import Net, tensors
-from mobilenets.spec.preprocess import Preprocess
-from mobilenets.spec.recipe import (
-    FROM_RANDOM,
-    Augment,
-    BodyOptions,
-    LearnOptions,
-    MachineOptions,
-    Tune,
-    shares,
-)
+from mobilenets.spec.net import Net
+from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions, shares
 from mobilenets.train import head as heads
-from mobilenets.train.body import TorchEngine, pick_device
 from mobilenets.train.features import Progress, digests, features
-from mobilenets.train.finetune import Tuner
 from mobilenets.train.judge import assembled, judge, verify
 from mobilenets.train.material import Material, sorted_out
 from mobilenets.train.meter import Meter, machine, versions
 from mobilenets.train.run import Epoch, Run
-from mobilenets.train.start import RANDOM, starting_body
+from mobilenets.train.start import starting_body
 
-STATISTICS_PICTURES = 512
+if TYPE_CHECKING:
+    from mobilenets.train.body import TorchEngine
+
 MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 STAGES = ("scan", "features", "fit")
 
@@ -76,21 +59,20 @@ def retrain(
     threads = int(machine()["cores"]) if where.threads is None else where.threads
     if threads < 1:
         raise ValueError(f"--threads {threads}: at least one is needed")
-    device = pick_device(where.device)
-    torch.set_num_threads(threads)
+    device = _device(where.device)
     keep_freed_memory()
     with Meter() as meter:
         with meter.stage("scan"):
             catalog = scan(folder)
             usable(catalog)
             start = starting_body(body, learn, progress)
-            keys = digests(catalog, threads, progress)
+            keys = digests(catalog, threads, progress, store)
         with meter.stage("features"):
             seen = features(
                 catalog,
                 keys,
                 start,
-                engine=TorchEngine(start, device, threads),
+                engine=lambda: _engine(start, device, threads),
                 store=store,
                 workers=threads,
                 progress=progress,
@@ -104,8 +86,10 @@ def retrain(
         epochs: list[Epoch] = []
         if learn.finetune:
             with meter.stage("finetune"):
-                learned, head, epochs, notice = _finetune(
-                    start, head, material, learn, body, where, out, device, threads, progress
+                from mobilenets.train.endtoend import tuned
+
+                learned, head, epochs, notice = tuned(
+                    start, head, material, learn, body, where, out / CHECKPOINT, device, threads, progress
                 )
                 release_freed_memory()
                 notes += [notice] if notice else []
@@ -113,7 +97,7 @@ def retrain(
                     material.catalog,
                     material.keys,
                     learned,
-                    engine=TorchEngine(learned, device, threads),
+                    engine=lambda: _engine(learned, device, threads),
                     store=store,
                     workers=threads,
                     progress=progress,
@@ -174,6 +158,27 @@ def retrain(
         )
 
 
+def _device(asked: str) -> str:
+    """The device by name. Raises ModuleNotFoundError without torch, ValueError where it has no such device.
+
+    torch itself is only imported where there is work for it: where all features are known already, loading
+    it would take longer than anything else.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+    if asked == "cpu":
+        return asked
+    from mobilenets.train.body import pick_device
+
+    return pick_device(asked)
+
+
+def _engine(model: Artefact, device: str, threads: int) -> TorchEngine:
+    from mobilenets.train.body import TorchEngine
+
+    return TorchEngine(model, device, threads)
+
+
 def _facts(net: Net, file_bytes: int, speed_ms: float) -> dict[str, Any]:
     """What the record says of the network."""
     counted = cost(net)
@@ -211,76 +216,3 @@ def _fit_head(
         lambda tried: progress("fit", tried, max(tried, 4)),
         gentle=gentle,
     )
-
-
-def _finetune(
-    start: Artefact,
-    head: heads.Head,
-    material: Material,
-    learn: LearnOptions,
-    body: BodyOptions,
-    where: MachineOptions,
-    out: Path,
-    device: str,
-    threads: int,
-    progress: Progress,
-) -> tuple[Artefact, heads.Head, list[Epoch], str]:
-    """The body and head after both have learned, each epoch, and what is to be said of resuming."""
-    from_random = body.weights == RANDOM
-    recipe = Tune(epochs=learn.finetune, smoothing=learn.smoothing, **(FROM_RANDOM if from_random else {}))
-    recipe = replace(recipe, augment=replace(recipe.augment, mirror=learn.mirror))
-    if from_random:  # a head fitted to noise would only have to be unlearned
-        head = heads.Head(np.zeros_like(head.weight), np.zeros_like(head.bias))
-    net = classify(start.net, len(material.labels))
-    filled = {**start.weights, f"{HEAD}.weight": head.weight, f"{HEAD}.bias": head.bias}
-    train = material.of("train")
-    balance = heads.balanced(train.truth, len(material.labels)) if learn.class_weights else None
-    with Crew(Viewing(material.catalog.bare(), start.preprocess, recipe.augment), threads) as crew:
-        tuner = Tuner(
-            _with_norms(net, filled, material, start.preprocess, learn.seed),
-            recipe,
-            crew=crew,
-            target=start.preprocess,
-            seed=learn.seed,
-            device=device,
-            checkpoint=out / CHECKPOINT,
-            identity=_identity(start, recipe, learn, material, threads, device),
-            class_weights=balance,
-            frozen_norms=not from_random,
-            streams=threads,
-        )
-        epochs = list(tuner.run(train, material.of("val"), resume=where.resume, progress=progress))
-    learned = weights_of(tuner.averaged)
-    body_net = headless(tuner.averaged.net)
-    tuned = replace(start, net=body_net, weights={name: learned[name] for name in tensors(body_net)})
-    return tuned, heads.Head(learned[f"{HEAD}.weight"], learned[f"{HEAD}.bias"]), epochs, tuner.notice
-
-
-def _identity(
-    start: Artefact, recipe: Tune, learn: LearnOptions, material: Material, threads: int, device: str
-) -> str:
-    """What must be the same for a checkpoint to be gone on from."""
-    said = [artefact.digest(start), asdict(recipe), asdict(learn), threads, device, torch.__version__]
-    total = hashlib.sha256(json.dumps(said).encode())
-    for key, label, part in zip(material.keys, material.truth.tolist(), material.part.tolist(), strict=True):
-        total.update(f"{key} {label} {part}\n".encode())
-    return total.hexdigest()
-
-
-def _with_norms(
-    net: Net, filled: dict[str, NDArray[np.float32]], material: Material, pre: Preprocess, seed: int
-) -> Module:
-    """The module to train: folded weights get their batch norms back, measured on training pictures."""
-    if any(getattr(node.op, "norm", None) is not None for node in net.nodes):
-        return module(net, filled)
-    chosen = np.random.default_rng(seed).permutation(material.where("train"))[:STATISTICS_PICTURES]
-    prepare = Viewing(material.catalog, pre, Augment())
-    levels = [made for i in chosen if (made := prepare(Job(material.catalog.items[i]))) is not None]
-    return unfold(net, filled, _batches(levels, pre, 16))
-
-
-def _batches(levels: Sequence[NDArray[np.uint8]], pre: Preprocess, size: int) -> list[torch.Tensor]:
-    return [
-        torch.from_numpy(normalise(np.stack(levels[i : i + size]), pre)).permute(0, 3, 1, 2)
-        for i in range(0, len(levels), size)
-    ]

@@ -7,7 +7,6 @@ from typing import Any
 
 from mobilenets.infer import weights
 from mobilenets.infer.artefact import Artefact
-from mobilenets.model.module import random_weights
 from mobilenets.spec import zoo
 from mobilenets.spec.head import headless
 from mobilenets.spec.net import Net, at_resolution, tensors
@@ -31,6 +30,8 @@ def starting_body(options: BodyOptions, learn: LearnOptions, progress: Progress)
         if learn.finetune < 1:
             raise ValueError("--weights random: nothing would be learned but the head; add --finetune EPOCHS")
         net = zoo.body(options.net, 1.0 if options.width is None else options.width, options.resolution)
+        from mobilenets.model.module import random_weights
+
         made = random_weights(net, learn.seed)
         return Artefact(net, made, _fed(SLIM, net, options), source={"name": "random weights"})
     known_width = 1.0 if options.width is None else options.width

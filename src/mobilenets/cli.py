@@ -387,7 +387,7 @@ def _show_run(run: Any, out: Path) -> None:
         say(
             f"a greatest logit below {run.unknown['threshold']:.2f} means unknown: "
             f"{percent(run.unknown['known_kept'])} of test pictures are answered, "
-            f"{percent(away)} of strangers turned away"
+            + ("strangers not measured" if away is None else f"{percent(away)} of strangers turned away")
         )
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run.seconds.items())
     say(f"{stages}; peak memory {run.peak_rss_mb:.0f} MB")

@@ -301,7 +301,10 @@ def _unknown(run: Run) -> str:
         (name, f"{value:.3f}" if name == "threshold" and value is not None else percent(value))
         for name, value in rows
     ]
-    return f"<p>Below its threshold the model says <i>unknown</i> rather than a label.</p>{listing(told)}"
+    return (
+        "<p>Where no logit reaches the threshold the model says <i>unknown</i>, not a label. Strangers "
+        f"are pictures of classes that were left out of training.</p>{listing(told)}"
+    )
 
 
 def _share(run: Run) -> str:

@@ -9,12 +9,19 @@ from typing import Any
 
 
 def keep(path: Path, row: Mapping[str, Any]) -> None:
-    """Print a row and add it to a CSV file; a new one begins with the row's keys."""
+    """Print a row and add it to a CSV file; a new one begins with the row's keys.
+
+    Raises ValueError for a key that the file has no column for.
+    """
     print("  ".join(f"{key}={value}" for key, value in row.items() if key != "command"), flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
+    columns = list(row)
+    if path.exists():
+        with path.open(newline="") as file:
+            columns = next(csv.reader(file))
     new = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerow(row)

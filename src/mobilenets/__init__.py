@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from mobilenets.costs.count import Cost
     from mobilenets.data.evaluate import Evaluation
     from mobilenets.infer.ready import Model
+    from mobilenets.spec.recipe import RetrainOptions
     from mobilenets.train.run import Run
 
 __all__ = ["__version__", "cost", "evaluate", "load", "retrain"]
@@ -72,7 +75,7 @@ def retrain(
     out: str | PathLike[str],
     *,
     progress: Progress | None = None,
-    **options: Any,
+    **options: Unpack[RetrainOptions],
 ) -> Run:
     """Teach a network the classes of a folder; writes model.safetensors, report.html and run.json to `out`.
 
@@ -81,4 +84,4 @@ def retrain(
     """
     from mobilenets.job import retrain as job
 
-    return job(Path(folder), Path(out), options, progress or (lambda stage, done, total: None))
+    return job(Path(folder), Path(out), dict(options), progress or (lambda stage, done, total: None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
@@ -163,9 +164,7 @@ def doctor(
 
     catalog = scan(folder)
     with Reporter() as progress:
-        looks = looks_of(
-            catalog, store(), threads or cores(), lambda done, total: progress("look", done, total)
-        )
+        looks = looks_of(catalog, store(), threads or cores(), progress, now=time.time())
         found = examine(catalog, looks)
     if json:
         from mobilenets.data.doctor import as_json
@@ -382,7 +381,7 @@ def _show_run(run: Any, out: Path) -> None:
             rows,
             left=0,
         )
-    if run.unknown is not None:
+    if run.unknown is not None and run.unknown["threshold"] is not None:
         away = run.unknown["strangers_turned_away"]
         say(
             f"a greatest logit below {run.unknown['threshold']:.2f} means unknown: "
@@ -390,7 +389,7 @@ def _show_run(run: Any, out: Path) -> None:
             + ("strangers not measured" if away is None else f"{percent(away)} of strangers turned away")
         )
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run.seconds.items())
-    say(f"{stages}; peak memory {run.peak_rss_mb:.0f} MB")
+    say(stages + ("" if run.peak_rss_mb is None else f"; peak memory {run.peak_rss_mb:.0f} MB"))
     for aside in run.set_aside[:5]:
         say(f"set aside: {aside.file}: {aside.reason}")
     if len(run.set_aside) > 5:

@@ -265,6 +265,30 @@ def test_a_damaged_member_raises_oserror_and_a_damaged_zip_is_refused(tmp_path: 
         scan(tmp_path / "cut.zip")
 
 
+@pytest.mark.parametrize(
+    "method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+def test_a_zip_damaged_anywhere_gives_what_is_whole_and_oserror_for_the_rest(
+    tmp_path: Path, method: int
+) -> None:
+    """Every byte of the first member in turn, its header and name among them."""
+    with zipfile.ZipFile(tmp_path / "set.zip", "w", method) as archive:
+        archive.writestr("cat/a.jpg", bytes(range(64)))
+        archive.writestr("dog/b.jpg", b"whole")
+    data = (tmp_path / "set.zip").read_bytes()
+    end, broken = data.index(b"PK\3\4", 4), 0
+    for place in range(end):
+        path = tmp_path / f"{place}.zip"
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+        found = scan(path)
+        try:
+            assert found.read(found.items[0]) == bytes(range(64))
+        except OSError:
+            broken += 1
+        assert found.read(found.items[1]) == b"whole"
+    assert broken > end // 2
+
+
 def test_a_csv_gives_files_labels_and_parts(tmp_path: Path) -> None:
     planted(tmp_path, "p/1.jpg", "p/2.jpg", "p/3, four.jpg", data=b"pixels")
     table = tmp_path / "set.csv"

@@ -228,11 +228,9 @@ def test_a_file_on_which_the_decoder_dies_is_set_aside_alone(tmp_path: Path) -> 
 
 def test_workers_and_no_workers_see_the_same_and_report_progress(tmp_path: Path) -> None:
     catalog = scan(planted(tmp_path, healthy(20) | {"cat/bad.jpg": b"no picture", "dog/zero.jpg": b""}))
-    told: list[tuple[int, int]] = []
-    assert looks_of(catalog, None, 2, lambda done, total: told.append((done, total))) == looks_of(
-        catalog, None, 0
-    )
-    assert told == [(k + 1, 42) for k in range(42)]
+    told: list[tuple[str, int, int]] = []
+    assert looks_of(catalog, None, 2, lambda *step: told.append(step)) == looks_of(catalog, None, 0)
+    assert told == [("look", k + 1, 42) for k in range(42)]
 
 
 def test_a_file_that_vanishes_is_unreadable_and_not_a_crash(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +15,8 @@ from PIL import Image
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from mobilenets.data.catalog import Catalog, Item, scan  # noqa: E402 - after the line that skips
+from mobilenets.data.catalog import Catalog, scan  # noqa: E402 - after the line that skips
+from mobilenets.data.digests import digests  # noqa: E402
 from mobilenets.data.store import Store  # noqa: E402
 from mobilenets.infer.artefact import Artefact  # noqa: E402
 from mobilenets.infer.engine import NumpyEngine  # noqa: E402
@@ -27,7 +27,7 @@ from mobilenets.spec import zoo  # noqa: E402
 from mobilenets.spec.preprocess import Preprocess  # noqa: E402
 from mobilenets.train import features as features_module  # noqa: E402
 from mobilenets.train.body import TorchEngine  # noqa: E402
-from mobilenets.train.features import Features, digests, features  # noqa: E402
+from mobilenets.train.features import Features, features  # noqa: E402
 
 DEADLY = """
 import os, signal
@@ -58,7 +58,7 @@ class Counting(TorchEngine):
     ran = 0
 
     def prepared(self, levels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        self.ran += int(levels.any(axis=(1, 2, 3)).sum())  # blank ones fill a batch or ask for the channels
+        self.ran += int(levels.any(axis=(1, 2, 3)).sum())  # blank ones fill a batch
         return super().prepared(levels)
 
 
@@ -95,7 +95,7 @@ def run(
     engine = Counting(model, streams=streams)
     found = features(
         catalog,
-        digests(catalog, 2, silent),
+        digests(catalog, 2, None),
         model,
         engine=lambda: engine,
         store=store,
@@ -180,7 +180,7 @@ def test_a_file_that_changed_after_its_digest_was_taken_is_not_kept_under_it(
     folder: Path, store: Store
 ) -> None:
     catalog = scan(folder)
-    keys = digests(catalog, 1, silent)
+    keys = digests(catalog, 1, None)
     changed = catalog.items[0].file
     before = (folder / changed).read_bytes()
     Image.fromarray(np.full((40, 40, 3), 7, np.uint8)).save(folder / changed)
@@ -194,34 +194,6 @@ def test_a_file_that_changed_after_its_digest_was_taken_is_not_kept_under_it(
     (folder / changed).write_bytes(before)
     fresh, _, _ = run(folder, Store(folder.parent / "other.sqlite"), body())
     np.testing.assert_array_equal(made().values, fresh.values)
-
-
-def test_a_digest_is_recalled_while_the_file_is_as_it_was(
-    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    catalog, read = scan(folder), Catalog.read
-    seen: list[str] = []
-
-    def counted(catalog: Catalog, item: Item) -> bytes:
-        seen.append(item.file)
-        return read(catalog, item)
-
-    monkeypatch.setattr(Catalog, "read", counted)
-    first = digests(catalog, 2, silent, store)
-    digests(catalog, 2, silent, store)
-    assert len(seen) == 18  # just written: another change could have the same time
-    monkeypatch.setattr(features_module, "SETTLED_S", -60)
-    digests(catalog, 2, silent, store)
-    seen.clear()
-    assert digests(catalog, 2, silent, store) == first
-    assert seen == []
-    changed, times = folder / catalog.items[0].file, (folder / catalog.items[0].file).stat()
-    changed.write_bytes(changed.read_bytes()[:-1] + b"?")
-    os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns))
-    again = digests(catalog, 2, silent, store)
-    assert seen == [catalog.items[0].file]  # its size and the time it shows are the same
-    assert again[0] != first[0]
-    assert again[1:] == first[1:]
 
 
 def test_a_picture_that_does_not_fit_in_memory_is_set_aside(
@@ -267,7 +239,7 @@ def test_bad_files_have_a_reason_and_a_row_of_nothing_and_the_others_are_as_with
 def test_a_file_that_is_gone_since_the_scan_is_no_crash(folder: Path, store: Store) -> None:
     catalog = scan(folder)
     (folder / "a" / "0.png").unlink()
-    keys = digests(catalog, 2, silent)
+    keys = digests(catalog, 2, None)
     assert keys[0] == ""
     found = features(
         catalog, keys, body(), engine=lambda: TorchEngine(body()), store=store, workers=0, progress=silent

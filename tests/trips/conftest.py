@@ -115,7 +115,7 @@ def refuse(ask: Callable[..., Told]) -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def refuse_each(surroundings: dict[str, str]) -> Callable[..., list[str]]:
-    """`refuse` for many commands in one process, so that torch is imported once for all of them."""
+    """`refuse` for many commands in one process, so that a process need not start for each of them."""
 
     def run(*commands: Sequence[object]) -> list[str]:
         done = subprocess.run(

@@ -207,9 +207,11 @@ def test_too_few_pictures_to_measure_on_give_null_and_never_a_made_up_number(
     assert facts["accuracy"]["test"] is None
     assert facts["top5"] is None
     assert facts["interval"] is None
+    assert set(facts["unknown"].values()) == {None}
     assert any("no validation pictures" in note for note in facts["notes"])
     row = ask("predict", tmp_path / "out" / "model.safetensors", folder, "--json").facts["results"][0]
     assert len(row["predictions"]) == 3
+    assert "unknown" not in row
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import lzma
 import os
 import stat
 import unicodedata
@@ -85,16 +86,6 @@ class Catalog:
         if size > MOST_FILE_BYTES:
             raise OSError(f"{size} bytes are too many for a picture")
         return path.read_bytes()
-
-    def stamp(self, item: Item) -> tuple[str, float]:
-        """What is another after the bytes of a picture were written anew, and when they last were.
-
-        Raises OSError where there is no such file.
-        """
-        path = (self.root if self.packed else self.root / item.file).absolute()
-        seen = path.stat()
-        facts = (path, item.file, seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
-        return repr(facts), max(seen.st_mtime, seen.st_ctime)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +215,7 @@ def _enter(
 def _members(path: Path) -> _Listing:
     listing = _Listing([], [], [], {})
     try:
-        infos = list(_opened(path, os.getpid()).NameToInfo.values())
+        infos = list(_archive(path).NameToInfo.values())
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise ValueError(f"{path}: a zip that cannot be read ({error}); get it again") from error
     for info in infos:
@@ -380,17 +371,25 @@ def _spoken(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
+def _archive(path: Path) -> zipfile.ZipFile:
+    """The zip as it lies there now, opened once a process and once for each state of the file."""
+    seen = path.stat()
+    return _opened(path, (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns), os.getpid())
+
+
 @lru_cache(maxsize=4)
-def _opened(path: Path, process: int) -> zipfile.ZipFile:
+def _opened(path: Path, state: tuple[int, ...], process: int) -> zipfile.ZipFile:
     """One open archive a process: a forked child sharing its parent's file would move its read position."""
     return zipfile.ZipFile(path)
 
 
 def _unpacked(path: Path, member: str) -> bytes:
     try:
-        archive = _opened(path, os.getpid())
+        archive = _archive(path)
         if archive.getinfo(member).file_size > MOST_FILE_BYTES:
             raise OSError("too many bytes for a picture")
         return archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, KeyError, ValueError) as error:
+        raise OSError(f"cannot be unpacked: {error}") from error  # a damaged name is a UnicodeDecodeError
+    except (NotImplementedError, RuntimeError) as error:  # a method or a password that zipfile lacks
         raise OSError(f"cannot be unpacked: {error}") from error

@@ -111,17 +111,17 @@ def _judged(
 ) -> Evaluation:
     scores = softmax(logits)
     right = logits.argmax(axis=1) == truth
-    top1 = score.top(scores, truth)
+    top1 = score.top(logits, truth)
     threshold = model.artefact.threshold
     return Evaluation(
         top1=top1,
-        top5=score.top(scores, truth, 5),
+        top5=score.top(logits, truth, 5),
         n=len(truth),
         interval=score.interval(top1, len(truth)),
         calibration_error=score.calibration_error(scores, truth),
         labels=model.labels,
         per_class={model.labels[c]: float(right[truth == c].mean()) for c in np.unique(truth)},
-        confusion=score.confusion(scores, truth),
+        confusion=score.confusion(logits, truth),
         unknown=None if threshold is None else float((logits.max(axis=1) < threshold).mean()),
         set_aside=aside,
         part=part,

@@ -1,4 +1,4 @@
-"""A small image set of road signs, drawn: ten classes in scenes of their own, the same for the same seed."""
+"""A small image set of road signs, drawn: eleven classes in scenes of their own, the same for a seed."""
 
 from __future__ import annotations
 

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from mobilenets.data.catalog import Catalog, Item
 from mobilenets.data.crew import Crew, Died
+from mobilenets.data.digests import Progress, digests
 from mobilenets.data.look import FORMAT, Look, from_json, look, to_json
 from mobilenets.data.store import Store
 
 SPACE = f"looks {FORMAT}"
 KEEP_EVERY = 256
 
-Progress = Callable[[int, int], None]
-"""Called with how many pictures are done and how many there are."""
-
 
 def looks_of(
-    catalog: Catalog, store: Store | None, workers: int, progress: Progress | None = None
+    catalog: Catalog,
+    store: Store | None,
+    workers: int,
+    progress: Progress | None = None,
+    *,
+    now: float = 0.0,
 ) -> list[Look]:
-    """One look for each item, in order. What the store knows by the file's digest is not decoded again.
+    """One look for each item, in order. What the store knows by the file's digest is not decoded again;
+    `now` is as in `digests`.
 
     With no `workers` all is done in this process. A file that cannot be read, or on which the decoder dies,
     comes back with `problem` set to `unreadable` or `crashed`.
@@ -32,7 +34,8 @@ def looks_of(
     total = len(catalog.items)
     found: list[Look | None] = [None] * total
     if store is not None:
-        _recall(catalog, store, found, max(workers, 1))
+        keys = digests(catalog, workers, store, progress, now=now)
+        _recall(catalog, store, keys, found)
     missing = [index for index, seen in enumerate(found) if seen is None]
     done = total - len(missing)
     fresh: dict[str, bytes] = {}
@@ -53,21 +56,14 @@ def looks_of(
                 store.put_many(SPACE, fresh)
                 fresh = {}
             if progress is not None:
-                progress(done, total)
+                progress("look", done, total)
     if store is not None:
         store.put_many(SPACE, fresh)
     return [seen for seen in found if seen is not None]
 
 
-def _recall(catalog: Catalog, store: Store, found: list[Look | None], threads: int) -> None:
-    def key(item: Item) -> str:
-        try:
-            return _key(hashlib.sha256(catalog.read(item)).hexdigest(), item)
-        except (OSError, MemoryError):
-            return ""  # the look will say why
-
-    with ThreadPoolExecutor(threads) as pool:
-        keys = list(pool.map(key, catalog.items))
+def _recall(catalog: Catalog, store: Store, digested: Sequence[str], found: list[Look | None]) -> None:
+    keys = [value and _key(value, item) for value, item in zip(digested, catalog.items, strict=True)]
     known = store.get_many(SPACE, sorted(set(keys) - {""}))
     for index, one in enumerate(keys):
         if one in known:

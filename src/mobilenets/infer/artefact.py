@@ -21,6 +21,7 @@ from mobilenets.spec.preprocess import Preprocess
 FORMAT = 1
 MOST_LABELS = 1 << 16
 MOST_LOGIT = 1e6
+"""More than any head gives, and still a number in every format a device may hold it in but float16."""
 FIELDS = ("format", "net", "preprocess", "labels", "threshold", "source", "recipe", "scores")
 
 

@@ -303,7 +303,8 @@ def _unknown(run: Run) -> str:
     ]
     return (
         "<p>Where no logit reaches the threshold the model says <i>unknown</i>, not a label. Strangers "
-        f"are pictures of classes that were left out of training.</p>{listing(told)}"
+        "are pictures of classes that were left out of training; a tuned body has seen them all.</p>"
+        f"{listing(told)}"
     )
 
 
@@ -378,10 +379,11 @@ def _time(run: Run) -> str:
         for name, seconds in stages
     ]
     rows.append(["<b>total</b>", "", f"<b>{duration(total)}</b>"])
-    return (
-        table(["stage", "", "time"], rows)
-        + f"<p>Peak memory {run.peak_rss_mb:.0f} MB, worker processes included.</p>"
+    of = (
+        "worker processes included" if "linux" in run.machine.get("system", "").lower() else "without workers"
     )
+    peak = "" if run.peak_rss_mb is None else f"<p>Peak memory {run.peak_rss_mb:.0f} MB, {of}.</p>"
+    return table(["stage", "", "time"], rows) + peak
 
 
 def _repeat(run: Run) -> str:

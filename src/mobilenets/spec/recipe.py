@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 
 def flag(default: Any, text: str) -> Any:
@@ -94,6 +94,27 @@ class MachineOptions:
     device: str = flag("cpu", "cpu, cuda or mps.")
     threads: int | None = flag(None, "Threads and worker processes; as many as there are cores unless given.")
     resume: bool = flag(False, "Go on with a fine-tuning that was cut off.")
+
+
+class RetrainOptions(TypedDict, total=False):
+    """All options of `retrain` by name, for type checkers: those of the three classes above, and `sweep`."""
+
+    net: str
+    width: float | None
+    resolution: int | None
+    weights: str | None
+    geometry: str | None
+    finetune: int
+    smoothing: float
+    mirror: bool
+    split: str
+    class_weights: bool
+    unknown: bool
+    seed: int
+    device: str
+    threads: int | None
+    resume: bool
+    sweep: bool
 
 
 def shares(split: str) -> tuple[int, int, int]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mobilenets.data.augment import Job, Viewing
 from mobilenets.data.crew import Crew
+from mobilenets.data.digests import Progress
 from mobilenets.infer import artefact
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.image import normalise
@@ -24,7 +25,6 @@ from mobilenets.spec.net import Net, tensors
 from mobilenets.spec.preprocess import Preprocess
 from mobilenets.spec.recipe import FROM_RANDOM, Augment, BodyOptions, LearnOptions, MachineOptions, Tune
 from mobilenets.train import head as heads
-from mobilenets.train.features import Progress
 from mobilenets.train.finetune import Tuner
 from mobilenets.train.material import Material
 from mobilenets.train.run import Epoch

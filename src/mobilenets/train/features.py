@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 
 from mobilenets.data.catalog import Catalog, Item
 from mobilenets.data.crew import Crew, Died
+from mobilenets.data.digests import Progress
 from mobilenets.data.look import FORMAT, Look, from_json, seen, to_json
 from mobilenets.data.store import Store
 from mobilenets.infer.artefact import Artefact, digest
@@ -25,11 +24,6 @@ if TYPE_CHECKING:
     from mobilenets.train.body import TorchEngine
 
 _Batch: TypeAlias = tuple[list[tuple[int, NDArray[np.uint8]]], list[int]]  # to run; all that are done with it
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, how much of it is done and how much there is."""
-DIGESTS = "digests"
-SETTLED_S = 2.0
-"""How old a change must be for a later one to have another time on any file system."""
 KEEP_EVERY = 512
 """Pictures between two writes to the store: what a kill may cost."""
 
@@ -66,48 +60,6 @@ class Preparing:
             reason = f"{look.width} × {look.height} pixels do not fit in memory"
             return replace(look, problem="too-large", reason=reason), None
         return look, np.ascontiguousarray(levels[:, ::-1]) if mirrored else levels
-
-
-def digests(catalog: Catalog, threads: int, progress: Progress, store: Store | None = None) -> list[str]:
-    """SHA-256 of each item's bytes, in order; empty where a file cannot be read.
-
-    A file that the store knows and that has the size and the times it had then is not read again.
-    """
-    begun = time.time()
-    stamps = [_stamp(catalog, item, begun) for item in catalog.items]
-    kept = {} if store is None else store.get_many(DIGESTS, [stamp for stamp in stamps if stamp])
-
-    def one(job: tuple[Item, str]) -> str:
-        item, stamp = job
-        if stamp in kept:
-            return kept[stamp].decode()
-        try:
-            return hashlib.sha256(catalog.read(item)).hexdigest()
-        except (OSError, MemoryError):
-            return ""
-
-    found = []
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        for done, value in enumerate(pool.map(one, zip(catalog.items, stamps, strict=True)), 1):
-            found.append(value)
-            if done % 64 == 0 or done == len(catalog.items):
-                progress("scan", done, len(catalog.items))
-    fresh = {
-        s: value.encode() for s, value in zip(stamps, found, strict=True) if s and s not in kept and value
-    }
-    if store is not None:
-        store.put_many(DIGESTS, fresh)
-    return found
-
-
-def _stamp(catalog: Catalog, item: Item, now: float) -> str:
-    """A name for a file as it is; empty where it may change and keep its times, as one just written may."""
-    try:
-        facts, written = catalog.stamp(item)
-    except OSError:
-        return ""
-    settled = written < now - SETTLED_S
-    return hashlib.sha256(facts.encode("utf-8", "surrogateescape")).hexdigest() if settled else ""
 
 
 def features(

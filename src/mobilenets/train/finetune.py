@@ -18,6 +18,7 @@ from torch.nn import functional
 from mobilenets.data.augment import Job, Levels
 from mobilenets.data.catalog import Item
 from mobilenets.data.crew import Crew, Died, release_freed_memory
+from mobilenets.data.digests import Progress
 from mobilenets.infer.image import normalise
 from mobilenets.infer.sealed import ArtefactError, pack, unpack, write_whole
 from mobilenets.model.module import Layer, Module, placed
@@ -26,7 +27,6 @@ from mobilenets.spec.op import Conv, Dense, Pointwise
 from mobilenets.spec.preprocess import Preprocess
 from mobilenets.spec.recipe import Tune
 from mobilenets.train.body import one_thread_each, streamed
-from mobilenets.train.features import Progress
 from mobilenets.train.material import Part
 from mobilenets.train.run import Epoch
 

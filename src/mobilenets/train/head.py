@@ -232,14 +232,14 @@ def balanced(truth: Truth, classes: int) -> Matrix:
     return (len(truth) / (classes * counts)).astype(np.float32)
 
 
-def rejection(logits: Matrix, truth: Truth) -> float:
-    """What the greatest logit must reach: it does in 95 % of right answers [n, classes].
+def rejection(logits: Matrix, truth: Truth) -> float | None:
+    """What the greatest logit must reach for `KEPT_KNOWN` of the right answers [n, classes] to stay.
 
-    A wrong answer is no loss when it is turned away.
+    A wrong answer is no loss when it is turned away. None without pictures.
     """
     greatest, right = logits.max(axis=1), logits.argmax(axis=1) == truth
     counted = greatest[right] if right.any() else greatest
-    return float(np.quantile(counted, 1 - KEPT_KNOWN)) if len(counted) else 0.0
+    return float(np.quantile(counted, 1 - KEPT_KNOWN)) if len(counted) else None
 
 
 def turned_away(
@@ -251,6 +251,7 @@ def turned_away(
     c: float,
     class_weights: bool,
     seed: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> float | None:
     """Share of strangers that a head turns away, measured with classes that it has never seen.
 
@@ -263,6 +264,7 @@ def turned_away(
     fold = np.random.default_rng(seed).permutation(classes) % FOLDS
     below: list[NDArray[np.bool_]] = []
     for number in range(FOLDS):
+        progress(number, FOLDS)
         stay = np.flatnonzero(fold != number)
         renumbered = np.full(classes, -1)
         renumbered[stay] = np.arange(len(stay))
@@ -272,5 +274,8 @@ def turned_away(
         head = Regression(x[seen], own, len(stay), weights).fit(c)
         known, known_truth = others[~strangers], renumbered[others_truth[~strangers]]
         head = head.cooled(temperature(head(known), known_truth))
-        below.append(head(others[strangers]).max(axis=1) < rejection(head(known), known_truth))
-    return float(np.concatenate(below).mean())
+        threshold = rejection(head(known), known_truth)
+        if threshold is not None:
+            below.append(head(others[strangers]).max(axis=1) < threshold)
+    told = np.concatenate(below) if below else np.zeros(0)
+    return float(told.mean()) if len(told) else None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilenets.data.digests import Progress
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.decode import softmax
 from mobilenets.infer.engine import NumpyEngine
@@ -39,7 +41,12 @@ class Verdict:
 
 
 def judge(
-    material: Material, values: NDArray[np.float32], head: heads.Head, c: float, learn: LearnOptions
+    material: Material,
+    values: NDArray[np.float32],
+    head: heads.Head,
+    c: float,
+    learn: LearnOptions,
+    progress: Progress,
 ) -> tuple[Verdict, heads.Head]:
     """Scores of each part from features [n, channels], and the head with its temperature folded in."""
     where = {part: material.where(part) for part in PARTS}
@@ -49,12 +56,12 @@ def judge(
     cooled = head.cooled(temperature)
     told = {part: cooled(values[where[part]]) for part in PARTS}
     scores = {part: softmax(told[part]) for part in PARTS}
-    accuracy = {part: _known(top(scores[part], truth[part])) for part in PARTS}
-    unknown = _unknown(told, where, material, values, c, learn) if learn.unknown else None
+    accuracy = {part: _known(top(told[part], truth[part])) for part in PARTS}
+    unknown = _unknown(told, where, material, values, c, learn, progress) if learn.unknown else None
     right, n = accuracy["test"], len(truth["test"])
     verdict = Verdict(
         accuracy=accuracy,
-        top5=_known(top(scores["test"], truth["test"], 5)),
+        top5=_known(top(told["test"], truth["test"], 5)),
         interval=None if right is None else interval(right, n),
         test=Judged([material.catalog.items[i].file for i in where["test"]], truth["test"], scores["test"]),
         temperature=temperature,
@@ -104,7 +111,10 @@ def verify(model: Artefact, material: Material, values: NDArray[np.float32]) -> 
     chosen = np.linspace(0, len(material.truth) - 1, min(VERIFIED_PICTURES, len(material.truth))).astype(int)
     worst = 0.0
     for index in chosen:
-        frame = decode(material.catalog.read(material.catalog.items[index]), model.preprocess)
+        try:
+            frame = decode(material.catalog.read(material.catalog.items[index]), model.preprocess)
+        except OSError:  # it was there when its features were made; the others tell as much
+            continue
         difference = np.abs(engine(frame)["logits"] - head(values[index : index + 1])[0]).max()
         worst = max(worst, float(difference))
     if worst > AGREE:
@@ -128,9 +138,12 @@ def _unknown(
     values: NDArray[np.float32],
     c: float,
     learn: LearnOptions,
+    progress: Progress,
 ) -> dict[str, float | None]:
     threshold = heads.rejection(logits["val"], material.truth[where["val"]])
-    kept = logits["test"].max(axis=1) >= threshold if len(logits["test"]) else np.zeros(0)
+    if threshold is None:
+        return {"threshold": None, "known_kept": None, "strangers_turned_away": None}
+    kept = logits["test"].max(axis=1) >= threshold
     # A body that was tuned on them knows every class: none is a stranger to it.
     away = (
         None
@@ -143,6 +156,7 @@ def _unknown(
             c=c,
             class_weights=learn.class_weights,
             seed=learn.seed,
+            progress=partial(progress, "strangers"),
         )
     )
     return {

@@ -22,7 +22,7 @@ class Meter:
     """Seconds by stage and, sampled in a thread, the peak of memory over this process and its children.
 
     On Linux memory is the sum of proportional set sizes, so that shared pages count once; elsewhere the
-    largest resident set of this process alone.
+    largest resident set of this process alone, and on Windows nothing.
     """
 
     def __init__(self) -> None:
@@ -54,9 +54,9 @@ class Meter:
         return time.perf_counter() - self._begun
 
     @property
-    def peak_rss_mb(self) -> float:
+    def peak_rss_mb(self) -> float | None:
         self._sample()
-        return self._peak_kb / 1024
+        return self._peak_kb / 1024 or None
 
     def _watch(self) -> None:
         while not self._stop.wait(SAMPLE_S):
@@ -67,10 +67,12 @@ class Meter:
 
 
 def memory_kb() -> int:
-    """Memory of this process and all below it, in KiB."""
+    """Memory of this process and all below it, in KiB; 0 where the system does not tell."""
     if not Path("/proc/self/smaps_rollup").exists():
-        import resource
-
+        try:
+            import resource
+        except ModuleNotFoundError:  # Windows
+            return 0
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak // 1024 if sys.platform == "darwin" else peak
     return sum(_pss_kb(pid) for pid in _family(os.getpid()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from mobilenets.costs.count import cost
 from mobilenets.data.catalog import scan, usable
 from mobilenets.data.crew import keep_freed_memory, release_freed_memory
+from mobilenets.data.digests import Progress, digests
 from mobilenets.data.store import Store
 from mobilenets.infer import artefact
 from mobilenets.infer.artefact import Artefact
@@ -20,7 +22,7 @@ from mobilenets.infer.engine import NumpyEngine, latency_ms
 from mobilenets.spec.net import Net
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions, shares
 from mobilenets.train import head as heads
-from mobilenets.train.features import Progress, digests, features
+from mobilenets.train.features import features
 from mobilenets.train.judge import assembled, judge, verify
 from mobilenets.train.material import Material, sorted_out
 from mobilenets.train.meter import Meter, machine, versions
@@ -66,7 +68,7 @@ def retrain(
             catalog = scan(folder)
             usable(catalog)
             start = starting_body(body, learn, progress)
-            keys = digests(catalog, threads, progress, store)
+            keys = digests(catalog, threads, store, progress, now=time.time())
         with meter.stage("features"):
             seen = features(
                 catalog,
@@ -109,13 +111,14 @@ def retrain(
                     chosen = _fit_head(material, values, learn, progress)
                 head, refitted = heads.settled(head, chosen.head, values[val], material.truth[val])
         with meter.stage("judge"):
-            verdict, cooled = judge(material, values, head, chosen.c, learn)
+            verdict, cooled = judge(material, values, head, chosen.c, learn, progress)
             recipe = {**asdict(body), **asdict(learn), "c": chosen.c, "refitted": refitted}
             recipe["weights"] = learned.source.get("name", learned.source.get("file", body.weights))
             model = assembled(learned, cooled, material.labels, verdict, recipe)
             verify(model, material, values)
             artefact.save(model, out / MODEL)
-            (out / CHECKPOINT).unlink(missing_ok=True)
+            if learn.finetune:
+                (out / CHECKPOINT).unlink(missing_ok=True)
             speed = latency_ms(NumpyEngine(model), model.preprocess)
         if store.warning is not None:
             notes.append(store.warning)
@@ -150,7 +153,7 @@ def retrain(
             net=_facts(model.net, (out / MODEL).stat().st_size, speed),
             source=model.source,
             seconds={name: round(value, 3) for name, value in seconds.items()},
-            peak_rss_mb=round(meter.peak_rss_mb, 1),
+            peak_rss_mb=None if meter.peak_rss_mb is None else round(meter.peak_rss_mb, 1),
             machine=machine(),
             versions=versions(),
             digest=artefact.digest(model),

@@ -81,7 +81,7 @@ class Run:
     """name, width, resolution, macs, params, float32_bytes, int8_bytes, activation_bytes."""
     source: Mapping[str, Any]
     seconds: Mapping[str, float]
-    peak_rss_mb: float
+    peak_rss_mb: float | None
     machine: Mapping[str, str]
     versions: Mapping[str, str]
     digest: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from mobilenets.data.digests import Progress
 from mobilenets.infer import weights
 from mobilenets.infer.artefact import Artefact
 from mobilenets.spec import zoo
@@ -12,7 +13,6 @@ from mobilenets.spec.head import headless
 from mobilenets.spec.net import Net, at_resolution, tensors
 from mobilenets.spec.preprocess import SLIM, Preprocess
 from mobilenets.spec.recipe import BodyOptions, LearnOptions
-from mobilenets.train.features import Progress
 
 RANDOM = "random"
 

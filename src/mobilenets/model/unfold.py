@@ -81,13 +81,12 @@ def measured(
     def watch(name: str) -> Callable[[Layer, Tensor], None]:
         def note(layer: Layer, y: Tensor) -> None:
             plain = y if layer.bias is None else y - layer.bias.view(1, -1, 1, 1)
-            plain = (plain.cpu() if plain.device.type == "mps" else plain).double()  # mps has no float64
+            plain = plain.cpu() if plain.device.type == "mps" else plain  # it has no float64
             first, second, count = sums.get(name, (torch.zeros(()), torch.zeros(()), 0))
-            sums[name] = (
-                first + plain.sum(dim=(0, 2, 3)),
-                second + plain.square().sum(dim=(0, 2, 3)),
-                count + plain.numel() // plain.shape[1],
-            )
+            for single in plain:  # one by one: a batch of the widest maps in float64 is hundreds of MB
+                own = single.double()
+                first, second = first + own.sum(dim=(1, 2)), second + own.square().sum(dim=(1, 2))
+            sums[name] = first, second, count + plain.numel() // plain.shape[1]
 
         return note
 

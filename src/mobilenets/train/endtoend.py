@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from mobilenets.data.augment import Job, Viewing
-from mobilenets.data.crew import Crew
+from mobilenets.data.crew import Crew, release_freed_memory
 from mobilenets.data.digests import Progress
 from mobilenets.infer import artefact
 from mobilenets.infer.artefact import Artefact
@@ -25,7 +26,7 @@ from mobilenets.spec.net import Net, tensors
 from mobilenets.spec.preprocess import Preprocess
 from mobilenets.spec.recipe import FROM_RANDOM, Augment, BodyOptions, LearnOptions, MachineOptions, Tune
 from mobilenets.train import head as heads
-from mobilenets.train.finetune import Tuner
+from mobilenets.train.finetune import MICRO, Tuner
 from mobilenets.train.material import Material
 from mobilenets.train.run import Epoch
 from mobilenets.train.start import RANDOM
@@ -70,6 +71,7 @@ def tuned(
             frozen_norms=not from_random,
             streams=threads,
         )
+        release_freed_memory()  # of fitting the head and of measuring the norms
         epochs = list(tuner.run(train, material.of("val"), resume=where.resume, progress=progress))
     learned = weights_of(tuner.averaged)
     body_net = headless(tuner.averaged.net)
@@ -96,12 +98,10 @@ def _with_norms(
         return module(net, filled)
     chosen = np.random.default_rng(seed).permutation(material.where("train"))[:STATISTICS_PICTURES]
     prepare = Viewing(material.catalog, pre, Augment())
-    levels = [made for i in chosen if (made := prepare(Job(material.catalog.items[i]))) is not None]
-    return unfold(net, filled, _batches(levels, pre, 16))
+    levels = (made for i in chosen if (made := prepare(Job(material.catalog.items[i]))) is not None)
+    return unfold(net, filled, _batches(levels, pre, MICRO))
 
 
-def _batches(levels: Sequence[NDArray[np.uint8]], pre: Preprocess, size: int) -> list[torch.Tensor]:
-    return [
-        torch.from_numpy(normalise(np.stack(levels[i : i + size]), pre)).permute(0, 3, 1, 2)
-        for i in range(0, len(levels), size)
-    ]
+def _batches(levels: Iterator[NDArray[np.uint8]], pre: Preprocess, size: int) -> Iterator[torch.Tensor]:
+    while some := list(islice(levels, size)):
+        yield torch.from_numpy(normalise(np.stack(some), pre)).permute(0, 3, 1, 2)

@@ -56,7 +56,8 @@ def main() -> None:
         install = [python, "-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt")]
         subprocess.run([*install, str(ROOT)], check=True)
         with tarfile.open(args.data / "data" / "imagenet-500.tar") as archive:
-            archive.extractall(place, filter="data")
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 brought it
+            archive.extractall(place)
         pictures = sorted(str(file) for file in (place / "imagenet-500").rglob("*.webp"))
         predict = [
             python,

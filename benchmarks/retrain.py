@@ -149,7 +149,8 @@ def main() -> None:
     args, options = parser.parse_args(given[:own]), given[own + 1 :]
     with tempfile.TemporaryDirectory() as scratch:
         with tarfile.open(args.data / "data" / f"{args.set}.tar") as archive:
-            archive.extractall(scratch, filter="data")
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 brought it
+            archive.extractall(scratch)
         folder = Path(scratch) / args.set
         retrain = [sys.executable, "-m", "mobilenets", "retrain", str(folder)]
         retrain += ["--weights", str(args.weights), "--json"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -17,8 +18,6 @@ from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions
 
 app = typer.Typer(
     name="mobilenets",
-    help="Small, fast vision models: train them on your own pictures, know what they cost.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -41,7 +40,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """One command; its exit code."""
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments or ["--help"], standalone_mode=False)
         if code == 130:  # what newer typers make of an interrupt, without a word
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
@@ -66,6 +65,23 @@ def run(arguments: list[str]) -> int:
     except (ValueError, RuntimeError) as error:
         complain(str(error))
     return 2
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from mobilenets import __version__
+
+        say(f"mobilenets {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def everywhere(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which this is.")
+    ] = False,
+) -> None:
+    """Small, fast vision models: train them on your own pictures, know what they cost."""
 
 
 @app.command(epilog="Example: mobilenets cost v1 --width 0.5 --resolution 160")
@@ -254,6 +270,8 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Score a model on labelled pictures it has not seen."""
+    # Each picture has a thread of its own; more of them in one product would only wait for one another.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import mobilenets
     from mobilenets.data.evaluate import as_json
     from mobilenets.infer.ready import load
@@ -373,11 +391,12 @@ def _show_run(run: Any, out: Path) -> None:
                 f"{v.latency_ms:.1f} ms",
                 percent(v.val_accuracy),
                 percent(v.test_accuracy),
+                "by val" if v.model == run.model else "",
             )
             for v in run.sweep
         ]
         table(
-            ("width", "resolution", "MACs", "params", "file", "numpy, this machine", "val", "test"),
+            ("width", "resolution", "MACs", "params", "file", "numpy, one thread", "val", "test", "chosen"),
             rows,
             left=0,
         )

@@ -23,6 +23,7 @@ from mobilenets.listing import store
 from mobilenets.report import write_report
 from mobilenets.spec.published import PUBLISHED
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions
+from mobilenets.train.retrain import CHECKPOINT
 from mobilenets.train.retrain import retrain as learn_from
 from mobilenets.train.run import Run, Variant
 from mobilenets.train.start import RANDOM
@@ -57,7 +58,10 @@ def retrain(
         )
     finally:
         cache.close()
-    return _written(run, folder, out)
+    run = _written(run, folder, out)
+    if run.epochs:  # until all is written a cut-off run can be gone on with
+        (out / CHECKPOINT).unlink(missing_ok=True)
+    return run
 
 
 def sweep(
@@ -108,7 +112,10 @@ def sweep(
     if runs[best].accuracy["val"] is None:
         notes.append("no validation pictures: of the sweep the cheapest variant is shown")
     told = command or _command({**options, "sweep": True}, folder, out)
-    return _written(replace(runs[best], sweep=rows, notes=notes, command=told), folder, out)
+    seconds = {name: sum(run.seconds.get(name, 0.0) for run in runs) for name in runs[best].seconds}
+    peak = max((run.peak_rss_mb for run in runs if run.peak_rss_mb is not None), default=None)
+    whole = replace(runs[best], sweep=rows, notes=notes, command=told, seconds=seconds, peak_rss_mb=peak)
+    return _written(whole, folder, out)
 
 
 def as_json(run: Run) -> dict[str, Any]:
@@ -149,7 +156,10 @@ def _written(run: Run, folder: Path, out: Path) -> Run:
     begun = time.perf_counter()
     write_report(run, out / REPORT, lambda file: _picture(folder, file))
     spent = time.perf_counter() - begun
-    seconds = {**run.seconds, "report": round(spent, 3), "total": round(run.seconds["total"] + spent, 3)}
+    seconds = dict(run.seconds)
+    for name in ("report", "total"):
+        seconds[name] = seconds.get(name, 0.0) + spent
+    seconds = {name: round(value, 3) for name, value in seconds.items()}
     run = replace(run, seconds=seconds, command=run.command or _command(run.options, folder, out))
     if folder.is_dir() or folder.suffix.lower() == ".csv":  # a file in a zip cannot be named in a CSV
         root = folder if folder.is_dir() else folder.parent

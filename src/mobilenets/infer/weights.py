@@ -57,7 +57,7 @@ def find(
     `allowed` says which addresses may be fetched: https ones, unless a caller knows better. Raises
     NoWeightsError, one line that names all four places and what was tried at each.
     """
-    if option is not None and _is_file(option):
+    if option is not None and _is(option, Path.is_file):
         return Found(Path(option), "file", None)
     entries = [_entry(option)] if option is not None else for_net(net, width, resolution)
     what = option or f"{net} of width {width:g} at {resolution}"
@@ -154,9 +154,9 @@ def fetch(
     return target
 
 
-def _is_file(option: str) -> bool:
+def _is(option: str, kind: Callable[[Path], bool]) -> bool:
     try:
-        return Path(option).is_file()
+        return kind(Path(option))
     except (OSError, ValueError):  # too long a name, a zero byte
         return False
 
@@ -175,6 +175,8 @@ def _entry(option: str) -> Published:
     except KeyError:
         near = difflib.get_close_matches(option, [entry.name for entry in PUBLISHED], 3, 0.5)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
+        if _is(option, Path.is_dir):
+            hint = ": a folder, so name one of its files, or add --sweep to try all"
         raise ValueError(
             f"--weights {option}: no such file, and no known name{hint}. Weights come from 1. the option: a "
             "file or a name that `mobilenets models` lists; without it 2. the cache, 3. a download, 4. the "

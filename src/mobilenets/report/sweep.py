@@ -59,15 +59,23 @@ def section(run: Run) -> str:
             millions(v.macs),
             millions(v.params),
             megabytes(v.size_bytes),
+            "this page" if v.model == run.model else "",
             escape(v.model),
         ]
         for v in ordered
     ]
-    head = ["width", "pixels", "test", "validation", "ms a picture", "MACs", "params", "size", "model"]
+    head = ["width", "pixels", "test", "validation", "ms a picture", "MACs", "params", "size", "", "model"]
+    validated = sum(run.counts.get("val", ()))
+    chosen = (
+        f"This page shows the one that is best on the {validated} validation {plural(validated, 'picture')}: "
+        "choosing by the test part would flatter it. "
+        if validated
+        else ""
+    )
     engines = ", ".join(sorted({v.latency_engine for v in ordered}))
     return (
         f"<p>{len(ordered)} {plural(len(ordered), 'variant')}, each measured; the numbers beside the points "
         "are pixels a side, the broad band joins those that nothing cheaper equals. In the table those that "
-        f"nothing faster equals are shaded. Times by: {escape(engines)}.</p>"
+        f"nothing faster equals on the test part are shaded. {chosen}Times by: {escape(engines)}.</p>"
         f'<div class="charts">{"".join(charts)}</div>{table(head, rows, 0, kept)}'
     )

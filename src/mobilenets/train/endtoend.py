@@ -47,7 +47,9 @@ def tuned(
     progress: Progress,
 ) -> tuple[Artefact, heads.Head, list[Epoch], str]:
     """The body and head after both have learned, each epoch, and what is to be said of resuming."""
-    torch.set_num_threads(threads)
+    # The tuner has a thread for each stream. Two in one layer would wait for one another at every barrier,
+    # and, where another process has one of their cores, for that.
+    torch.set_num_threads(1)
     from_random = body.weights == RANDOM
     recipe = Tune(epochs=learn.finetune, smoothing=learn.smoothing, **(FROM_RANDOM if from_random else {}))
     recipe = replace(recipe, augment=replace(recipe.augment, mirror=learn.mirror))
@@ -59,7 +61,7 @@ def tuned(
     balance = heads.balanced(train.truth, len(material.labels)) if learn.class_weights else None
     with Crew(Viewing(material.catalog.bare(), start.preprocess, recipe.augment), threads) as crew:
         tuner = Tuner(
-            _with_norms(net, filled, material, start.preprocess, learn.seed),
+            _with_norms(net, filled, material, start.preprocess, learn.seed, progress),
             recipe,
             crew=crew,
             target=start.preprocess,
@@ -91,7 +93,12 @@ def _identity(
 
 
 def _with_norms(
-    net: Net, filled: dict[str, NDArray[np.float32]], material: Material, pre: Preprocess, seed: int
+    net: Net,
+    filled: dict[str, NDArray[np.float32]],
+    material: Material,
+    pre: Preprocess,
+    seed: int,
+    progress: Progress,
 ) -> Module:
     """The module to train: folded weights get their batch norms back, measured on training pictures."""
     if any(getattr(node.op, "norm", None) is not None for node in net.nodes):
@@ -99,9 +106,12 @@ def _with_norms(
     chosen = np.random.default_rng(seed).permutation(material.where("train"))[:STATISTICS_PICTURES]
     prepare = Viewing(material.catalog, pre, Augment())
     levels = (made for i in chosen if (made := prepare(Job(material.catalog.items[i]))) is not None)
-    return unfold(net, filled, _batches(levels, pre, MICRO))
 
+    def batches() -> Iterator[torch.Tensor]:
+        done = 0
+        while some := list(islice(levels, MICRO)):
+            progress("norms", done, len(chosen))
+            done += len(some)
+            yield torch.from_numpy(normalise(np.stack(some), pre)).permute(0, 3, 1, 2)
 
-def _batches(levels: Iterator[NDArray[np.uint8]], pre: Preprocess, size: int) -> Iterator[torch.Tensor]:
-    while some := list(islice(levels, size)):
-        yield torch.from_numpy(normalise(np.stack(some), pre)).permute(0, 3, 1, 2)
+    return unfold(net, filled, batches())

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from scipy.optimize import minimize, minimize_scalar
-from threadpoolctl import ThreadpoolController
 
 from mobilenets.infer.decode import softmax
 from mobilenets.infer.score import log_loss, top
+from mobilenets.train.blas import one_blas_thread
 
 Matrix = NDArray[np.float32]
 Truth = NDArray[np.int64]
@@ -106,7 +105,9 @@ class Regression:
             start[:, :-1] = self._start[:, :-1] @ factor
             start[:, -1] = self._start[:, -1] / spread
         options = {"maxiter": MOST_STEPS, "ftol": TOLERANCE, "gtol": 1e-8}
-        with _scipy_on_one_thread():
+        # scipy's wheels bring a BLAS of their own, whose idle threads spin on the cores that numpy's need: on
+        # two cores a fit takes 2.7 times as long. Where the two share one BLAS nothing is done.
+        with one_blas_thread("scipy.libs"):
             found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options)
         v = found.x.reshape(self._classes, channels + 1)
         weight, bias = v[:, :-1] @ inverse, v[:, -1] * float(spread)
@@ -114,24 +115,6 @@ class Regression:
         return Head(
             (weight / self._scale).astype(np.float32), (bias - weight @ self._mean).astype(np.float32)
         )
-
-
-@contextmanager
-def _scipy_on_one_thread() -> Iterator[None]:
-    """scipy's wheels bring a BLAS of their own, whose idle threads spin on the cores that numpy's need.
-
-    Measured on two cores: a fit takes 2.7 times as long with both. Where the two share one BLAS nothing is
-    done.
-    """
-    theirs = [lib for lib in ThreadpoolController().lib_controllers if "scipy.libs" in lib.filepath]
-    before = [lib.num_threads for lib in theirs]
-    for lib in theirs:
-        lib.set_num_threads(1)
-    try:
-        yield
-    finally:
-        for lib, threads in zip(theirs, before, strict=True):
-            lib.set_num_threads(threads)
 
 
 def choose(

@@ -22,6 +22,7 @@ from mobilenets.infer.engine import NumpyEngine, latency_ms
 from mobilenets.spec.net import Net
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions, shares
 from mobilenets.train import head as heads
+from mobilenets.train.blas import one_blas_thread
 from mobilenets.train.features import features
 from mobilenets.train.judge import assembled, judge, verify
 from mobilenets.train.material import Material, sorted_out
@@ -115,18 +116,17 @@ def retrain(
             recipe = {**asdict(body), **asdict(learn), "c": chosen.c, "refitted": refitted}
             recipe["weights"] = learned.source.get("name", learned.source.get("file", body.weights))
             model = assembled(learned, cooled, material.labels, verdict, recipe)
-            verify(model, material, values)
+            with one_blas_thread():
+                verify(model, material, values)
+                speed = latency_ms(NumpyEngine(model), model.preprocess)
             artefact.save(model, out / MODEL)
-            if learn.finetune:
-                (out / CHECKPOINT).unlink(missing_ok=True)
-            speed = latency_ms(NumpyEngine(model), model.preprocess)
         if store.warning is not None:
             notes.append(store.warning)
-        unseen = [
-            label for label, n in zip(material.labels, material.counts()["train"], strict=True) if not n
-        ]
-        if unseen:
-            notes.append(f"without a picture in train, so never answered: {', '.join(unseen)}")
+        for part, so in (("train", "never answered"), ("test", "never judged")):
+            counts = material.counts()[part]
+            missing = [label for label, n in zip(material.labels, counts, strict=True) if not n]
+            if missing and any(counts):
+                notes.append(f"without a picture in {part}, so {so}: {', '.join(missing)}")
         if not len(material.where("val")):
             notes.append("no validation pictures: C and temperature are defaults, scores are not calibrated")
         seconds = {**dict.fromkeys(STAGES, 0.0), **meter.seconds, "total": meter.total_s}
@@ -196,7 +196,7 @@ def _facts(net: Net, file_bytes: int, speed_ms: float) -> dict[str, Any]:
         "activation_bytes": counted.activation_bytes,
         "file_bytes": file_bytes,
         "latency_ms": speed_ms,
-        "latency_engine": "numpy",
+        "latency_engine": "numpy, one thread",
     }
 
 

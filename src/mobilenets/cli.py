@@ -14,6 +14,7 @@ import typer
 
 from mobilenets import console
 from mobilenets.console import Reporter, complain, percent, say, say_json, size, table
+from mobilenets.shown import mistaken, readable, show, show_run
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions
 
 app = typer.Typer(
@@ -230,7 +231,7 @@ def _retrain(
     if json:
         say_json(as_json(run))
         return
-    _show_run(run, out)
+    show_run(run, out)
 
 
 app.command(
@@ -257,7 +258,7 @@ def demo(
     if json:
         say_json(as_json(run))
         return
-    _show_run(run, out)
+    show_run(run, out)
     say("no weights ship with this release, so the body started from random numbers: with a trained body")
     say("(`mobilenets models`) fewer pictures and less time give more; see README")
 
@@ -298,7 +299,7 @@ def evaluate(
     worst = sorted(found.per_class.items(), key=lambda item: item[1])[:20]
     table(
         ("class (worst first)", "accuracy", "n", "taken for"),
-        [(label, percent(share), *_mistaken(found, label)) for label, share in worst],
+        [(label, percent(share), *mistaken(found, label)) for label, share in worst],
     )
 
 
@@ -342,7 +343,7 @@ def predict(
             results.append(row)
             progress("predict", done, len(files))
             if not json and "error" not in row:
-                _show(row)
+                show(row)
     if json:
         say_json({"results": results})
     if failed == len(results):
@@ -364,86 +365,7 @@ def info(
         say_json(facts)
         return
     for name, value in facts.items():
-        say(f"{name:14} {_readable(value)}")
-
-
-def _show_run(run: Any, out: Path) -> None:
-    counts = {part: sum(numbers) for part, numbers in run.counts.items()}
-    table(
-        ("part", "pictures", "accuracy"),
-        [(part, counts[part], percent(share)) for part, share in run.accuracy.items()],
-        title=f"{run.net['name']} {run.net['width']:g} at {run.net['resolution']}, {len(run.labels)} classes",
-    )
-    if run.interval is not None:
-        low, high = run.interval
-        say(
-            f"test accuracy lies between {percent(low)} and {percent(high)} with 95 %; "
-            f"top-5 {percent(run.top5)}"
-        )
-    if run.sweep:
-        rows = [
-            (
-                f"{v.width:g}",
-                v.resolution,
-                f"{v.macs / 1e6:.0f} M",
-                f"{v.params / 1e6:.2f} M",
-                size(v.size_bytes),
-                f"{v.latency_ms:.1f} ms",
-                percent(v.val_accuracy),
-                percent(v.test_accuracy),
-                "by val" if v.model == run.model else "",
-            )
-            for v in run.sweep
-        ]
-        table(
-            ("width", "resolution", "MACs", "params", "file", "numpy, one thread", "val", "test", "chosen"),
-            rows,
-            left=0,
-        )
-    if run.unknown is not None and run.unknown["threshold"] is not None:
-        away = run.unknown["strangers_turned_away"]
-        say(
-            f"a greatest logit below {run.unknown['threshold']:.2f} means unknown: "
-            f"{percent(run.unknown['known_kept'])} of test pictures are answered, "
-            + ("strangers not measured" if away is None else f"{percent(away)} of strangers turned away")
-        )
-    stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run.seconds.items())
-    say(stages + ("" if run.peak_rss_mb is None else f"; peak memory {run.peak_rss_mb:.0f} MB"))
-    for aside in run.set_aside[:5]:
-        say(f"set aside: {aside.file}: {aside.reason}")
-    if len(run.set_aside) > 5:
-        say(f"… and {len(run.set_aside) - 5} more set aside (report.html lists all)")
-    for note in run.notes:
-        say(f"note: {note}")
-    say(f"model   {run.model} ({size(run.net['file_bytes'])})")
-    say(f"report  {out / 'report.html'}")
-
-
-def _mistaken(found: Any, label: str) -> tuple[int, str]:
-    row = found.confusion[list(found.labels).index(label)].copy()
-    n = int(row.sum())
-    row[list(found.labels).index(label)] = 0
-    return n, found.labels[int(row.argmax())] if row.any() else ""
-
-
-def _show(row: dict[str, Any]) -> None:
-    if "features" in row:
-        say(row["file"] + " " + " ".join(f"{value:.4g}" for value in row["features"]))
-        return
-    unknown = "unknown; perhaps " if row.get("unknown") else ""
-    say(
-        f"{row['file']}: {unknown}"
-        + ", ".join(f"{p['label']} {percent(p['score'])}" for p in row["predictions"])
-    )
-
-
-def _readable(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_readable(inner)}" for key, inner in value.items())
-    if isinstance(value, list | tuple):
-        shown = ", ".join(str(v) for v in value[:12])
-        return shown + (f", … ({len(value)})" if len(value) > 12 else "")
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+        say(f"{name:14} {readable(value)}")
 
 
 def _asked(arguments: list[str]) -> str:

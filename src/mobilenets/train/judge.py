@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -101,34 +102,29 @@ def assembled(
     )
 
 
-def verify(model: Artefact, material: Material, values: NDArray[np.float32]) -> float:
-    """Largest difference of logits between what was scored and the numpy walk, on up to sixteen pictures.
+def verify(model: Artefact, material: Material, values: NDArray[np.float32], threads: int) -> float:
+    """Largest difference of logits between what was scored and the numpy walk, on a few pictures.
 
     Raises RuntimeError where they differ by more than float32 explains: nothing is written then.
     """
     engine = NumpyEngine(model)
     head = heads.Head(np.asarray(model.weights[f"{HEAD}.weight"]), np.asarray(model.weights[f"{HEAD}.bias"]))
     chosen = np.linspace(0, len(material.truth) - 1, min(VERIFIED_PICTURES, len(material.truth))).astype(int)
-    worst = 0.0
-    for index in chosen:
+
+    def difference(index: int) -> float:
         try:
             frame = decode(material.catalog.read(material.catalog.items[index]), model.preprocess)
         except OSError:  # it was there when its features were made; the others tell as much
-            continue
-        difference = np.abs(engine(frame)["logits"] - head(values[index : index + 1])[0]).max()
-        worst = max(worst, float(difference))
+            return 0.0
+        return float(np.abs(engine(frame)["logits"] - head(values[index : index + 1])[0]).max())
+
+    with ThreadPoolExecutor(threads) as pool:
+        worst = max(pool.map(difference, chosen.tolist()))
     if worst > AGREE:
         raise RuntimeError(
             f"the model's logits differ by {worst:.2g} from those that were scored; not written"
         )
     return worst
-
-
-def as_json(verdict: Verdict) -> dict[str, Any]:
-    """The verdict without pictures and scores."""
-    kept = asdict(replace(verdict, test=Judged([], np.zeros(0, np.int64), np.zeros((0, 0), np.float32))))
-    del kept["test"]
-    return kept
 
 
 def _unknown(

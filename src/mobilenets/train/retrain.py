@@ -117,7 +117,7 @@ def retrain(
             recipe["weights"] = learned.source.get("name", learned.source.get("file", body.weights))
             model = assembled(learned, cooled, material.labels, verdict, recipe)
             with one_blas_thread():
-                verify(model, material, values)
+                verify(model, material, values, threads)
                 speed = latency_ms(NumpyEngine(model), model.preprocess)
             artefact.save(model, out / MODEL)
         if store.warning is not None:

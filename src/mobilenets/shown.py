@@ -1,0 +1,91 @@
+"""Results in words: what the commands say where no JSON was asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mobilenets.console import percent, say, size, table
+
+
+def show_run(run: Any, out: Path) -> None:
+    """A retraining in short."""
+    counts = {part: sum(numbers) for part, numbers in run.counts.items()}
+    table(
+        ("part", "pictures", "accuracy"),
+        [(part, counts[part], percent(share)) for part, share in run.accuracy.items()],
+        title=f"{run.net['name']} {run.net['width']:g} at {run.net['resolution']}, {len(run.labels)} classes",
+    )
+    if run.interval is not None:
+        low, high = run.interval
+        say(
+            f"test accuracy lies between {percent(low)} and {percent(high)} with 95 %; "
+            f"top-5 {percent(run.top5)}"
+        )
+    if run.sweep:
+        rows = [
+            (
+                f"{v.width:g}",
+                v.resolution,
+                f"{v.macs / 1e6:.0f} M",
+                f"{v.params / 1e6:.2f} M",
+                size(v.size_bytes),
+                f"{v.latency_ms:.1f} ms",
+                percent(v.val_accuracy),
+                percent(v.test_accuracy),
+                "by val" if v.model == run.model else "",
+            )
+            for v in run.sweep
+        ]
+        table(
+            ("width", "resolution", "MACs", "params", "file", "numpy, one thread", "val", "test", "chosen"),
+            rows,
+            left=0,
+        )
+    if run.unknown is not None and run.unknown["threshold"] is not None:
+        away = run.unknown["strangers_turned_away"]
+        say(
+            f"a greatest logit below {run.unknown['threshold']:.2f} means unknown: "
+            f"{percent(run.unknown['known_kept'])} of test pictures are answered, "
+            + ("strangers not measured" if away is None else f"{percent(away)} of strangers turned away")
+        )
+    stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run.seconds.items())
+    say(stages + ("" if run.peak_rss_mb is None else f"; peak memory {run.peak_rss_mb:.0f} MB"))
+    for aside in run.set_aside[:5]:
+        say(f"set aside: {aside.file}: {aside.reason}")
+    if len(run.set_aside) > 5:
+        say(f"… and {len(run.set_aside) - 5} more set aside (report.html lists all)")
+    for note in run.notes:
+        say(f"note: {note}")
+    say(f"model   {run.model} ({size(run.net['file_bytes'])})")
+    say(f"report  {out / 'report.html'}")
+
+
+def mistaken(found: Any, label: str) -> tuple[int, str]:
+    """How many pictures of a class were judged, and what else they were mostly taken for."""
+    row = found.confusion[list(found.labels).index(label)].copy()
+    n = int(row.sum())
+    row[list(found.labels).index(label)] = 0
+    return n, found.labels[int(row.argmax())] if row.any() else ""
+
+
+def show(row: dict[str, Any]) -> None:
+    """What `predict` says of one picture."""
+    if "features" in row:
+        say(row["file"] + " " + " ".join(f"{value:.4g}" for value in row["features"]))
+        return
+    unknown = "unknown; perhaps " if row.get("unknown") else ""
+    say(
+        f"{row['file']}: {unknown}"
+        + ", ".join(f"{p['label']} {percent(p['score'])}" for p in row["predictions"])
+    )
+
+
+def readable(value: object) -> str:
+    """A fact of `info` in a line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {readable(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        shown = ", ".join(str(v) for v in value[:12])
+        return shown + (f", … ({len(value)})" if len(value) > 12 else "")
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

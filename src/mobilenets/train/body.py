@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
@@ -55,6 +56,17 @@ class TorchEngine:
         # cuDNN would round to TF32: other logits than the numpy walk's, other features than a CPU's.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return {name: value.float().cpu().numpy() for name, value in self._module(x).items()}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch works on one thread here, and afterwards as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def one_thread_each(streams: int) -> ThreadPoolExecutor:

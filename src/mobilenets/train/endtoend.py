@@ -26,6 +26,7 @@ from mobilenets.spec.net import Net, tensors
 from mobilenets.spec.preprocess import Preprocess
 from mobilenets.spec.recipe import FROM_RANDOM, Augment, BodyOptions, LearnOptions, MachineOptions, Tune
 from mobilenets.train import head as heads
+from mobilenets.train.body import one_thread
 from mobilenets.train.finetune import MICRO, Tuner
 from mobilenets.train.material import Material
 from mobilenets.train.run import Epoch
@@ -47,9 +48,6 @@ def tuned(
     progress: Progress,
 ) -> tuple[Artefact, heads.Head, list[Epoch], str]:
     """The body and head after both have learned, each epoch, and what is to be said of resuming."""
-    # The tuner has a thread for each stream. Two in one layer would wait for one another at every barrier,
-    # and, where another process has one of their cores, for that.
-    torch.set_num_threads(1)
     from_random = body.weights == RANDOM
     recipe = Tune(epochs=learn.finetune, smoothing=learn.smoothing, **(FROM_RANDOM if from_random else {}))
     recipe = replace(recipe, augment=replace(recipe.augment, mirror=learn.mirror))
@@ -59,7 +57,10 @@ def tuned(
     filled = {**start.weights, f"{HEAD}.weight": head.weight, f"{HEAD}.bias": head.bias}
     train = material.of("train")
     balance = heads.balanced(train.truth, len(material.labels)) if learn.class_weights else None
-    with Crew(Viewing(material.catalog.bare(), start.preprocess, recipe.augment), threads) as crew:
+    viewing = Viewing(material.catalog.bare(), start.preprocess, recipe.augment)
+    # The tuner has a thread for each stream. Two in one layer would wait for one another at every barrier,
+    # and, where another process has one of their cores, for that.
+    with one_thread(), Crew(viewing, threads) as crew:
         tuner = Tuner(
             _with_norms(net, filled, material, start.preprocess, learn.seed, progress),
             recipe,

@@ -105,22 +105,28 @@ def assembled(
 def verify(model: Artefact, material: Material, values: NDArray[np.float32], threads: int) -> float:
     """Largest difference of logits between what was scored and the numpy walk, on a few pictures.
 
-    Raises RuntimeError where they differ by more than float32 explains: nothing is written then.
+    Raises RuntimeError where they differ by more than float32 explains, or where none of the pictures can be
+    read any more: nothing is written then.
     """
     engine = NumpyEngine(model)
     head = heads.Head(np.asarray(model.weights[f"{HEAD}.weight"]), np.asarray(model.weights[f"{HEAD}.bias"]))
     chosen = np.linspace(0, len(material.truth) - 1, min(VERIFIED_PICTURES, len(material.truth))).astype(int)
 
-    def difference(index: int) -> float:
+    def difference(index: int) -> float | None:
         try:
             frame = decode(material.catalog.read(material.catalog.items[index]), model.preprocess)
         except OSError:  # it was there when its features were made; the others tell as much
-            return 0.0
+            return None
         return float(np.abs(engine(frame)["logits"] - head(values[index : index + 1])[0]).max())
 
     with ThreadPoolExecutor(threads) as pool:
-        worst = max(pool.map(difference, chosen.tolist()))
-    if worst > AGREE:
+        told = [value for value in pool.map(difference, chosen.tolist()) if value is not None]
+    if not told:
+        raise RuntimeError(
+            f"{material.catalog.root}: no picture can be read any more; the model is not written"
+        )
+    worst = float(np.max(told))  # unlike max, it lets no NaN pass
+    if not worst <= AGREE:
         raise RuntimeError(
             f"the model's logits differ by {worst:.2g} from those that were scored; not written"
         )

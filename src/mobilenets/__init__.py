@@ -6,7 +6,6 @@ else is imported by the call that needs it: `import mobilenets` alone costs next
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from mobilenets.costs.count import Cost
+    from mobilenets.data.digests import Progress
     from mobilenets.data.evaluate import Evaluation
     from mobilenets.infer.ready import Model
     from mobilenets.spec.recipe import RetrainOptions
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "cost", "evaluate", "load", "retrain"]
 __version__ = "0.1.0"
-
-Progress = Callable[[str, int, int], None]
 
 
 def cost(net: str, *, width: float = 1.0, resolution: int | None = None, classes: int | None = None) -> Cost:

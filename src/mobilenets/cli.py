@@ -14,7 +14,7 @@ import typer
 
 from mobilenets import console
 from mobilenets.console import Reporter, complain, percent, say, say_json, size, table
-from mobilenets.shown import mistaken, readable, show, show_run
+from mobilenets.shown import mistaken, show, show_run
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions
 
 app = typer.Typer(
@@ -130,7 +130,8 @@ def cost(
         )
         for kind, s in counted.by_kind.items()
     ]
-    table(("kind", "MACs", "", "params", ""), rows_of, title=f"{net} {width:g}")
+    side, made = counted.rows[0].input[0], counted.rows[-1].output[-1]
+    table(("kind", "MACs", "", "params", ""), rows_of, title=f"{net} {width:g} at {side}, {made} classes")
     say(f"{counted.macs:,} MACs, {counted.params:,} parameters")
     say(f"weights {size(counted.float32_bytes)} in float32, {size(counted.int8_bytes)} in int8")
     say(f"activations {size(counted.activation_bytes)} at their peak, float32")
@@ -198,7 +199,7 @@ def doctor(
         say(f"    → {problem.remedy}")
     if found.shortcuts:
         table(
-            ("labels guessed from", "accuracy", "largest class", ""),
+            ("labels guessed from", "accuracy", "largest class", "so"),
             [
                 (g.cue, percent(g.accuracy), percent(g.majority), "leaks" if g.leaks else "")
                 for g in found.shortcuts
@@ -284,10 +285,8 @@ def evaluate(
         say_json(as_json(found))
         return
     low, high = found.interval
-    say(
-        f"top-1 {percent(found.top1)} ({percent(low)} to {percent(high)} with 95 %), "
-        f"top-5 {percent(found.top5)}, n = {found.n}"
-    )
+    five = f", top-5 {percent(found.top5)}" if len(found.labels) > 5 else ""
+    say(f"top-1 {percent(found.top1)} ({percent(low)} to {percent(high)} with 95 %){five}, n = {found.n}")
     say(
         f"calibration error {percent(found.calibration_error)}"
         + (f", answered unknown {percent(found.unknown)}" if found.unknown is not None else "")
@@ -313,7 +312,7 @@ def predict(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Ask a model about pictures."""
+    """Ask a model about pictures. A bad one is named and the others answered; a path that is none gives 2."""
     from mobilenets.infer.ready import load
     from mobilenets.listing import pictures
 
@@ -322,12 +321,15 @@ def predict(
     if not features and not ready.labels:
         raise ValueError(f"{model}: a body without named classes; ask it for --features")
     results: list[dict[str, Any]] = []
-    failed = 0
+    mistaken_paths = 0
     with Reporter() as progress:
         files = pictures(paths)
         for done, (name, data) in enumerate(files, 1):
             row: dict[str, Any] = {"file": name}
             try:
+                if isinstance(data, str):
+                    mistaken_paths += 1
+                    raise ValueError(data)
                 picture = data()
                 if features:
                     row["features"] = [float(v) for v in ready.features(picture)]
@@ -337,7 +339,6 @@ def predict(
                     if answer.unknown is not None:
                         row |= {"logit": answer.logit, "unknown": answer.unknown}
             except (ValueError, OSError) as error:
-                failed += 1
                 row["error"] = str(error)
                 complain(f"{name}: {error}")
             results.append(row)
@@ -346,7 +347,7 @@ def predict(
                 show(row)
     if json:
         say_json({"results": results})
-    if failed == len(results):
+    if mistaken_paths or all("error" in row for row in results):
         raise typer.Exit(2)
 
 
@@ -358,6 +359,7 @@ def info(
     """What is inside a model file."""
     from mobilenets.infer.ready import load
     from mobilenets.listing import described
+    from mobilenets.report.markup import readable
 
     with Reporter() as progress:
         facts = described(load(model, progress.download).artefact)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilenets.data.digests import Progress
 from mobilenets.infer import adopt
 from mobilenets.infer.image import ImageError, decode
 from mobilenets.infer.sealed import json_text, write_whole
@@ -23,7 +26,7 @@ from mobilenets.listing import store
 from mobilenets.report import write_report
 from mobilenets.spec.published import PUBLISHED
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions
-from mobilenets.train.retrain import CHECKPOINT
+from mobilenets.train.retrain import CHECKPOINT, MODEL
 from mobilenets.train.retrain import retrain as learn_from
 from mobilenets.train.run import Run, Variant
 from mobilenets.train.start import RANDOM
@@ -31,7 +34,6 @@ from mobilenets.train.start import RANDOM
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 RESOLUTIONS = (128, 160, 192, 224)
 REPORT, RECORD, SPLIT, SWEEP = "report.html", "run.json", "split.csv", "sweep.csv"
-Progress = Callable[[str, int, int], None]
 KINDS = (BodyOptions, LearnOptions, MachineOptions)
 
 
@@ -51,6 +53,10 @@ def retrain(
         known = ", ".join(field.name for kind in KINDS for field in fields(kind))
         raise ValueError(f"unknown options: {', '.join(given)}; known: {known}, sweep")
     _writable(out)
+    if where.resume and learn.finetune and _finished(out, {**asdict(body), **asdict(learn)}):
+        raise ValueError(
+            f"{out}: this run came to its end, nothing is left to --resume; without it all runs anew"
+        )
     cache = store()
     try:
         run = learn_from(
@@ -77,7 +83,7 @@ def sweep(
 
     `weights` may be a folder of weight files, each told by its content, or one file or name, then of its
     width alone. Each variant has a folder of its own in `out`; `out/sweep.csv` and `out/report.html` compare
-    them. Raises ValueError where no variant could be made.
+    them, `out/model.safetensors` is the best one's. Raises ValueError where no variant could be made.
     """
     given = {name: value for name, value in options.items() if name not in ("width", "resolution")}
     widths = widths if options.get("width") is None else (options["width"],)
@@ -86,25 +92,29 @@ def sweep(
     rows: list[Variant] = []
     runs: list[Run] = []
     missing: list[str] = []
-    for width in widths:
-        for resolution in resolutions:
-            choice = {**given, "width": width, "resolution": resolution}
-            if files is not None:
-                near = sorted((abs(side - resolution), weights) for w, side, weights in files if w == width)
-                if not near:
-                    missing.append(f"width {width:g}: no weights in {given['weights']}")
-                    continue
-                choice["weights"] = near[0][1]
-            progress("sweep", len(rows), len(widths) * len(resolutions))
-            name = f"{given.get('net', 'v1')}-{width:g}-{resolution}"
-            try:
-                run = retrain(folder, out / name, choice, progress)
-            except NoWeightsError as error:
-                missing.append(str(error))
+    choices: list[dict[str, Any]] = []
+    for width, resolution in product(widths, resolutions):
+        choice = {**given, "width": width, "resolution": resolution}
+        if files is not None:
+            near = sorted((abs(side - resolution), weights) for w, side, weights in files if w == width)
+            if not near:
+                missing.append(f"width {width:g}: no weights in {given['weights']}")
                 continue
-            runs.append(run)
-            rows.append(_variant(run, width, resolution))
-            write_whole(out / SWEEP, _table(rows))
+            choice["weights"] = near[0][1]
+        choices.append(choice)
+    for number, choice in enumerate(choices, 1):
+        width, resolution = choice["width"], choice["resolution"]
+        place = out / f"{given.get('net', 'v1')}-{width:g}-{resolution}"
+        choice["resume"] = bool(given.get("resume")) and (place / CHECKPOINT).exists()
+        which = f"{width:g} at {resolution} ({number} of {len(choices)})"
+        try:
+            run = retrain(folder, place, choice, _named(which, progress))
+        except NoWeightsError as error:
+            missing.append(str(error))
+            continue
+        runs.append(run)
+        rows.append(_variant(run, width, resolution))
+        write_whole(out / SWEEP, _table(rows))
     if not runs:
         raise ValueError(missing[0] if missing else "nothing to sweep")
     best = max(range(len(runs)), key=lambda i: (runs[i].accuracy["val"] or 0.0, -rows[i].macs))
@@ -115,7 +125,14 @@ def sweep(
     seconds = {name: sum(run.seconds.get(name, 0.0) for run in runs) for name in runs[best].seconds}
     peak = max((run.peak_rss_mb for run in runs if run.peak_rss_mb is not None), default=None)
     whole = replace(runs[best], sweep=rows, notes=notes, command=told, seconds=seconds, peak_rss_mb=peak)
+    # Where a single run has its model; one that an earlier run left there would be taken for the sweep's.
+    write_whole(out / MODEL, Path(whole.model).read_bytes())
     return _written(whole, folder, out)
+
+
+def _named(which: str, progress: Progress) -> Progress:
+    """Progress whose stages are those of one variant."""
+    return lambda stage, done, total: progress(f"{which}: {stage}", done, total)
 
 
 def as_json(run: Run) -> dict[str, Any]:
@@ -188,6 +205,15 @@ def _picture(folder: Path, file: str) -> NDArray[np.uint8] | None:
         return decode(catalog.read(Item(file, "")))
     except (OSError, ImageError):
         return None
+
+
+def _finished(out: Path, options: Mapping[str, Any]) -> bool:
+    """Whether `out` has the record of a run with these options, and none of one that was cut off."""
+    try:
+        kept = json.loads((out / RECORD).read_bytes())["options"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # no record, or one that tells nothing
+    return not (out / CHECKPOINT).exists() and options.items() <= kept.items()
 
 
 def _writable(out: Path) -> None:

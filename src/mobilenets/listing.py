@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,22 +87,20 @@ def described(model: Artefact) -> dict[str, Any]:
     }
 
 
-def pictures(paths: Sequence[str]) -> list[tuple[str, Callable[[], bytes]]]:
+def pictures(paths: Sequence[str]) -> list[tuple[str, Callable[[], bytes] | str]]:
     """Each picture's name and a way to its bytes: files as named, folders searched, `-` read from stdin.
 
-    Raises ValueError for a path that is not there or a folder without pictures.
+    A path that is not there, or a folder without pictures, has the reason in their place.
     """
-    found: list[tuple[str, Callable[[], bytes]]] = []
+    found: list[tuple[str, Callable[[], bytes] | str]] = []
     for path in paths:
         if path == "-":
-            found.append((path, partial(sys.stdin.buffer.read)))
+            found.append((path, sys.stdin.buffer.read))
         elif Path(path).is_dir():
             inside = sorted(p for p in Path(path).rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
-            if not inside:
-                raise ValueError(f"{path}: a folder without pictures")
-            found += [(str(p), p.read_bytes) for p in inside]
+            found += [(str(p), p.read_bytes) for p in inside] or [(path, "a folder without pictures")]
         elif Path(path).is_file():
             found.append((path, Path(path).read_bytes))
         else:
-            raise ValueError(f"{path}: no such file or folder")
+            found.append((path, "no such file or folder"))
     return found

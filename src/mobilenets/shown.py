@@ -18,10 +18,8 @@ def show_run(run: Any, out: Path) -> None:
     )
     if run.interval is not None:
         low, high = run.interval
-        say(
-            f"test accuracy lies between {percent(low)} and {percent(high)} with 95 %; "
-            f"top-5 {percent(run.top5)}"
-        )
+        five = f"; top-5 {percent(run.top5)}" if len(run.labels) > 5 else ""
+        say(f"test accuracy lies between {percent(low)} and {percent(high)} with 95 %{five}")
     if run.sweep:
         rows = [
             (
@@ -79,13 +77,3 @@ def show(row: dict[str, Any]) -> None:
         f"{row['file']}: {unknown}"
         + ", ".join(f"{p['label']} {percent(p['score'])}" for p in row["predictions"])
     )
-
-
-def readable(value: object) -> str:
-    """A fact of `info` in a line."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {readable(inner)}" for key, inner in value.items())
-    if isinstance(value, list | tuple):
-        shown = ", ".join(str(v) for v in value[:12])
-        return shown + (f", … ({len(value)})" if len(value) > 12 else "")
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

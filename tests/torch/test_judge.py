@@ -32,7 +32,7 @@ def test_a_model_is_refused_where_it_differs_is_no_number_or_cannot_be_compared(
     model = Artefact(net, random_weights(net, 0), Preprocess(height=32, width=32), labels=("a", "b"))
     catalog = scan(tmp_path)
     truth, engine = np.array([0, 0, 1, 1]), NumpyEngine(model)
-    material = Material(catalog, ("a", "b"), ("",) * 4, truth, np.array(["train"] * 4), 0)
+    material = Material(catalog, ("a", "b"), ("",) * 4, truth, np.array(["train"] * 4), 0, ())
     values = np.stack([engine(decode(catalog.read(item)))["features"] for item in catalog.items])
     assert verify(model, material, values, 2) < 1e-4
     with pytest.raises(RuntimeError, match="differ by"):

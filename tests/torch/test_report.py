@@ -18,8 +18,9 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
 from mobilenets.data.catalog import SetAside
 from mobilenets.infer.score import interval, reliability
-from mobilenets.report import write_report
+from mobilenets.report import figure, write_report
 from mobilenets.report.confusion import most_confused, worst_pairs
+from mobilenets.report.markup import readable
 from mobilenets.report.sweep import front
 from mobilenets.train.run import Epoch, Judged, Run, Variant
 
@@ -331,6 +332,35 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path: Path) -> None
     assert dict(mpl.rcParams) == before
 
 
+def test_no_chart_of_a_share_goes_on_above_all_of_it() -> None:
+    svg = figure.regularisation([(0.1, 0.9, 1.0), (1.0, 1.0, 0.5), (10.0, 1.0, 0.6)], 1.0)
+    ticks = [float(text) for text in re.findall(r">(\d+(?:\.\d+)?)</text>", svg)]
+    assert 100 in ticks
+    assert max(ticks) == 100
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "none"),
+        (True, "yes"),
+        (False, "no"),
+        (13570048, "13\xa0570\xa0048"),
+        (128, "128"),
+        (0.25, "0.25"),
+        (["a, b", "c"], "a, b; c"),
+        ({"mean": [1.0, 2.0], "of": {}}, "mean (1, 2), of (none)"),
+        ({}, "none"),
+    ],
+)
+def test_settings_and_facts_are_told_in_words(value: object, words: str) -> None:
+    assert readable(value) == words
+
+
+def test_of_a_long_list_the_first_are_told_and_how_many_there_are() -> None:
+    assert readable(list(range(30))) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 … (30)"
+
+
 def test_the_worst_pairs_are_the_most_frequent_confusions_and_then_those_of_small_classes() -> None:
     counts = np.array([[1, 1, 0, 0], [0, 1, 0, 0], [2, 0, 1, 1], [0, 0, 0, 0]])
     pairs = [(p.truth, p.said, p.pictures, p.of) for p in worst_pairs(counts, 9)]
@@ -348,8 +378,8 @@ def test_scores_before_the_temperature_come_back_from_those_after(
     drawn: list[NDArray[np.float64]] = []
     monkeypatch.setattr("mobilenets.report.figure.calibration", lambda *rows: drawn.extend(rows) or "")
     written(run, tmp_path)
-    np.testing.assert_allclose(drawn[0], reliability(softmax(logits), truth), rtol=1e-4)
-    np.testing.assert_allclose(drawn[1], reliability(run.test.scores, truth), rtol=1e-6)
+    np.testing.assert_allclose(drawn[0], reliability(softmax(logits), truth, 4), rtol=1e-4)
+    np.testing.assert_allclose(drawn[1], reliability(run.test.scores, truth, 4), rtol=1e-6)
 
 
 def test_the_front_holds_what_nothing_cheaper_equals() -> None:

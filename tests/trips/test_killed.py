@@ -126,7 +126,7 @@ def test_a_kill_at_each_step_of_writing_leaves_the_old_model_or_the_new_one(
 
 
 def test_a_fine_tuning_that_was_killed_goes_on_to_the_last_bit(
-    ask: Ask, killed_at: Any, slice_of: Any, body25: Path, tmp_path: Path
+    ask: Ask, refuse: Any, killed_at: Any, slice_of: Any, body25: Path, tmp_path: Path
 ) -> None:
     """Killed while the second epoch's checkpoint is written: `--resume` goes on from the first, or starts
     clean where that is cut short."""
@@ -154,6 +154,9 @@ def test_a_fine_tuning_that_was_killed_goes_on_to_the_last_bit(
         assert not (tmp_path / out / checkpoint.name).exists()
         first = calm["epochs"][0]["seconds"] != facts["epochs"][0]["seconds"]
         assert first  # no clock is part of what is compared
+    assert "came to its end" in refuse(*command("out"), "--resume")
+    other = ask(*command("out"), "--resume", "--seed", 1, "--json").facts  # nothing is there of this one yet
+    assert losses(other) != losses(calm)
 
 
 def test_an_interrupt_is_one_line_and_ends_every_worker(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -198,6 +199,21 @@ def test_pictures_that_are_none_are_named(refuse: Refuse, taught: Any, tmp_path:
     assert "no bytes" in refuse("predict", taught.model, "-", stdin=b"")
     assert "--top" in refuse("predict", taught.model, "-", "--top", 0)
     assert "folder" in refuse("predict", tmp_path, "-")
+
+
+def test_a_path_that_is_none_keeps_no_other_from_its_answer(ask: Any, taught: Any, tmp_path: Path) -> None:
+    picture = sorted((taught.folder / "bonsai").iterdir())[0]
+    told = ask("predict", taught.model, tmp_path / "nowhere.jpg", picture, "--json", code=2)
+    assert "nowhere.jpg: no such file" in told.err
+    wrong, right = told.facts["results"]
+    assert wrong == {"file": str(tmp_path / "nowhere.jpg"), "error": "no such file or folder"}
+    assert right["predictions"][0]["label"] == "bonsai"
+    # What was found in a folder was not asked for by name: it is told, and the rest is as good as it was.
+    shutil.copy(picture, tmp_path / "tree.jpg")
+    (tmp_path / "cut.jpg").write_bytes(picture.read_bytes()[:300])
+    told = ask("predict", taught.model, tmp_path, "--json")
+    assert "cut.jpg: " in told.err
+    assert ["error" in row for row in told.facts["results"]] == [True, False]
 
 
 def test_one_bad_picture_among_good_ones_is_named_and_the_others_are_answered(

@@ -301,6 +301,7 @@ def test_a_sweep_compares_what_there_are_weights_for_and_names_what_is_missing(
     assert {row["width"] for row in _rows(out / "sweep.csv")} == {"0.25", "0.5"}
     best = max(facts["sweep"], key=lambda row: (row["val_accuracy"], -row["macs"]))
     assert facts["model"] == best["model"]
+    assert (out / "model.safetensors").read_bytes() == Path(best["model"]).read_bytes()
     for row in facts["sweep"]:
         assert ask("info", row["model"], "--json").facts["macs"] == row["macs"]
         assert Path(row["model"]).stat().st_size == row["size_bytes"]

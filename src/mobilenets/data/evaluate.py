@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilenets.data.catalog import Catalog, Item, SetAside
+from mobilenets.data.digests import Progress
 from mobilenets.infer import imagenet, score
 from mobilenets.infer.decode import softmax
 from mobilenets.infer.image import ImageError
@@ -45,7 +46,7 @@ def evaluate(
     catalog: Catalog,
     *,
     threads: int = 1,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Score every usable picture of `catalog`: of its test part where it has parts, else of all of it.
 

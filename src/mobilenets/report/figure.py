@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilenets.infer.score import interval
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -25,7 +27,10 @@ MARKERS = "osD^vP"
 
 
 def calibration(before: NDArray[np.float64], after: NDArray[np.float64]) -> str:
-    """Accuracy against score, before and after the temperature; rows as `score.reliability` gives."""
+    """Accuracy against score, before and after the temperature; rows as `score.reliability` gives.
+
+    Thin strokes are 95 % intervals of what came true after it.
+    """
     with _style():
         figure = _figure(4.2, 3.7)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
@@ -33,6 +38,9 @@ def calibration(before: NDArray[np.float64], after: NDArray[np.float64]) -> str:
         for rows, colour, marker, name in ((before, BAD, "s", "before"), (after, GOOD, "o", "after")):
             pictures, score, right = rows[rows[:, 0] > 0].T
             upper.plot(score, right, color=colour, marker=marker, markersize=4, linewidth=1.3, label=name)
+            if rows is after:
+                low, high = np.array([interval(*pair) for pair in zip(right, pictures, strict=True)]).T
+                upper.vlines(score, low, high, color=colour, linewidth=0.9, alpha=0.6)
             lower.plot(score, pictures, color=colour, marker=marker, markersize=3, linewidth=1)
         upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="came true")
         lower.set(xlabel="score the model gave", ylabel="pictures", ylim=(0, None))
@@ -52,6 +60,7 @@ def regularisation(choices: Sequence[tuple[float, float, float]], chosen: float)
         for axes in (upper, lower):
             axes.axvline(chosen, color=BAD, linewidth=1, linestyle="--")
         upper.set(ylabel="accuracy, %")
+        _at_most(upper, 100)
         lower.set(ylabel="loss", xlabel="C: more is freer", xscale="log")
         return _svg(figure, "regularisation", "Validation accuracy and loss for each strength tried")
 
@@ -64,6 +73,7 @@ def learning(epochs: Sequence[int], losses: Sequence[float], accuracies: Sequenc
         upper.plot(epochs, [100 * value for value in accuracies], color=GOOD, marker="o", markersize=4)
         lower.plot(epochs, losses, color=SERIES[1], marker="s", markersize=4)
         upper.set(ylabel="validation, %")
+        _at_most(upper, 100)
         lower.set(ylabel="training loss", xlabel="epoch")
         lower.xaxis.get_major_locator().set_params(integer=True)
         return _svg(figure, "learning", "Validation accuracy and training loss by epoch")
@@ -87,9 +97,17 @@ def scatter(
                 )
         axes.set(xlabel=along, ylabel="test accuracy, %", xscale="log")
         _plain_ticks(axes, [x for line in points.values() for x, _, _ in line])
-        axes.legend(loc="lower right", title="width")
+        figure.legend(loc="outside upper left", title="width", ncols=len(points), alignment="left")
         axes.margins(0.12)
         return _svg(figure, along, f"Test accuracy against {along}")
+
+
+def _at_most(axes: Axes, most: float) -> None:
+    """No scale of a share goes on above all of it, but a mark upon it is seen whole."""
+    low, high = axes.get_ylim()
+    if high > most:
+        axes.set_ylim(low, most + 0.04 * (most - low))
+        axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= most])
 
 
 def _plain_ticks(axes: Axes, values: Sequence[float]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 THUMBNAIL = 240
+MOST_SHOWN = 12
 GAP = "\u00a0"
 """Between a number and its unit: a space at which no line breaks."""
 
@@ -66,6 +67,31 @@ def thumbnail(frame: NDArray[np.uint8]) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def readable(value: object) -> str:
+    """A setting or a fact in a line of words."""
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}".replace(",", GAP) if abs(value) >= 10_000 else str(value)
+        case float():
+            return f"{value:.6g}"
+        case dict():
+            return ", ".join(f"{key} {_inner(inner)}" for key, inner in value.items()) or "none"
+        case list() | tuple():
+            shown = [readable(inner) for inner in value[:MOST_SHOWN]]
+            between = "; " if any("," in text for text in shown) else ", "
+            return (between.join(shown) or "none") + (f" … ({len(value)})" if len(value) > MOST_SHOWN else "")
+        case _:
+            return str(value)
+
+
+def _inner(value: object) -> str:
+    return f"({readable(value)})" if isinstance(value, dict | list | tuple) else readable(value)
+
+
 def facts(known: Iterable[tuple[str, str]]) -> str:
     """Big values over their names, escaped here."""
     return "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in known)
@@ -73,7 +99,7 @@ def facts(known: Iterable[tuple[str, str]]) -> str:
 
 def listing(rows: Iterable[tuple[str, object]]) -> str:
     """Names and values, escaped here."""
-    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in rows) + "</dl>"
+    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(readable(v))}</dd>" for k, v in rows) + "</dl>"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], text: int = 1, best: Sequence[int] = ()) -> str:

@@ -38,6 +38,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 MOST_MISTAKES = 24
 MOST_PAIRS = 15
 MOST_FILES = 2000
+PICTURES_A_STEP = 25
 PARTS = ("train", "val", "test")
 WORDS = {
     "train": "training",
@@ -281,8 +282,10 @@ def _calibration(run: Run) -> str:
     logs = np.log(np.maximum(run.test.scores.astype(np.float64), 1e-300)) * run.temperature
     raw = np.exp(logs - logs.max(axis=1, keepdims=True))
     raw /= raw.sum(axis=1, keepdims=True)
-    before = score.reliability(np.asarray(raw, np.float32), run.test.truth)
-    after = score.reliability(run.test.scores, run.test.truth)
+    # A step of few pictures would draw chance; the error itself keeps its usual steps.
+    steps = min(max(_tested(run) // PICTURES_A_STEP, 4), score.BINS)
+    before = score.reliability(np.asarray(raw, np.float32), run.test.truth, steps)
+    after = score.reliability(run.test.scores, run.test.truth, steps)
     rows = [[when, percent(run.calibration_error.get(when), 2)] for when in ("before", "after")]
     return (
         "<p>A score of 80 % should come true four times in five. The model's logits are divided by one "
@@ -378,7 +381,7 @@ def _time(run: Run) -> str:
         [escape(WORDS.get(name, name)), bar(seconds / longest, "time"), duration(seconds)]
         for name, seconds in stages
     ]
-    rows.append(["<b>total</b>", "", f"<b>{duration(total)}</b>"])
+    rows.append(["<b>total, up to this page</b>", "", f"<b>{duration(total)}</b>"])
     of = (
         "worker processes included" if "linux" in run.machine.get("system", "").lower() else "without workers"
     )
@@ -390,9 +393,10 @@ def _repeat(run: Run) -> str:
     def listed(title: str, values: Mapping[str, Any]) -> str:
         return f"<div><h3>{title}</h3>{listing(values.items())}</div>" if values else ""
 
+    options = {name: "not given" if value is None else value for name, value in run.options.items()}
     return (
         f"<pre>{escape(run.command)}</pre>"
         f"{listing([('model', run.model), ('digest', run.digest)])}"
-        f'<div class="two">{listed("Options", run.options)}{listed("Weights it began with", run.source)}'
+        f'<div class="two">{listed("Options", options)}{listed("Weights it began with", run.source)}'
         f"{listed('Machine', run.machine)}{listed('Versions', run.versions)}</div>"
     )

@@ -26,7 +26,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Items, digests, class indices [n] and parts [n], in step; `groups` counts groups of near duplicates."""
+    """Items, digests, class indices [n] and parts [n], in step.
+
+    `groups` counts groups of near duplicates, `conflicts` has the files of those under several labels.
+    """
 
     catalog: Catalog
     labels: tuple[str, ...]
@@ -34,6 +37,7 @@ class Material:
     truth: NDArray[np.int64]
     part: NDArray[np.str_]
     groups: int
+    conflicts: Sequence[Sequence[str]]
 
     def where(self, part: str) -> NDArray[np.int64]:
         return np.flatnonzero(self.part == part)
@@ -66,12 +70,15 @@ def sorted_out(
     number = {label: index for index, label in enumerate(labels)}
     part = split([i.label for i in items], groups.tolist(), [i.part for i in items], ratio, seed)
     sizes = np.bincount(groups)
+    truth = np.array([number[item.label] for item in items], np.int64)
+    alike = [np.flatnonzero(groups == group) for group in np.flatnonzero(sizes > 1)]
     material = Material(
         catalog=rest,
         labels=labels,
         keys=[keys[i] for i in good],
-        truth=np.array([number[item.label] for item in items], np.int64),
+        truth=truth,
         part=np.array(part),
-        groups=int((sizes > 1).sum()),
+        groups=len(alike),
+        conflicts=[[items[i].file for i in group] for group in alike if len(np.unique(truth[group])) > 1],
     )
     return material, seen.values[good], aside

@@ -122,13 +122,7 @@ def retrain(
             artefact.save(model, out / MODEL)
         if store.warning is not None:
             notes.append(store.warning)
-        for part, so in (("train", "never answered"), ("test", "never judged")):
-            counts = material.counts()[part]
-            missing = [label for label, n in zip(material.labels, counts, strict=True) if not n]
-            if missing and any(counts):
-                notes.append(f"without a picture in {part}, so {so}: {', '.join(missing)}")
-        if not len(material.where("val")):
-            notes.append("no validation pictures: C and temperature are defaults, scores are not calibrated")
+        notes += _remarks(material)
         seconds = {**dict.fromkeys(STAGES, 0.0), **meter.seconds, "total": meter.total_s}
         return Run(
             command=command,
@@ -159,6 +153,24 @@ def retrain(
             digest=artefact.digest(model),
             notes=notes,
         )
+
+
+def _remarks(material: Material) -> list[str]:
+    """What a reader of the scores must know of the pictures."""
+    told = []
+    if several := material.conflicts:
+        told.append(
+            f"{len(several)} sets of pictures that look the same lie under several labels, such as "
+            f"{' = '.join(several[0][:2])}; `mobilenets doctor` lists all"
+        )
+    for part, so in (("train", "never answered"), ("test", "never judged")):
+        counts = material.counts()[part]
+        missing = [label for label, n in zip(material.labels, counts, strict=True) if not n]
+        if missing and any(counts):
+            told.append(f"without a picture in {part}, so {so}: {', '.join(missing)}")
+    if not len(material.where("val")):
+        told.append("no validation pictures: C and temperature are defaults, scores are not calibrated")
+    return told
 
 
 def _device(asked: str) -> str:

@@ -20,7 +20,8 @@ Truth = NDArray[np.int64]
 FIRST_C, STEP_C = 1.0, 10.0
 GENTLE_C, GENTLE_STEP_C = 0.03, 10**0.5
 LEAST_C, MOST_C = 1e-5, 1e3
-TOLERANCE = 1e-5
+TOLERANCE, ROUGH = 1e-5, 5e-5
+MANY, THINNED = 2000, 4
 MOST_STEPS = 200
 KEPT_KNOWN = 0.95
 FOLDS = 4
@@ -56,7 +57,8 @@ class Regression:
 
     Minimises mean cross-entropy + |W|² / (2 C n), features divided by their root mean square so that C means
     the same for every body; the bias goes free. L-BFGS (scipy), preconditioned by the Cholesky factor of the
-    loss' curvature at even scores: a third of the steps that plain L-BFGS needs.
+    loss' curvature at even scores: a third of the steps that plain L-BFGS needs. The first fit to many
+    pictures begins where a rough fit to a quarter of them ends: a fifth fewer steps over a walk of C (Caltech-101).
     """
 
     def __init__(self, x: Matrix, truth: Truth, classes: int, class_weights: Matrix | None = None) -> None:
@@ -69,10 +71,10 @@ class Regression:
         share = np.ones(len(x), np.float32) if class_weights is None else class_weights[truth]
         self._share = (share / share.sum())[:, None]
         self._curvature = (self._x.T @ (self._x * self._share)).astype(np.float64) / classes
-        self._start: NDArray[np.float64] | None = None
+        self._fitted: dict[float, NDArray[np.float64]] = {}
 
     def fit(self, c: float) -> Head:
-        """The head for strength `c`, starting from the last one fitted."""
+        """The head for strength `c`, starting from the nearest one fitted."""
         penalty = 1.0 / (c * self._n)
         channels = self._x.shape[1]
         # Features that depend on one another leave eigenvalues of float32's rounding, some below nothing. The
@@ -83,35 +85,40 @@ class Regression:
         z, ridge = self._x @ inverse.T, penalty * (inverse @ inverse.T)
         spread = np.float32(np.sqrt(self._classes))  # the bias on the scale of the other coordinates
 
-        def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        def loss(flat: NDArray[np.float64], every: int) -> tuple[float, NDArray[np.float64]]:
             v = flat.astype(np.float32).reshape(self._classes, channels + 1)
-            logits = z @ v[:, :-1].T + v[:, -1] * spread
+            some, share = z[::every], every * self._share[::every]
+            logits = some @ v[:, :-1].T + v[:, -1] * spread
             logits -= logits.max(axis=1, keepdims=True)
             scores = np.exp(logits)
             total = scores.sum(axis=1, keepdims=True)
-            own = logits[np.arange(self._n), self._truth][:, None]
-            value = float(((np.log(total) - own) * self._share).sum(dtype=np.float64))
+            own = logits[np.arange(len(some)), self._truth[::every]][:, None]
+            value = float(((np.log(total) - own) * share).sum(dtype=np.float64))
             scores /= total
-            scores -= self._hot
-            scores *= self._share
+            scores -= self._hot[::every]
+            scores *= share
             shrunk = v[:, :-1] @ ridge
             slope = np.empty(v.shape)
-            slope[:, :-1] = scores.T @ z + shrunk
+            slope[:, :-1] = scores.T @ some + shrunk
             slope[:, -1] = scores.sum(axis=0) * spread
             return value + 0.5 * float((v[:, :-1] * shrunk).sum(dtype=np.float64)), slope.ravel()
 
         start = np.zeros((self._classes, channels + 1))
-        if self._start is not None:
-            start[:, :-1] = self._start[:, :-1] @ factor
-            start[:, -1] = self._start[:, -1] / spread
-        options = {"maxiter": MOST_STEPS, "ftol": TOLERANCE, "gtol": 1e-8}
+        if self._fitted:
+            near = self._fitted[min(self._fitted, key=lambda known: abs(np.log(known / c)))]
+            start[:, :-1] = near[:, :-1] @ factor
+            start[:, -1] = near[:, -1] / spread
         # scipy's wheels bring a BLAS of their own, whose idle threads spin on the cores that numpy's need: on
         # two cores a fit takes 2.7 times as long. Where the two share one BLAS nothing is done.
+        at = start.ravel()
         with one_blas_thread("scipy.libs"):
-            found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options)
-        v = found.x.reshape(self._classes, channels + 1)
+            for every, tolerance in ((THINNED, ROUGH), (1, TOLERANCE)):
+                if every == 1 or (self._n >= MANY and not self._fitted):
+                    options = {"maxiter": MOST_STEPS, "ftol": tolerance, "gtol": 1e-8}
+                    at = minimize(loss, at, (every,), jac=True, method="L-BFGS-B", options=options).x
+        v = at.reshape(self._classes, channels + 1)
         weight, bias = v[:, :-1] @ inverse, v[:, -1] * float(spread)
-        self._start = np.concatenate([weight, bias[:, None]], axis=1)
+        self._fitted[c] = np.concatenate([weight, bias[:, None]], axis=1)
         return Head(
             (weight / self._scale).astype(np.float32), (bias - weight @ self._mean).astype(np.float32)
         )

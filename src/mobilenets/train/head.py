@@ -58,7 +58,7 @@ class Regression:
     Minimises mean cross-entropy + |W|² / (2 C n), features divided by their root mean square so that C means
     the same for every body; the bias goes free. L-BFGS (scipy), preconditioned by the Cholesky factor of the
     loss' curvature at even scores: a third of the steps that plain L-BFGS needs. The first fit to many
-    pictures begins where a rough fit to a quarter of them ends: a fifth fewer steps over a walk of C (Caltech-101).
+    pictures begins where a rough fit to a quarter of them ends: a fifth fewer steps in all (Caltech-101).
     """
 
     def __init__(self, x: Matrix, truth: Truth, classes: int, class_weights: Matrix | None = None) -> None:

@@ -48,26 +48,36 @@ def retrain(
     given = dict(options)
     if given.pop("sweep", False):
         return sweep(folder, out, given, progress, command)
+    run = _one(folder, out, given, progress, command)
+    if run.epochs:  # until all is written a cut-off run can be gone on with
+        (out / CHECKPOINT).unlink(missing_ok=True)
+    return run
+
+
+def _one(folder: Path, out: Path, given: dict[str, Any], progress: Progress, command: str = "") -> Run:
+    """A retraining that leaves its last checkpoint."""
+    given = {name: os.fspath(v) if isinstance(v, os.PathLike) else v for name, v in given.items()}
     body, learn, where = (_taken(kind, given) for kind in KINDS)
     if given:
         known = ", ".join(field.name for kind in KINDS for field in fields(kind))
         raise ValueError(f"unknown options: {', '.join(given)}; known: {known}, sweep")
     _writable(out)
-    if where.resume and learn.finetune and _finished(out, {**asdict(body), **asdict(learn)}):
-        raise ValueError(
-            f"{out}: this run came to its end, nothing is left to --resume; without it all runs anew"
-        )
     cache = store()
     try:
         run = learn_from(
-            folder, out, body=body, learn=learn, where=where, store=cache, progress=progress, command=command
+            folder,
+            out,
+            body=body,
+            learn=learn,
+            where=where,
+            store=cache,
+            progress=progress,
+            command=command,
+            finished=_finished(out),
         )
     finally:
         cache.close()
-    run = _written(run, folder, out)
-    if run.epochs:  # until all is written a cut-off run can be gone on with
-        (out / CHECKPOINT).unlink(missing_ok=True)
-    return run
+    return _written(run, folder, out)
 
 
 def sweep(
@@ -105,10 +115,9 @@ def sweep(
     for number, choice in enumerate(choices, 1):
         width, resolution = choice["width"], choice["resolution"]
         place = out / f"{given.get('net', 'v1')}-{width:g}-{resolution}"
-        choice["resume"] = bool(given.get("resume")) and (place / CHECKPOINT).exists()
         which = f"{width:g} at {resolution} ({number} of {len(choices)})"
         try:
-            run = retrain(folder, place, choice, _named(which, progress))
+            run = _one(folder, place, choice, _named(which, progress))
         except NoWeightsError as error:
             missing.append(str(error))
             continue
@@ -127,7 +136,10 @@ def sweep(
     whole = replace(runs[best], sweep=rows, notes=notes, command=told, seconds=seconds, peak_rss_mb=peak)
     # Where a single run has its model; one that an earlier run left there would be taken for the sweep's.
     write_whole(out / MODEL, Path(whole.model).read_bytes())
-    return _written(whole, folder, out)
+    whole = _written(whole, folder, out)
+    for row in rows:  # a sweep that was cut off goes on from the last epochs of what was finished
+        (Path(row.model).parent / CHECKPOINT).unlink(missing_ok=True)
+    return whole
 
 
 def _named(which: str, progress: Progress) -> Progress:
@@ -164,6 +176,7 @@ def as_json(run: Run) -> dict[str, Any]:
         "machine": dict(run.machine),
         "versions": dict(run.versions),
         "digest": run.digest,
+        "identity": run.identity,
         "command": run.command,
         "notes": list(run.notes),
     }
@@ -207,13 +220,14 @@ def _picture(folder: Path, file: str) -> NDArray[np.uint8] | None:
         return None
 
 
-def _finished(out: Path, options: Mapping[str, Any]) -> bool:
-    """Whether `out` has the record of a run with these options, and none of one that was cut off."""
+def _finished(out: Path) -> str:
+    """The identity of the fine-tuning whose model lies in `out`; empty where none does."""
     try:
-        kept = json.loads((out / RECORD).read_bytes())["options"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # no record, or one that tells nothing
-    return not (out / CHECKPOINT).exists() and options.items() <= kept.items()
+        kept = json.loads((out / RECORD).read_bytes())
+    except (OSError, ValueError):
+        return ""
+    there = isinstance(kept, dict) and (out / MODEL).exists()
+    return str(kept.get("identity", "")) if there else ""
 
 
 def _writable(out: Path) -> None:

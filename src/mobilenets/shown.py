@@ -55,7 +55,7 @@ def show_run(run: Any, out: Path) -> None:
         say(f"… and {len(run.set_aside) - 5} more set aside (report.html lists all)")
     for note in run.notes:
         say(f"note: {note}")
-    say(f"model   {run.model} ({size(run.net['file_bytes'])})")
+    say(f"model   {out / 'model.safetensors'} ({size(run.net['file_bytes'])})")
     say(f"report  {out / 'report.html'}")
 
 

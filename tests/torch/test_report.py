@@ -76,6 +76,7 @@ def a_run(classes: int = 4, tested: int = 60, margin: float = 1.5, **changes: An
         "machine": {"cpu": "some CPU", "cores": "2"},
         "versions": {"torch": "2.13.0"},
         "digest": "0123abcd" * 8,
+        "identity": "4567ef" * 8,
         "sweep": [
             Variant(
                 w,
@@ -231,6 +232,7 @@ def test_every_number_and_text_of_the_run_is_on_the_page(tmp_path: Path) -> None
         "machine": ["some CPU"],
         "versions": ["torch 2.13.0"],
         "digest": [run.digest],
+        "identity": [run.identity],
         "sweep": ["9.87", "81.11 %", "72.78 %", "500 M"],
         "notes": ["a note to be read"],
     }
@@ -255,6 +257,7 @@ def test_names_are_text_wherever_they_stand(tmp_path: Path) -> None:
         versions={NASTY: NASTY},
         unknown={NASTY: 0.5},
         digest=NASTY,
+        identity=NASTY,
         notes=[NASTY],
         margin=0.2,
         test=replace(a_run(margin=0.2).test, files=[NASTY] * 60),
@@ -345,7 +348,7 @@ def test_no_chart_of_a_share_goes_on_above_all_of_it() -> None:
         (None, "none"),
         (True, "yes"),
         (False, "no"),
-        (13570048, "13\xa0570\xa0048"),
+        (20240101, "20240101"),
         (128, "128"),
         (0.25, "0.25"),
         (["a, b", "c"], "a, b; c"),

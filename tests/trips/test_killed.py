@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -155,8 +156,27 @@ def test_a_fine_tuning_that_was_killed_goes_on_to_the_last_bit(
         first = calm["epochs"][0]["seconds"] != facts["epochs"][0]["seconds"]
         assert first  # no clock is part of what is compared
     assert "came to its end" in refuse(*command("out"), "--resume")
-    other = ask(*command("out"), "--resume", "--seed", 1, "--json").facts  # nothing is there of this one yet
-    assert losses(other) != losses(calm)
+    for change in (("--seed", 1), ("--split", "60/20/20")):  # nothing is there of these yet
+        assert losses(ask(*command("out"), "--resume", *change, "--json").facts) != losses(calm)
+    assert "no such" in refuse(*("retrain", tmp_path / "nowhere", *command("out")[2:]), "--resume")
+
+
+def test_a_sweep_that_was_killed_keeps_what_its_variants_learned(
+    ask: Ask, killed_at: Any, slice_of: Any, body25: Path, tmp_path: Path
+) -> None:
+    """Killed in the second variant: the first goes on from its last epoch, which is its end."""
+    folder, out = slice_of(tmp_path / "set", 3, 8), tmp_path / "out"
+    command = ("retrain", folder, "--weights", body25, "--finetune", 1, "--out", out, "--sweep")
+    killed_at("replace", 8, *command)  # a variant's checkpoint, model, report, split, record and row are six
+    records = [out / f"v1-0.25-{side}" / "run.json" for side in (128, 160)]
+    assert [record.exists() for record in records] == [True, False]
+    before = json.loads(records[0].read_text())
+    facts = ask(*command, "--resume", "--json").facts
+    after = json.loads(records[0].read_text())
+    assert after["epochs"] == before["epochs"]  # their seconds too
+    assert after["digest"] == before["digest"]
+    assert len(facts["sweep"]) == 4
+    assert not list(out.rglob("checkpoint.safetensors"))
 
 
 def test_an_interrupt_is_one_line_and_ends_every_worker(

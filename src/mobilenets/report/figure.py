@@ -91,7 +91,9 @@ def scatter(
             colour, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
             xs, ys = [x for x, _, _ in line], [y for _, y, _ in line]
             axes.plot(xs, ys, color=colour, marker=marker, markersize=5, linewidth=1.2, label=name, zorder=2)
-            for x, y, label in (line[0], line[-1]):  # all of them would overlap; a table has the rest
+            for x, y, label in dict.fromkeys(
+                (line[0], line[-1])
+            ):  # all of them would overlap; a table has the rest
                 axes.annotate(
                     label, (x, y), xytext=(3, 5), textcoords="offset points", fontsize=7.5, color=INK
                 )
@@ -99,6 +101,7 @@ def scatter(
         _plain_ticks(axes, [x for line in points.values() for x, _, _ in line])
         figure.legend(loc="outside upper left", title="width", ncols=len(points), alignment="left")
         axes.margins(0.12)
+        _at_most(axes, 100)
         return _svg(figure, along, f"Test accuracy against {along}")
 
 

@@ -74,8 +74,6 @@ def readable(value: object) -> str:
             return "none"
         case bool():
             return "yes" if value else "no"
-        case int():
-            return f"{value:,}".replace(",", GAP) if abs(value) >= 10_000 else str(value)
         case float():
             return f"{value:.6g}"
         case dict():

@@ -394,9 +394,10 @@ def _repeat(run: Run) -> str:
         return f"<div><h3>{title}</h3>{listing(values.items())}</div>" if values else ""
 
     options = {name: "not given" if value is None else value for name, value in run.options.items()}
+    known = [("fine-tuning", run.identity)] if run.identity else []
     return (
         f"<pre>{escape(run.command)}</pre>"
-        f"{listing([('model', run.model), ('digest', run.digest)])}"
+        f"{listing([('model', run.model), ('digest', run.digest), *known])}"
         f'<div class="two">{listed("Options", options)}{listed("Weights it began with", run.source)}'
         f"{listed('Machine', run.machine)}{listed('Versions', run.versions)}</div>"
     )

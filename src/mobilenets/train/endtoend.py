@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from mobilenets.model.unfold import unfold
 from mobilenets.spec.head import HEAD, classify, headless
 from mobilenets.spec.net import Net, tensors
 from mobilenets.spec.preprocess import Preprocess
-from mobilenets.spec.recipe import FROM_RANDOM, Augment, BodyOptions, LearnOptions, MachineOptions, Tune
+from mobilenets.spec.recipe import FROM_RANDOM, Augment, BodyOptions, LearnOptions, Tune
 from mobilenets.train import head as heads
 from mobilenets.train.body import one_thread
 from mobilenets.train.finetune import MICRO, Tuner
@@ -35,22 +36,36 @@ from mobilenets.train.start import RANDOM
 STATISTICS_PICTURES = 512
 
 
+class Tuned(NamedTuple):
+    """Body and head, each epoch, what the run is known by, and what is to be said of resuming."""
+
+    body: Artefact
+    head: heads.Head
+    epochs: list[Epoch]
+    identity: str
+    notice: str
+
+
 def tuned(
     start: Artefact,
     head: heads.Head,
     material: Material,
     learn: LearnOptions,
     body: BodyOptions,
-    where: MachineOptions,
-    checkpoint: Path,
     device: str,
     threads: int,
+    checkpoint: Path,
+    resume: bool,
+    finished: str,
     progress: Progress,
-) -> tuple[Artefact, heads.Head, list[Epoch], str]:
-    """The body and head after both have learned, each epoch, and what is to be said of resuming."""
+) -> Tuned:
+    """The body and head after both have learned. Raises ValueError where the run to resume is `finished`."""
     from_random = body.weights == RANDOM
     recipe = Tune(epochs=learn.finetune, smoothing=learn.smoothing, **(FROM_RANDOM if from_random else {}))
     recipe = replace(recipe, augment=replace(recipe.augment, mirror=learn.mirror))
+    identity = _identity(start, recipe, learn, material, threads, device)
+    if resume and identity == finished and not checkpoint.exists():
+        raise ValueError(f"{checkpoint.parent}: this run came to its end; without --resume it runs anew")
     if from_random:  # a head fitted to noise would only have to be unlearned
         head = heads.Head(np.zeros_like(head.weight), np.zeros_like(head.bias))
     net = classify(start.net, len(material.labels))
@@ -69,17 +84,18 @@ def tuned(
             seed=learn.seed,
             device=device,
             checkpoint=checkpoint,
-            identity=_identity(start, recipe, learn, material, threads, device),
+            identity=identity,
             class_weights=balance,
             frozen_norms=not from_random,
             streams=threads,
         )
         release_freed_memory()  # of fitting the head and of measuring the norms
-        epochs = list(tuner.run(train, material.of("val"), resume=where.resume, progress=progress))
+        epochs = list(tuner.run(train, material.of("val"), resume=resume, progress=progress))
     learned = weights_of(tuner.averaged)
     body_net = headless(tuner.averaged.net)
     kept = replace(start, net=body_net, weights={name: learned[name] for name in tensors(body_net)})
-    return kept, heads.Head(learned[f"{HEAD}.weight"], learned[f"{HEAD}.bias"]), epochs, tuner.notice
+    head = heads.Head(learned[f"{HEAD}.weight"], learned[f"{HEAD}.bias"])
+    return Tuned(kept, head, epochs, identity, tuner.notice)
 
 
 def _identity(

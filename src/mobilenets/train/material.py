@@ -28,7 +28,8 @@ class Part:
 class Material:
     """Items, digests, class indices [n] and parts [n], in step.
 
-    `groups` counts groups of near duplicates, `conflicts` has the files of those under several labels.
+    `groups` counts groups of near duplicates, `conflicts` has of each under several labels
+    a file of two of them.
     """
 
     catalog: Catalog
@@ -79,6 +80,10 @@ def sorted_out(
         truth=truth,
         part=np.array(part),
         groups=len(alike),
-        conflicts=[[items[i].file for i in group] for group in alike if len(np.unique(truth[group])) > 1],
+        conflicts=[
+            [items[group[first]].file for first in np.unique(truth[group], return_index=True)[1][:2]]
+            for group in alike
+            if len(np.unique(truth[group])) > 1
+        ],
     )
     return material, seen.values[good], aside

@@ -47,10 +47,12 @@ def retrain(
     store: Store,
     progress: Progress,
     command: str = "",
+    finished: str = "",
 ) -> Run:
     """Teach a body the classes of `folder`; writes `out/model.safetensors`, whole or not at all.
 
-    Files that cannot be used are set aside and named in the run. Raises ValueError, before work is done where
+    Files that cannot be used are set aside and named in the run. `finished` is the identity of the
+    fine-tuning whose model lies there: it cannot be resumed. Raises ValueError, before work is done where
     that is possible, for options that make no sense, a data set that cannot be learned and weights that don't
     fit.
     """
@@ -87,12 +89,17 @@ def retrain(
             chosen = _fit_head(material, values, learn, progress, gentle=learn.finetune > 0)
         learned, head, refitted = start, chosen.head, 1.0
         epochs: list[Epoch] = []
+        identity = ""
         if learn.finetune:
             with meter.stage("finetune"):
                 from mobilenets.train.endtoend import tuned
 
-                learned, head, epochs, notice = tuned(
-                    start, head, material, learn, body, where, out / CHECKPOINT, device, threads, progress
+                learned, head, epochs, identity, notice = tuned(
+                    *(start, head, material, learn, body, device, threads),
+                    checkpoint=out / CHECKPOINT,
+                    resume=where.resume,
+                    finished=finished,
+                    progress=progress,
                 )
                 release_freed_memory()
                 notes += [notice] if notice else []
@@ -151,6 +158,7 @@ def retrain(
             machine=machine(),
             versions=versions(),
             digest=artefact.digest(model),
+            identity=identity,
             notes=notes,
         )
 
@@ -160,8 +168,9 @@ def _remarks(material: Material) -> list[str]:
     told = []
     if several := material.conflicts:
         told.append(
-            f"{len(several)} sets of pictures that look the same lie under several labels, such as "
-            f"{' = '.join(several[0][:2])}; `mobilenets doctor` lists all"
+            f"pictures that look the same lie under several labels, such as {' = '.join(several[0])}"
+            + (f", and {len(several) - 1} more such" if len(several) > 1 else "")
+            + "; `mobilenets doctor --json` lists all"
         )
     for part, so in (("train", "never answered"), ("test", "never judged")):
         counts = material.counts()[part]

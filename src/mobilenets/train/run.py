@@ -85,5 +85,7 @@ class Run:
     machine: Mapping[str, str]
     versions: Mapping[str, str]
     digest: str
+    identity: str = ""
+    """Of a fine-tuning: what another must have in common to go on from its checkpoint."""
     sweep: Sequence[Variant] = field(default_factory=tuple)
     notes: Sequence[str] = field(default_factory=tuple)

@@ -370,6 +370,46 @@ def info(
         say(f"{name:14} {readable(value)}")
 
 
+@app.command(name="compile", epilog="Example: mobilenets compile out/model.safetensors --out compiled")
+def compile_(
+    model: Annotated[str, typer.Argument(help="A model file, or a name of `mobilenets models`.")],
+    out: Annotated[Path, typer.Option(help="Where C, weights, library and certificate go.")],
+    target: Annotated[str, typer.Option(help="What it is built for: host or x86-64.")] = "host",
+    threads: Annotated[int, typer.Option(min=1, help="Threads it is verified with.")] = 1,
+    images: Annotated[
+        Path | None, typer.Option(help="Pictures to verify on; frames drawn here unless given.")
+    ] = None,
+    headless: Annotated[bool, typer.Option("--headless", help="Features only, no classes.")] = False,
+    name: Annotated[str | None, typer.Option(help="Its name in C; the file's unless given.")] = None,
+    json: Json = False,
+) -> None:
+    """Turn a model into C that was written for it alone, and a library that is verified against numpy."""
+    from mobilenets.compiling import compile_model, named
+    from mobilenets.infer.ready import load
+
+    with Reporter() as progress:
+        ready = load(model, progress.download)
+        made = compile_model(
+            ready.artefact,
+            out,
+            progress,
+            name=name or named(model),
+            target=target,
+            threads=threads,
+            images=images,
+            headless=headless,
+        )
+    if json:
+        say_json(made)
+        return
+    worst = max(one["relative"] for one in made["largest_error"].values())
+    parts = f"{size(made['code_bytes'])} of code, {size(made['weight_bytes'])} of weights"
+    say(f"library {out / made['name']}.so: {parts}")
+    say(f"built in {made['compile_s']:.1f} s by {made['compiler']}")
+    say(f"largest error {worst:.1e} of the largest output, on {made['verified_on']}")
+    say(f"try it  mobilenets predict {out / made['name']}.so PICTURE")
+
+
 def _asked(arguments: list[str]) -> str:
     known = {
         command.name or (command.callback.__name__ if command.callback else "")

@@ -83,7 +83,8 @@ def described(model: Artefact) -> dict[str, Any]:
         "source": dict(model.source),
         "recipe": dict(model.recipe),
         "scores": dict(model.scores),
-        "digest": digest(model),
+        # A compiled model's weights are in its library, which says what it was made of.
+        "digest": digest(model) if model.weights else model.source.get("digest"),
     }
 
 

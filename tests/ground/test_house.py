@@ -22,12 +22,17 @@ FLOORS: dict[str, set[str]] = {
     "costs": {"mobilenets.spec"},
     "infer": {"numpy", "PIL", "safetensors", "mobilenets.spec"},
     "data": {"numpy", "PIL", "mobilenets.spec", "mobilenets.infer"},
+    "compile": {"numpy", "ziglang", "mobilenets.spec", "mobilenets.costs", "mobilenets.infer"},
     "model": {"torch", "numpy", "mobilenets.spec", "mobilenets.infer"},
     "train": {"torch", "numpy", "scipy", "threadpoolctl"}
     | {f"mobilenets.{room}" for room in ("spec", "costs", "infer", "data", "model")},
 }
-LATE: dict[str, set[str]] = {"infer": {"simplejpeg", "h5py"}, "train": {"scipy", "threadpoolctl"}}
-HEAVY = {"torch", "matplotlib", "scipy", "keras", "mobilenets.model", "mobilenets.train"}
+LATE: dict[str, set[str]] = {
+    "compile": {"ziglang"},
+    "infer": {"simplejpeg", "h5py"},
+    "train": {"scipy", "threadpoolctl"},
+}
+HEAVY = {"ziglang", "torch", "matplotlib", "scipy", "keras", "mobilenets.model", "mobilenets.train"}
 ROOF = {"report"}  # rooms under the roof, beside the modules at the top
 PUBLIC = {"__version__", "cost", "evaluate", "load", "retrain"}
 LONGEST = 450

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mobilenets.infer import adopt, weights
+from mobilenets.infer import adopt, compiled, weights
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.decode import Answer, answer
 from mobilenets.infer.engine import Engine, NumpyEngine
@@ -63,6 +63,8 @@ class Model:
 def load(model: str | PathLike[str], progress: weights.Progress | None = None) -> Model:
     """A model file (our own, `.tflite`, Keras, timm), or weights by a name of `mobilenets models`.
 
+    So is a library that `mobilenets compile` built (`.so`): that is code, and runs as such.
+
     A name is looked for in the cache and then fetched from its home; `progress` is told of the bytes. Raises
     ValueError, one line, for a file that is damaged or of no kind that is known.
     """
@@ -73,4 +75,7 @@ def load(model: str | PathLike[str], progress: weights.Progress | None = None) -
         return Model(weights.load(weights.find(named, *size, progress=progress)))
     if not Path(named).exists():
         raise ValueError(f"{named}: no such file, nor a name that `mobilenets models` lists")
+    if Path(named).suffix in compiled.SUFFIXES:
+        engine = compiled.CompiledEngine(Path(named))
+        return Model(engine.model, engine)
     return Model(adopt.read(Path(named)))

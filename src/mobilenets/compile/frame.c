@@ -1,0 +1,158 @@
+/* From a frame of any size to the network's input: part, integer resize, levels to floats. */
+
+static int64_t floored(int64_t a, int64_t b)
+{
+    return a / b - (a % b < 0);
+}
+
+/* How many samples an output can depend on. */
+static int taps_of(int samples, int places)
+{
+    const int64_t reach = 2 * (int64_t)(samples > places ? samples : places);
+    const int64_t count = 2 * (reach / (2 * places)) + 3;
+    return (int)LEAST(count, samples);
+}
+
+/* An antialiased triangle in units of 2^-22, each weight the rounded exact fraction. */
+static void plan_axis(struct axis *axis, int samples, int places)
+{
+    const int64_t reach = 2 * (int64_t)(samples > places ? samples : places);
+    axis->samples = samples;
+    axis->places = places;
+    axis->taps = taps_of(samples, places);
+    for (int i = 0; i < places; i++) {
+        const int64_t centre = (2 * (int64_t)i + 1) * samples;
+        int64_t first = -floored(reach - centre, 2 * places) - 1, total = 0;
+        first = first < 0 ? 0 : LEAST(first, samples - 1);
+        axis->first[i] = (int32_t)first;
+        for (int pass = 0; pass < 2; pass++)
+            for (int k = 0; k < axis->taps; k++) {
+                const int64_t j = first + k;
+                const int64_t away = (2 * j + 1) * places - centre;
+                int64_t above = reach - (away < 0 ? -away : away);
+                if (j >= samples || above < 0)
+                    above = 0;
+                if (pass == 0)
+                    total += above;
+                else
+                    axis->weight[i * axis->taps + k] = (int32_t)(((above << 22) + total / 2) / total);
+            }
+    }
+}
+
+static uint8_t level(int32_t sum)
+{
+    sum >>= 22;
+    return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
+}
+
+/* One row of the frame at the width of the input. */
+static void narrow(const struct axis *axis, const uint8_t *row, uint8_t *out)
+{
+    for (int x = 0; x < axis->places; x++) {
+        const int32_t *weight = axis->weight + x * axis->taps;
+        const int first = axis->first[x], taps = LEAST(axis->taps, axis->samples - first);
+        int32_t r = 1 << 21, g = 1 << 21, b = 1 << 21;
+        for (int k = 0; k < taps; k++) {
+            const uint8_t *pixel = row + 3 * (first + k);
+            r += weight[k] * pixel[0];
+            g += weight[k] * pixel[1];
+            b += weight[k] * pixel[2];
+        }
+        out[3 * x] = level(r);
+        out[3 * x + 1] = level(g);
+        out[3 * x + 2] = level(b);
+    }
+}
+
+/* Half up, in doubles, as the reference does it; `volatile` keeps the two operations apart. */
+static int share_of(int side)
+{
+    volatile double part = side * FRACTION;
+    const int whole = (int)(part + 0.5);
+    return whole < 1 ? 1 : whole;
+}
+
+static int nearest_even(double value)
+{
+    const int below = (int)value;
+    const double rest = value - below;
+    return below + (rest > 0.5 || (rest == 0.5 && below % 2));
+}
+
+static struct view view_of(int width, int height)
+{
+    struct view view = {0, 0, height, width, 0, 0, INPUT_HEIGHT, INPUT_WIDTH};
+    if (GEOMETRY == CROP) {
+        const double aspect = (double)INPUT_HEIGHT / INPUT_WIDTH;
+        const int tall = nearest_even(width * aspect), wide = nearest_even(height / aspect);
+        view.height = share_of(LEAST(height, tall));
+        view.width = share_of(LEAST(width, wide));
+        view.top = (height - view.height) / 2;
+        view.left = (width - view.width) / 2;
+    }
+    if (GEOMETRY == LETTERBOX) {
+        const int64_t h = height, w = width;
+        if (h * INPUT_WIDTH >= w * INPUT_HEIGHT)
+            view.wide = (int)((2 * w * INPUT_HEIGHT + h) / (2 * h));
+        else
+            view.tall = (int)((2 * h * INPUT_WIDTH + w) / (2 * w));
+        view.wide = view.wide < 1 ? 1 : view.wide;
+        view.tall = view.tall < 1 ? 1 : view.tall;
+        view.above = (INPUT_HEIGHT - view.tall) / 2;
+        view.beside = (INPUT_WIDTH - view.wide) / 2;
+    }
+    return view;
+}
+
+/* Levels to the network's input; where `levels` is NULL, what a letterbox is filled with. */
+static void normal(const struct state *net, const uint8_t *levels, float *out, int pixels)
+{
+    for (int i = 0; i < pixels; i++)
+        for (int c = 0; c < 3; c++)
+            out[3 * i + c] = net->levels[c][levels ? levels[3 * i + c] : FILL];
+}
+
+static void take_frame(struct state *net, const uint8_t *rgb, int width, int height, ptrdiff_t stride)
+{
+    const struct view view = view_of(width, height);
+    struct axis *across = &net->across, *down = &net->down;
+    if (across->samples != view.width || across->places != view.wide)
+        plan_axis(across, view.width, view.wide);
+    if (down->samples != view.height || down->places != view.tall)
+        plan_axis(down, view.height, view.tall);
+    net->view = view;
+    for (int i = 0; i < net->lines; i++)
+        net->held[i] = -1;
+    float *image = net->arena + IMAGE;
+    for (int y = 0; y < INPUT_HEIGHT; y++) {
+        float *out = image + y * IMAGE_ROW;
+        const int own = y - view.above;
+        if (own < 0 || own >= view.tall) {
+            normal(net, NULL, out, INPUT_WIDTH);
+            continue;
+        }
+        const int32_t *weight = down->weight + own * down->taps;
+        const int first = down->first[own], taps = LEAST(down->taps, down->samples - first);
+        for (int i = 0; i < 3 * view.wide; i++)
+            net->sums[i] = 1 << 21;
+        for (int k = 0; k < taps; k++) {
+            const int row = first + k, place = row % net->lines;
+            uint8_t *line = net->line + (size_t)place * 3 * INPUT_WIDTH;
+            if (!weight[k])
+                continue;
+            if (net->held[place] != row) {
+                narrow(across, rgb + (view.top + row) * stride + 3 * view.left, line);
+                net->held[place] = row;
+            }
+            for (int i = 0; i < 3 * view.wide; i++)
+                net->sums[i] += weight[k] * line[i];
+        }
+        uint8_t *line = net->made;
+        for (int i = 0; i < 3 * view.wide; i++)
+            line[i] = level(net->sums[i]);
+        normal(net, NULL, out, view.beside);
+        normal(net, line, out + 3 * view.beside, view.wide);
+        normal(net, NULL, out + 3 * (view.beside + view.wide), INPUT_WIDTH - view.beside - view.wide);
+    }
+}

@@ -1,0 +1,88 @@
+"""Instruction sets as a table: how wide a vector is, how large a tile of a product, how C spells it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Isa:
+    """One way to run the kernels.
+
+    A tile is `rows` pixels × `vectors` vectors of `lanes` float32 channels, all of it held in registers with
+    the weights of one step; `columns` pixels of a row are what a depthwise kernel holds. `enabled` is what
+    the compiler is told (GCC's words), `asked` the features of the processor that it takes, in C.
+    """
+
+    name: str
+    lanes: int
+    vectors: int
+    rows: int
+    columns: int
+    enabled: str = ""
+    asked: str = "0"
+    largest: str = ""
+    smallest: str = ""
+    """Greater and lesser of two vectors, as C over {a} and {b}; empty where a comparison has to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """Instruction sets that run on one weight file: best first; the last needs nothing beyond its base.
+
+    Weights lie in panels of `panel` output channels, as wide as the widest tile, or a whole part of it.
+    """
+
+    name: str
+    isas: tuple[Isa, ...]
+    includes: tuple[str, ...] = ()
+    asking: str = ""
+    """The C file that tells what a processor has; without one all has to be there."""
+
+    @property
+    def lanes(self) -> int:
+        """Channels of a map are padded to a multiple of this."""
+        return max(isa.lanes for isa in self.isas)
+
+    @property
+    def panel(self) -> int:
+        return max(isa.lanes * isa.vectors for isa in self.isas)
+
+
+AVX512 = Isa(
+    name="avx512",
+    lanes=16,
+    vectors=2,
+    rows=14,
+    columns=8,
+    enabled="avx512f,avx512bw,avx512dq,avx512vl,avx2,fma",
+    asked="FMA | AVX2 | AVX512",
+    largest="(vector)_mm512_max_ps((__m512)({a}), (__m512)({b}))",
+    smallest="(vector)_mm512_min_ps((__m512)({a}), (__m512)({b}))",
+)
+AVX2 = Isa(
+    name="avx2",
+    lanes=8,
+    vectors=2,
+    rows=6,
+    columns=4,
+    enabled="avx2,fma",
+    asked="FMA | AVX2",
+    largest="(vector)_mm256_max_ps((__m256)({a}), (__m256)({b}))",
+    smallest="(vector)_mm256_min_ps((__m256)({a}), (__m256)({b}))",
+)
+SSE2 = Isa(
+    name="sse2",
+    lanes=4,
+    vectors=2,
+    rows=4,
+    columns=4,
+    largest="(vector)_mm_max_ps((__m128)({a}), (__m128)({b}))",
+    smallest="(vector)_mm_min_ps((__m128)({a}), (__m128)({b}))",
+)
+X86 = Family(
+    name="x86-64",
+    isas=(AVX512, AVX2, SSE2),
+    includes=("immintrin.h",),
+    asking="cpuid.c",
+)

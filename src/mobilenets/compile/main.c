@@ -1,0 +1,60 @@
+/* Classifies one raw frame:  cc -O2 main.c @name@.c -o example -lpthread
+ *                            ./example frame.rgb WIDTH HEIGHT            (RGB bytes, row after row) */
+#include "@name@.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+static void *read_file(const char *path, size_t bytes)
+{
+    FILE *file = fopen(path, "rb");
+    void *memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    if (!file || !memory || fread(memory, 1, bytes, file) != bytes) {
+        fprintf(stderr, "%s: cannot be read, or holds fewer than %zu bytes\n", path, bytes);
+        exit(1);
+    }
+    fclose(file);
+    return memory;
+}
+
+int main(int count, char **words)
+{
+    if (count != 4) {
+        fprintf(stderr, "use: %s FRAME.rgb WIDTH HEIGHT\n", words[0]);
+        return 2;
+    }
+    const int width = atoi(words[2]), height = atoi(words[3]);
+    const size_t bytes = @name@_arena_size(width, height, 1);
+    if (!bytes) {
+        fprintf(stderr, "%s × %s is no size of a frame\n", words[2], words[3]);
+        return 2;
+    }
+    void *weights = read_file("@name@.weights", @NAME@_WEIGHT_BYTES);
+    uint8_t *frame = read_file(words[1], (size_t)width * height * 3);
+    @name@_model *net;
+    void *arena = aligned_alloc(64, bytes);
+    int error = @name@_init(&net, arena, bytes, weights, width, height, 1);
+    if (!error)
+        error = @name@_run(net, frame, width, height, 3 * (ptrdiff_t)width);
+    if (error) {
+        fprintf(stderr, "error %d, see @name@.h\n", error);
+        return 1;
+    }
+    const float *scores = @name@_output(net, 0);
+    const int most = @name@_outputs()[0].shape[0] < 5 ? @name@_outputs()[0].shape[0] : 5;
+    for (int place = 0, last = -1; place < most; place++) {
+        int best = -1;
+        for (int i = 0; i < @name@_outputs()[0].shape[0]; i++)
+            if ((last < 0 || scores[i] < scores[last] || (scores[i] == scores[last] && i > last)) &&
+                (best < 0 || scores[i] > scores[best]))
+                best = i;
+        if (best < 0)
+            break;
+        printf("%9.4f  %s\n", scores[best], best < @NAME@_LABELS ? @name@_labels()[best] : "");
+        last = best;
+    }
+    @name@_free(net);
+    free(arena);
+    free(frame);
+    free(weights);
+    return 0;
+}

@@ -1,0 +1,67 @@
+"""Where maps lie in the arena: one block of memory, used again as soon as what lay there has been read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mobilenets.compile.step import Map, Separable, Step, ends, maps_of
+
+LINE = 64
+"""Bytes of a cache line; every map begins at one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of the arena, held from one step to another, both included."""
+
+    name: str
+    begin: int
+    bytes: int
+    first: int
+    last: int
+
+
+def spans(image: Map, program: Sequence[Step], kept: Sequence[str]) -> tuple[Span, ...]:
+    """Each map's place for as long as it is needed; a map of `kept` stays to the end.
+
+    The largest are placed first, each at the lowest address where nothing alive at the same time lies.
+    """
+    wanted: list[tuple[int, str, int, int]] = []
+    read = {ends(step)[0].name: index for index, step in enumerate(program)}
+    for index, made in enumerate(maps_of(image, program)):
+        last = len(program) if made.name in kept else read[made.name]
+        wanted.append((_bytes(made.floats), made.name, index - 1, last))
+    placed: list[Span] = []
+    for size, name, first, last in sorted(wanted, key=lambda want: (-want[0], want[2])):
+        alive = sorted(
+            (span.begin, span.begin + span.bytes)
+            for span in placed
+            if span.first <= last and first <= span.last
+        )
+        begin = 0
+        for taken, free in alive:
+            if begin + size <= taken:
+                break
+            begin = max(begin, free)
+        placed.append(Span(name, begin, size, first, last))
+    return tuple(placed)
+
+
+def maps_bytes(placed: Sequence[Span]) -> int:
+    """What all of it takes."""
+    return max(span.begin + span.bytes for span in placed)
+
+
+def scratch_bytes(program: Sequence[Step]) -> int:
+    """What each thread needs beside it, for rows between the two halves of a step."""
+    return max((_bytes(s.filter.target.floats) for s in program if isinstance(s, Separable)), default=0)
+
+
+def begins(placed: Sequence[Span]) -> Mapping[str, int]:
+    """The first float of each map."""
+    return {span.name: span.begin // 4 for span in placed}
+
+
+def _bytes(floats: int) -> int:
+    return -(-4 * floats // LINE) * LINE

@@ -1,0 +1,251 @@
+"""What a compiled network does, in order: maps in memory, and steps from one map to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from mobilenets.spec.net import Net, Node, shapes
+from mobilenets.spec.op import Activation, Conv, Dense, Depthwise, Pointwise, Pool, Shape, pads
+
+ALIASED = 128
+"""Pixels that lie a multiple of so many channels apart fall into the same few sets of the first cache."""
+SMALL = 64
+"""Pixels of a map whose weights are more than its values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """A feature map as it lies in the arena: rows of pixels of `pitch` floats, zeros around it.
+
+    `channels` of a pixel mean something; up to `pitch` they are zeros or left alone.
+    """
+
+    name: str
+    shape: Shape
+    pitch: int
+    top: int = 0
+    left: int = 0
+    bottom: int = 0
+    right: int = 0
+
+    @property
+    def row(self) -> int:
+        """Floats from one row to the next."""
+        return (self.left + self.shape.width + self.right) * self.pitch
+
+    @property
+    def origin(self) -> int:
+        """Floats from the map's start to its first pixel."""
+        return self.top * self.row + self.left * self.pitch
+
+    @property
+    def floats(self) -> int:
+        return (self.top + self.shape.height + self.bottom) * self.row
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A convolution or a pointwise or dense layer: a product of matrices over stretches of a map's floats.
+
+    The window of the first output begins `lead` floats before the map's first pixel; each further one lies
+    `stride` pixels on. It has `kernel` × `across` stretches of `run` floats. `rows` rows of outputs are made
+    at a time, all their channels.
+    """
+
+    name: str
+    source: Map
+    target: Map
+    activation: Activation
+    rows: int
+    kernel: int = 1
+    stride: int = 1
+    lead: int = 0
+
+    @property
+    def across(self) -> int:
+        """Where pixels lie without a gap a row of the window is one stretch."""
+        return 1 if self.source.pitch == self.source.shape.channels else self.kernel
+
+    @property
+    def run(self) -> int:
+        return self.source.shape.channels * (self.kernel // self.across)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A depthwise layer; its first window begins `lead` floats before the map's first pixel."""
+
+    name: str
+    source: Map
+    target: Map
+    activation: Activation
+    kernel: int
+    stride: int
+    lead: int
+
+
+@dataclass(frozen=True, slots=True)
+class Separable:
+    """A depthwise layer whose rows go into the pointwise layer that follows while they are in the cache.
+
+    `filter.target`, the product's source, holds `product.rows` rows in a scratch of each thread.
+    """
+
+    filter: Filter
+    product: Product
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """The average over a map."""
+
+    name: str
+    source: Map
+    target: Map
+
+
+Step = Product | Filter | Separable | Mean
+
+
+def ends(step: Step) -> tuple[Map, Map]:
+    """The map a step reads and the one it makes."""
+    match step:
+        case Separable():
+            return step.filter.source, step.product.target
+        case _:
+            return step.source, step.target
+
+
+def refuse(net: Net) -> None:
+    """Raises ValueError that names the first layer that no kernel is written for."""
+    known = shapes(net)
+    for node in net.nodes:
+        op = node.op
+        if isinstance(op, Conv | Depthwise) and (op.kernel > 7 or op.stride > op.kernel):
+            raise ValueError(
+                f"{node.name}: a kernel of {op.kernel} with stride {op.stride} cannot be compiled; "
+                "kernels up to 7 can, with strides up to the kernel"
+            )
+        if isinstance(op, Depthwise) and node.inputs[0] == "image":
+            raise ValueError(f"{node.name}: a depthwise layer on the image itself cannot be compiled")
+        if known[node.name].elements > 1 << 28:
+            raise ValueError(f"{node.name}: makes {tuple(known[node.name])}, too large to be compiled")
+
+
+def steps(net: Net, lanes: int, scratch_bytes: int) -> tuple[Map, tuple[Step, ...]]:
+    """The input's map and the steps of a folded network, depthwise layers joined to what follows them."""
+    refuse(net)
+    maps = _maps(net, lanes)
+    readers = {name: [n for n in net.nodes if name in n.inputs] for name in maps}
+    kept = {output.node for output in net.outputs}
+    made: list[Step] = []
+    joined: set[str] = set()
+    for node in net.nodes:
+        if node.name in joined:
+            continue
+        source, target = maps[node.inputs[0]], maps[node.name]
+        after = readers[node.name]
+        match node.op, [reader.op for reader in after]:
+            case Depthwise() as op, [Pointwise() as then] if node.name not in kept and not small(target):
+                names, last = (node.name, after[0].name), maps[after[0].name]
+                made.append(_separable(names, op, then, source, last, lanes, scratch_bytes))
+                joined.add(after[0].name)
+            case _:
+                made.append(_alone(node, source, target, scratch_bytes))
+    return maps["image"], tuple(made)
+
+
+def _alone(node: Node, source: Map, target: Map, scratch_bytes: int) -> Step:
+    rows = _rows(target, 4 * source.row, scratch_bytes)
+    match node.op:
+        case Conv() as op:
+            lead = _lead(op, source)
+            return Product(node.name, source, target, op.activation, rows, op.kernel, op.stride, lead)
+        case Pointwise(activation=activation):
+            return Product(node.name, source, target, activation, rows)
+        case Dense():
+            return Product(node.name, source, target, "none", rows)
+        case Depthwise() as op:
+            return Filter(node.name, source, target, op.activation, op.kernel, op.stride, _lead(op, source))
+        case Pool():
+            return Mean(node.name, source, target)
+        case _:
+            assert_never(node.op)
+
+
+def _separable(
+    names: tuple[str, str],
+    op: Depthwise,
+    then: Pointwise,
+    source: Map,
+    target: Map,
+    lanes: int,
+    scratch_bytes: int,
+) -> Separable:
+    width, channels = target.shape.width, source.shape.channels
+    pitch = padded(channels, lanes) + lanes
+    rows = _rows(target, 4 * width * pitch, scratch_bytes)
+    scratch = Map(f"{names[0]}.rows", Shape(rows, width, channels), pitch)
+    return Separable(
+        filter=Filter(names[0], source, scratch, op.activation, op.kernel, op.stride, _lead(op, source)),
+        product=Product(names[1], scratch, target, then.activation, rows),
+    )
+
+
+def _lead(op: Conv | Depthwise, source: Map) -> int:
+    above, _ = pads(source.shape.height, op.kernel, op.stride, op.padding)
+    beside, _ = pads(source.shape.width, op.kernel, op.stride, op.padding)
+    return above * source.row + beside * source.pitch
+
+
+def _rows(target: Map, row_bytes: int, scratch_bytes: int) -> int:
+    """As many rows as the scratch holds, in equal stretches, of which two threads get as many each.
+
+    Of a small map all: there threads share channels out, so that each weight is read by one of them.
+    """
+    height = target.shape.height
+    if small(target):
+        return height
+    fitting = [
+        r for r in range(1, height + 1) if height % r == 0 and (r == 1 or r * row_bytes <= scratch_bytes)
+    ]
+    even = [r for r in fitting if (height // r) % 2 == 0]
+    return max(even or fitting)
+
+
+def small(made: Map) -> bool:
+    """Whether a map has so few pixels that threads share its channels out, not its rows."""
+    return made.shape.height * made.shape.width <= SMALL
+
+
+def padded(count: int, lanes: int) -> int:
+    """The next multiple of `lanes`."""
+    return -(-count // lanes) * lanes
+
+
+def _maps(net: Net, lanes: int) -> dict[str, Map]:
+    """A map for the image and for every node, with the zeros that its readers want around it."""
+    known = shapes(net)
+    around: dict[str, list[int]] = {name: [0, 0, 0, 0] for name in known}
+    for node in net.nodes:
+        if isinstance(node.op, Conv | Depthwise):
+            x, op = known[node.inputs[0]], node.op
+            rows = pads(x.height, op.kernel, op.stride, op.padding)
+            columns = pads(x.width, op.kernel, op.stride, op.padding)
+            wanted = (rows[0], columns[0], rows[1], columns[1])
+            own = around[node.inputs[0]]
+            own[:] = [max(a, b) for a, b in zip(own, wanted, strict=True)]
+    found = {}
+    for name, shape in known.items():
+        pitch = shape.channels if name == "image" else padded(shape.channels, lanes)
+        if name != "image" and pitch % ALIASED == 0 and shape.height * shape.width > 1:
+            pitch += lanes
+        found[name] = Map(name, shape, pitch, *around[name])
+    return found
+
+
+def maps_of(image: Map, program: Sequence[Step]) -> list[Map]:
+    """Every map of a program, in the order in which they are made."""
+    return [image, *(ends(step)[1] for step in program)]

@@ -1,0 +1,54 @@
+"""How far a compiled model's outputs are from the reference's, on frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mobilenets.infer.compiled import CompiledEngine
+from mobilenets.infer.engine import Engine
+from mobilenets.infer.resize import Frame
+
+AGREE = 1e-4
+"""Largest difference that float32 in another order explains, in parts of the largest value of an output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Of one output over all frames: its largest difference, and its largest value."""
+
+    largest: float
+    of: float
+
+    @property
+    def relative(self) -> float:
+        return self.largest / self.of if self.of else self.largest
+
+
+def compared(
+    engine: CompiledEngine, isas: Sequence[str], reference: Engine, frames: Sequence[Frame]
+) -> dict[str, Difference]:
+    """The largest difference of each output by any of the instruction sets.
+
+    Raises RuntimeError where one is more than float32 explains, or no number.
+    """
+    found: dict[str, Difference] = {}
+    for frame in frames:
+        wanted = reference(frame)
+        for isa in isas:
+            engine.use(isa)
+            got = engine(frame)
+            for name, value in wanted.items():
+                largest, of = float(np.abs(got[name] - value).max()), float(np.abs(value).max())
+                before = found.get(name, Difference(0.0, 0.0))
+                # numpy's maximum, unlike Python's, lets no NaN pass.
+                found[name] = Difference(float(np.maximum(before.largest, largest)), max(before.of, of))
+    for name, difference in found.items():
+        if not difference.relative <= AGREE:
+            raise RuntimeError(
+                f"{name} of the compiled model differs from the reference by {difference.largest:.2g} "
+                f"of {difference.of:.2g}: nothing was written"
+            )
+    return found

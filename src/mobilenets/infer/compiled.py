@@ -1,0 +1,204 @@
+"""Compiled models from Python: libraries that `mobilenets compile` built, run through ctypes.
+
+A library is code: load those that you built, as you would any program.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import struct
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilenets.infer.artefact import Artefact
+from mobilenets.infer.resize import Frame
+from mobilenets.spec.codec import net_from_json, preprocess_from_json
+
+SUFFIXES = (".so", ".dylib", ".dll")
+MAGIC = (b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe")
+HUGE = 2 << 20
+ERRORS = {
+    -1: "a null pointer",
+    -2: "a frame of a size that cannot be",
+    -3: "its memory is too small or not aligned",
+    -4: "a number of threads that cannot be had",
+    -5: "its weights are not aligned",
+    -6: "an instruction set that this processor lacks",
+}
+
+
+class _Output(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("dtype", ctypes.c_char_p),
+        ("rank", ctypes.c_int),
+        ("shape", ctypes.c_int * 4),
+        ("scale", ctypes.c_float),
+        ("zero", ctypes.c_int),
+    )
+
+
+class CompiledEngine:
+    """An `Engine` (see `infer.engine`) in compiled C. Calls from several threads take turns."""
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        """Raises ValueError where the file is no library of a compiled model, or threads cannot be had."""
+        self._library, self.name, self.about = _opened(path)
+        self._functions: dict[str, Any] = {}
+        listed = self._call("labels", ctypes.POINTER(ctypes.c_char_p))()
+        labels = tuple(listed[i].decode("utf-8", "surrogateescape") for i in range(self.about["labels"]))
+        self.model = _described(path, self.about, labels)
+        self._threads, self._lock = threads, threading.Lock()
+        self._isa = ""
+        self._net, self._largest = ctypes.c_void_p(), (0, 0)
+        self._arena: NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self._fit(self.model.preprocess.width, self.model.preprocess.height)
+
+    def __call__(self, frame: Frame) -> dict[str, NDArray[np.float32]]:
+        frame = np.ascontiguousarray(frame)
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
+            raise ValueError(f"a frame is uint8 [height, width, 3], not {frame.dtype} {list(frame.shape)}")
+        height, width = frame.shape[:2]
+        with self._lock:
+            if width > self._largest[0] or height > self._largest[1]:
+                self._fit(max(width, self._largest[0]), max(height, self._largest[1]))
+            self._check(
+                self._call("run")(self._net, _address(frame), width, height, ctypes.c_ssize_t(3 * width))
+            )
+            return self._made()
+
+    def many(self, frames: Sequence[Frame]) -> dict[str, NDArray[np.float32]]:
+        """Outputs of several frames of any size, each with a leading axis."""
+        rows = [self(frame) for frame in frames]
+        return {name: np.stack([row[name] for row in rows]) for name in self._outputs}
+
+    def input(self, values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Outputs for an input that is prepared and normalised, float32 [height, width, 3]."""
+        if values.dtype != np.float32 or values.shape != tuple(self.model.net.input):
+            raise ValueError(f"{self.name} takes float32 {list(self.model.net.input)}")
+        with self._lock:
+            self._check(self._call("run_input")(self._net, _address(np.ascontiguousarray(values))))
+            return self._made()
+
+    def __del__(self) -> None:
+        if getattr(self, "_net", None):
+            self._call("free")(self._net)
+
+    def use(self, isa: str) -> None:
+        """Run by another instruction set than the best. Raises ValueError where this processor lacks it."""
+        with self._lock:
+            self._check(self._call("use")(self._net, isa.encode()))
+            self._isa = isa
+
+    @property
+    def isas(self) -> tuple[str, ...]:
+        """The instruction sets there is code for, best first, of those this processor has."""
+        known = tuple(self.about["isas"])
+        with self._lock:
+            found = tuple(isa for isa in known if not self._call("use")(self._net, isa.encode()))
+            self._call("use")(self._net, (self._isa or found[0]).encode())
+        return found
+
+    def _fit(self, width: int, height: int) -> None:
+        """Memory for frames up to this size."""
+        size = self._call("arena_size", ctypes.c_size_t)(width, height, self._threads)
+        if not size:
+            raise ValueError(f"a frame of {width} × {height} with {self._threads} threads cannot be had")
+        arena = mmap.mmap(-1, size)
+        if size >= HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+            arena.madvise(mmap.MADV_HUGEPAGE)
+        memory = np.frombuffer(arena, np.uint8)
+        made = ctypes.c_void_p()
+        where = (ctypes.byref(made), _address(memory), ctypes.c_size_t(size))
+        self._check(self._call("init")(*where, None, width, height, self._threads))
+        if self._net:
+            self._call("free")(self._net)
+        self._net, self._arena, self._largest = made, memory, (width, height)
+        self._outputs = self._listed()
+        if self._isa:
+            self._check(self._call("use")(self._net, self._isa.encode()))
+
+    def _listed(self) -> dict[str, NDArray[np.float32]]:
+        """Each output's values where the network leaves them."""
+        kinds = self._call("outputs", ctypes.POINTER(_Output))()
+        found = {}
+        for index in range(int(self.about["outputs"])):
+            shape = tuple(kinds[index].shape[: kinds[index].rank])
+            at = self._call("output", ctypes.c_void_p)(self._net, index)
+            values = (ctypes.c_float * int(np.prod(shape))).from_address(at)
+            found[kinds[index].name.decode()] = np.ctypeslib.as_array(values).reshape(shape)
+        return found
+
+    def _made(self) -> dict[str, NDArray[np.float32]]:
+        return {name: values.copy() for name, values in self._outputs.items()}
+
+    def _call(self, what: str, gives: Any = ctypes.c_int) -> Any:
+        found = self._functions.get(what)
+        if found is None:
+            found = self._functions[what] = getattr(self._library, f"{self.name}_{what}")
+            found.restype = gives
+        return found
+
+    def _check(self, code: int) -> None:
+        if code:
+            raise ValueError(f"{self.name}: {ERRORS.get(code, f'error {code}')}")
+
+
+def _opened(path: Path) -> tuple[ctypes.CDLL, str, dict[str, Any]]:
+    """The library, by its content: the system would give an older one of the same path again."""
+    try:
+        seen = path.stat()
+        with path.open("rb") as file:
+            if not _whole(file.read(64), seen.st_size):
+                raise ValueError(path)
+        with tempfile.TemporaryDirectory(prefix="mobilenets-") as place:
+            # Another name for each state of the file; the same file under it is still opened once.
+            link = Path(place) / f"{seen.st_ino}-{seen.st_mtime_ns}{path.suffix}"
+            link.symlink_to(path.absolute())
+            library = ctypes.CDLL(str(link))
+        name = ctypes.string_at(ctypes.addressof(ctypes.c_char.in_dll(library, "mobilenets_name"))).decode()
+        about = getattr(library, f"{name}_about")
+        about.restype = ctypes.c_char_p
+        told: dict[str, Any] = json.loads(about())
+    except OSError as error:
+        if error.filename or error.errno:
+            raise
+        raise ValueError(f"{path}: cannot be loaded here: {error}") from error
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: no library that `mobilenets compile` built, or not all of it") from error
+    return library, name, told
+
+
+def _whole(head: bytes, size: int) -> bool:
+    """Whether a file is as long as its head says: the system maps a shorter one and dies of it."""
+    if head[:5] != b"\x7fELF\x02":
+        return head.startswith(MAGIC)
+    if len(head) < 64:
+        return False
+    table, (entry, entries) = struct.unpack_from("<Q", head, 0x28)[0], struct.unpack_from("<HH", head, 0x3A)
+    return bool(table + entry * entries <= size)
+
+
+def _described(path: Path, about: dict[str, Any], labels: tuple[str, ...]) -> Artefact:
+    """What is known of a compiled model; its weights are in the library."""
+    return Artefact(
+        net=net_from_json(about["net"]),
+        weights={},
+        preprocess=preprocess_from_json(about["preprocess"]),
+        labels=labels,
+        threshold=about["threshold"],
+        source={"file": path.name, "compiled": about["dtype"], "digest": about["digest"], **about["source"]},
+        scores=about["scores"],
+    )
+
+
+def _address(values: NDArray[Any]) -> ctypes.c_void_p:
+    return ctypes.c_void_p(values.ctypes.data)

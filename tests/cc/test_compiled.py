@@ -1,0 +1,281 @@
+"""Compiled networks compute what the numpy walk computes, on every instruction set this processor has."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mobilenets.compile import isa
+from mobilenets.compile.build import FLAGS, WARNINGS, write
+from mobilenets.compile.source import compiled
+from mobilenets.infer.artefact import Artefact
+from mobilenets.infer.compiled import CompiledEngine
+from mobilenets.infer.engine import NumpyEngine
+from mobilenets.infer.image import normalise, prepare
+from mobilenets.infer.walk import Walk
+from mobilenets.spec import zoo
+from mobilenets.spec.head import classify
+from mobilenets.spec.net import Net, Node, Output
+from mobilenets.spec.op import Conv, Dense, Depthwise, Op, Pointwise, Pool, Shape
+
+from .conftest import filled
+
+Made = Callable[..., CompiledEngine]
+RELATIVE = 2e-5
+"""What float32 in another order may differ by, in parts of the largest value."""
+
+
+def agrees(engine: CompiledEngine, model: Artefact, seed: int = 0) -> None:
+    shape = tuple(model.net.input)
+    x = np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32)
+    wanted = Walk(model.net, model.weights)(x[None])
+    assert engine.isas
+    for name in engine.isas:
+        engine.use(name)
+        for _ in range(2):  # the second time nothing of the first must be left
+            got = engine.input(x)
+            assert set(got) == set(wanted)
+            for output, value in wanted.items():
+                assert got[output].shape == value[0].shape
+                scale = float(np.abs(value).max()) or 1.0
+                assert float(np.abs(got[output] - value[0]).max()) <= RELATIVE * scale, (name, output)
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        classify(zoo.v1(0.25, 96), 10),
+        classify(zoo.v1(0.25, 97, padding="symmetric"), 3),  # odd sides, the other padding
+        classify(zoo.v1(0.3, 65, rounding="keras"), 1001),  # channels that no vector divides
+        classify(zoo.v1(1.0, 32), 5),
+        zoo.v1(0.25, 33),  # a body alone
+        zoo.v1(0.01, 20, rounding="keras"),  # one channel to a layer
+        classify(zoo.v1(0.25, 1), 2),  # one pixel
+        classify(zoo.v1_full(0.125, 64), 7),
+        classify(zoo.v1_shallow(0.5, 64), 12),
+        zoo.net("v1-cifar", 0.5),
+    ],
+    ids=lambda net: f"{net.name}-{net.width:g}-{net.resolution}",
+)
+@pytest.mark.slow
+def test_networks_of_the_zoo_give_the_references_outputs(made: Made, net: Net) -> None:
+    model = filled(net)
+    agrees(made(model), model)
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Net:
+    """Chains of any layers on small maps of any shape."""
+    shape = Shape(draw(st.integers(1, 19)), draw(st.integers(1, 19)), 3)
+    activation = st.sampled_from(("none", "relu", "relu6"))
+    padding = st.sampled_from(("same", "symmetric"))
+    nodes: list[Node] = []
+    before = "image"
+    for index in range(draw(st.integers(1, 5))):
+        kinds = ["conv", "pointwise"] + ["depthwise"] * 2 * (index > 0)
+        out, kernel = draw(st.integers(1, 70)), draw(st.sampled_from((1, 3, 5)))
+        stride = draw(st.integers(1, min(2, kernel)))
+        rest = {"kernel": kernel, "stride": stride, "padding": draw(padding), "activation": draw(activation)}
+        op: Op
+        match draw(st.sampled_from(kinds)):
+            case "conv":
+                op = Conv(out=out, bias=draw(st.booleans()), **rest)
+            case "depthwise":
+                op = Depthwise(bias=draw(st.booleans()), **rest)
+            case _:
+                op = Pointwise(out=out, bias=draw(st.booleans()), activation=draw(activation))
+        nodes.append(Node(f"layer{index}", op, (before,)))
+        before = f"layer{index}"
+    nodes += [Node("pool", Pool(), (before,)), Node("head", Dense(out=draw(st.integers(1, 70))), ("pool",))]
+    outputs = (Output("logits", "head", "classes"), Output("features", "pool", "vector"))
+    return Net("drawn", shape, tuple(nodes), outputs)
+
+
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(net=networks(), seed=st.integers(0, 99))
+def test_any_chain_of_layers_gives_the_references_outputs(made: Made, net: Net, seed: int) -> None:
+    model = filled(net, seed)
+    agrees(made(model), model, seed)
+
+
+@pytest.fixture(scope="module")
+def small() -> Artefact:
+    net = classify(zoo.v1(0.25, 64), 4)
+    return filled(net, labels=("a", 'quo"te\\', "Bäumchen 🌳", "??/ trigraph"))
+
+
+def test_threads_share_the_work_and_change_no_bit(made: Made, small: Artefact) -> None:
+    x = np.random.default_rng(1).normal(0, 1, (64, 64, 3)).astype(np.float32)
+    alone = made(small).input(x)
+    for threads in (2, 3, 5):
+        engine = made(small, threads)
+        for _ in range(50):
+            got = engine.input(x)
+            assert all(np.array_equal(got[name], alone[name]) for name in alone), threads
+
+
+@pytest.mark.parametrize("geometry", ["stretch", "crop", "letterbox"])
+def test_a_frame_of_any_size_is_prepared_as_the_reference_prepares_it(made: Made, geometry: str) -> None:
+    model = filled(classify(zoo.v1(0.25, 33), 3), geometry=geometry)
+    engine = made(model)
+    random = np.random.default_rng(0)
+    for height, width in (
+        (33, 33),
+        (1, 1),
+        (2, 90),
+        (90, 2),
+        (480, 640),
+        (67, 65),
+        (32, 34),
+        (700, 3),
+        (10, 9),
+    ):
+        frame = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        wanted = engine.input(normalise(prepare(frame, model.preprocess), model.preprocess))
+        got = engine(frame)
+        assert all(np.array_equal(got[name], wanted[name]) for name in wanted), (height, width)
+
+
+def test_frames_of_other_kinds_are_refused(made: Made, small: Artefact) -> None:
+    engine = made(small)
+    for frame in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)):
+        with pytest.raises(ValueError, match="a frame is uint8"):
+            engine(frame)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="takes float32"):
+        engine.input(np.zeros((3, 64, 64), np.float32))
+    with pytest.raises(ValueError, match="lacks"):
+        engine.use("abacus")
+
+
+def test_labels_come_back_as_they_were(made: Made, small: Artefact) -> None:
+    assert made(small).model.labels == small.labels
+
+
+def test_callers_in_several_threads_take_turns(made: Made, small: Artefact) -> None:
+    engine, random = made(small), np.random.default_rng(0)
+    frames = [random.integers(0, 256, (40 + i, 50, 3), dtype=np.uint8) for i in range(6)]
+    wanted = [engine(frame)["logits"] for frame in frames]
+    wrong: list[int] = []
+
+    def ask(number: int) -> None:
+        same = (np.array_equal(engine(frames[number])["logits"], wanted[number]) for _ in range(40))
+        wrong.extend(number for right in same if not right)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(frames))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_build_in_the_place_of_another_is_not_mistaken_for_it(
+    made: Made, small: Artefact, tmp_path: Path
+) -> None:
+    x = np.zeros((64, 64, 3), np.float32)
+    path = tmp_path / "model.so"
+    answers = []
+    for seed in (0, 1):
+        engine = made(filled(small.net, seed))
+        built = max(tmp_path.glob("built*/tested.so"), key=lambda place: place.stat().st_mtime_ns)
+        path.unlink(missing_ok=True)
+        path.write_bytes(built.read_bytes())
+        answers.append(CompiledEngine(path).input(x)["logits"])
+        assert np.array_equal(answers[-1], engine.input(x)["logits"])
+    assert not np.array_equal(*answers)
+
+
+def test_what_a_c_programmer_gets_wrong_is_an_error_code(made: Made, small: Artefact) -> None:
+    engine = made(small)
+    library, p = engine._library, ctypes.c_void_p
+    library.tested_arena_size.restype = ctypes.c_size_t
+    size = library.tested_arena_size(64, 64, 1)
+    assert size > 0
+    for impossible in ((0, 64, 1), (64, -1, 1), (64, 64, 0), (40000, 64, 1), (64, 64, 65)):
+        assert library.tested_arena_size(*impossible) == 0
+    memory = np.zeros(size + 128, np.uint8)
+    at = memory.ctypes.data + -memory.ctypes.data % 64
+    net = p()
+
+    def init(net: object, arena: int | None, size: int, weights: int | None, *rest: int) -> int:
+        return int(library.tested_init(net, p(arena), ctypes.c_size_t(size), p(weights), *rest))
+
+    pointer = ctypes.byref(net)
+    assert init(None, at, size, None, 64, 64, 1) == -1
+    assert init(pointer, None, size, None, 64, 64, 1) == -1
+    assert init(pointer, at, size - 1, None, 64, 64, 1) == -3
+    assert init(pointer, at + 4, size, None, 64, 64, 1) == -3
+    assert init(pointer, at, size, at + 4, 64, 64, 1) == -5
+    assert init(pointer, at, size, None, 64, 64, 0) == -4
+    assert init(pointer, at, size, None, 64, 0, 1) == -2
+    assert init(pointer, at, size, None, 64, 64, 1) == 0
+    frame = np.zeros((64, 64, 3), np.uint8)
+    run = library.tested_run
+
+    def tried(net: object, frame: int | None, width: int, height: int, stride: int) -> int:
+        return int(run(net, p(frame), width, height, ctypes.c_ssize_t(stride)))
+
+    here = frame.ctypes.data
+    assert tried(None, here, 64, 64, 192) == -1
+    assert tried(net, None, 64, 64, 192) == -1
+    for size_ in ((0, 64, 192), (64, 0, 192), (65, 64, 195), (64, 65, 192), (64, 64, 191), (64, 64, -192)):
+        assert tried(net, here, *size_) == -2
+    assert tried(net, here, 32, 64, 192) == 0  # a window of a wider picture
+    library.tested_output.restype = p
+    assert library.tested_output(net, 2) is None
+    assert library.tested_output(net, -1) is None
+    assert library.tested_run_input(net, None) == -1
+    matrix = (ctypes.c_float * 6)()
+    assert library.tested_transform(net, matrix) == 0
+    assert list(matrix) == pytest.approx([2, 0, 0, 0, 1, 0])
+    library.tested_free(net)
+    library.tested_free(None)
+
+
+@pytest.mark.slow
+def test_sanitizers_find_nothing_and_the_example_gives_the_references_scores(
+    small: Artefact, tmp_path: Path
+) -> None:
+    """AddressSanitizer and UBSan over the example, on frames of several sizes."""
+    write(compiled(small, "tested", isa.X86), tmp_path)
+    flags = [flag for flag in FLAGS if flag != "-O3"]
+    words = ["cc", "-O1", "-g", *flags, *WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover"]
+    subprocess.run([*words, "main.c", "tested.c", "-o", "example", "-lpthread"], cwd=tmp_path, check=True)
+    random, reference = np.random.default_rng(0), NumpyEngine(small)
+    for height, width in ((64, 64), (1, 1), (480, 640), (3, 200), (130, 7)):
+        frame = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        (tmp_path / "frame.rgb").write_bytes(frame.tobytes())
+        done = subprocess.run(
+            ["./example", "frame.rgb", str(width), str(height)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr == ""
+        logits = reference(frame)["logits"]
+        told = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
+        assert [label for _, label in told] == [small.labels[i] for i in np.argsort(-logits, kind="stable")]
+        assert [float(score) for score, _ in told] == pytest.approx(np.sort(logits)[::-1].tolist(), abs=2e-4)
+
+
+def test_the_example_builds_by_a_plain_cc_from_its_folder_alone(small: Artefact, tmp_path: Path) -> None:
+    write(compiled(small, "tested", isa.X86), tmp_path)
+    subprocess.run(
+        ["cc", "-O2", "main.c", "tested.c", "-o", "example", "-lpthread"], cwd=tmp_path, check=True
+    )
+    (tmp_path / "frame.rgb").write_bytes(bytes(30))
+    told = subprocess.run(["./example", "frame.rgb", "5", "2"], cwd=tmp_path, capture_output=True, check=True)
+    assert len(told.stdout.splitlines()) == 4
+    cut = subprocess.run(["./example", "frame.rgb", "5", "3"], cwd=tmp_path, capture_output=True, check=False)
+    assert cut.returncode == 1
+    assert b"frame.rgb" in cut.stderr

@@ -1,0 +1,120 @@
+"""The arena: what is alive together never overlaps, and nothing is larger than it has to be."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mobilenets.compile import emit, isa, plan
+from mobilenets.compile.pack import panels, taps, widths
+from mobilenets.compile.source import SCRATCH_BYTES
+from mobilenets.compile.step import Product, Separable, ends, steps
+from mobilenets.infer.fold import fold
+from mobilenets.spec import zoo
+from mobilenets.spec.head import classify
+from mobilenets.spec.net import Net, Node, Output
+from mobilenets.spec.op import Conv, Depthwise, Pointwise, Pool, Shape
+
+from .conftest import filled
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    width=st.sampled_from((0.1, 0.25, 0.5, 1.0)),
+    side=st.integers(1, 260),
+    padding=st.sampled_from(("same", "symmetric")),
+    scratch=st.integers(1, 1 << 19),
+)
+def test_tensors_alive_together_never_overlap(width: float, side: int, padding: str, scratch: int) -> None:
+    net = classify(zoo.v1(width, side, padding=padding), 10)  # type: ignore[arg-type]
+    net, _ = fold(net, filled(net).weights)
+    image, program = steps(net, 16, scratch)
+    kept = [output.node for output in net.outputs]
+    placed = plan.spans(image, program, kept)
+    assert len({span.name for span in placed}) == len(placed)
+    for one, other in combinations(placed, 2):
+        together = one.first <= other.last and other.first <= one.last
+        apart = one.begin + one.bytes <= other.begin or other.begin + other.bytes <= one.begin
+        assert apart or not together, (one, other)
+    # What a step reads and makes is there while it runs, and an output to the end.
+    known = {span.name: span for span in placed}
+    for index, step in enumerate(program):
+        for made in ends(step):
+            assert known[made.name].first <= index <= known[made.name].last
+            assert 4 * made.floats <= known[made.name].bytes
+            assert known[made.name].begin % 64 == 0
+        if isinstance(step, Separable):
+            assert 4 * step.filter.target.floats <= plan.scratch_bytes(program)
+    assert all(known[name].last == len(program) for name in kept)
+    assert plan.maps_bytes(placed) <= sum(span.bytes for span in placed)
+
+
+def test_the_arena_of_v1_is_little_more_than_its_two_largest_neighbours() -> None:
+    net = classify(zoo.v1(1.0, 224), 1000)
+    net, _ = fold(net, filled(net).weights)
+    image, program = steps(net, 16, SCRATCH_BYTES)
+    placed = plan.spans(image, program, [output.node for output in net.outputs])
+    most = max(sum(4 * made.floats for made in ends(step)) for step in program)
+    assert most <= plan.maps_bytes(placed) <= 1.1 * most
+
+
+@given(count=st.integers(1, 500), most=st.integers(1, 40))
+def test_a_split_is_whole_even_and_as_coarse_as_it_can_be(count: int, most: int) -> None:
+    parts = emit.split(count, most)
+    assert sum(parts) == count
+    assert max(parts) <= most
+    assert max(parts) - min(parts) <= 1
+    assert len(parts) == -(-count // most)
+
+
+def test_panels_hold_biases_first_and_then_a_weight_for_each_channel() -> None:
+    weight = np.arange(1, 1 + 20 * 3, dtype=np.float32).reshape(20, 3)
+    bias = -np.arange(1, 21, dtype=np.float32)
+    made = panels(weight, bias, lanes=4, panel=8)
+    assert widths(20, 4, 8) == [8, 8, 4]
+    first, last = made[: 8 * 4].reshape(4, 8), made[-4 * 4 :].reshape(4, 4)
+    assert np.array_equal(first[0], bias[:8])
+    assert np.array_equal(first[1:], weight[:8].T)
+    assert np.array_equal(last[1:], weight[16:].T)
+
+
+def test_taps_lie_channel_by_channel_with_zeros_to_whole_vectors() -> None:
+    weight = np.arange(18, dtype=np.float32).reshape(2, 1, 3, 3)
+    made = taps(weight, np.array([7, 8], np.float32), lanes=4).reshape(10, 4)
+    assert np.array_equal(made[:, :2], np.vstack([[7, 8], weight.reshape(2, 9).T]))
+    assert not made[:, 2:].any()
+
+
+def test_depthwise_layers_are_joined_with_what_follows_them_where_maps_are_large() -> None:
+    net = zoo.v1(0.25, 128)
+    net, _ = fold(net, filled(net).weights)
+    _, program = steps(net, 16, SCRATCH_BYTES)
+    kinds = [type(step).__name__ for step in program]
+    assert kinds.count("Separable") == 5  # maps of more than 64 pixels
+    assert kinds.count("Filter") == 8
+    assert isinstance(program[0], Product)
+
+
+@pytest.mark.parametrize(
+    ("op", "word"),
+    [(Conv(out=4, kernel=9), "kernel of 9"), (Depthwise(), "on the image")],
+    ids=["kernel", "depthwise"],
+)
+def test_what_no_kernel_is_written_for_is_refused_by_its_name(op: Conv | Depthwise, word: str) -> None:
+    nodes = (Node("strange", op, ("image",)), Node("pool", Pool(), ("strange",)))
+    net = Net("odd", Shape(32, 32, 3), nodes, (Output("features", "pool", "vector"),))
+    with pytest.raises(ValueError, match=f"strange.*{word}"):
+        steps(net, 16, SCRATCH_BYTES)
+
+
+def test_an_output_that_is_a_map_is_refused_by_its_name() -> None:
+    from mobilenets.compile.source import compiled
+
+    nodes = (Node("mixed", Pointwise(out=3), ("image",)),)
+    net = Net("odd", Shape(8, 8, 3), nodes, (Output("boxes", "mixed", "vector"),))
+    with pytest.raises(ValueError, match="'boxes' is a map"):
+        compiled(filled(net), "odd", isa.X86)

@@ -1,0 +1,142 @@
+"""A taught model compiled, asked from Python and from C, and what happens where that cannot be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Ask = Callable[..., Any]
+Refuse = Callable[..., str]
+
+if shutil.which("cc") is None:
+    pytest.skip("no C compiler on this machine", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def compiled(ask: Ask, taught: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The taught model compiled for this machine: its folder and what the command said."""
+    out = tmp_path_factory.mktemp("compiled")
+    return out, ask("compile", taught.model, "--out", out, "--name", "five", "--json").facts
+
+
+def test_a_compiled_model_answers_as_the_model_file_does(ask: Ask, taught: Any, compiled: Any) -> None:
+    out, facts = compiled
+    wanted = ask("predict", taught.model, taught.folder, "--json").facts["results"]
+    got = ask("predict", out / "five.so", taught.folder, "--json").facts["results"]
+    assert len(got) == len(wanted) > 20
+    for one, other in zip(got, wanted, strict=True):
+        assert one["file"] == other["file"]
+        assert [p["label"] for p in one["predictions"]] == [p["label"] for p in other["predictions"]]
+        scores = [p["score"] for p in other["predictions"]]
+        assert [p["score"] for p in one["predictions"]] == pytest.approx(scores, abs=1e-4)
+    model = ask("info", taught.model, "--json").facts
+    assert facts["digest"] == model["digest"]
+    assert ask("info", out / "five.so", "--json").facts["digest"] == model["digest"]
+
+
+def test_a_certificate_says_what_was_built_and_how_far_it_is_from_the_reference(compiled: Any) -> None:
+    out, facts = compiled
+    kept = json.loads((out / "certificate.json").read_text())
+    assert kept == facts
+    assert set(kept["largest_error"]) == {"logits", "features"}
+    assert all(error["relative"] < 1e-4 for error in kept["largest_error"].values())
+    assert kept["weight_bytes"] == (out / "five.weights").stat().st_size
+    assert kept["code_bytes"] <= 200_000
+    assert kept["frames"] == 16
+    assert sorted(p.name for p in out.iterdir()) == sorted(
+        ["five.c", "five.h", "five.so", "five.weights", "main.c", "certificate.json"]
+    )
+
+
+def test_the_c_example_names_a_raw_frame_as_predict_names_the_picture(
+    ask: Ask, taught: Any, compiled: Any, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    shutil.copytree(compiled[0], tmp_path / "c")
+    subprocess.run(
+        ["cc", "-O2", "main.c", "five.c", "-o", "example", "-lpthread"], cwd=tmp_path / "c", check=True
+    )
+    for picture in sorted(taught.folder.rglob("*.webp"))[::7]:
+        frame = Image.open(picture).convert("RGB")
+        (tmp_path / "c" / "frame.rgb").write_bytes(frame.tobytes())
+        words = ["./example", "frame.rgb", str(frame.width), str(frame.height)]
+        done = subprocess.run(words, cwd=tmp_path / "c", capture_output=True, text=True, check=True)
+        told = [line.split(maxsplit=1)[1] for line in done.stdout.splitlines()]
+        rows = ask("predict", taught.model, picture, "--json").facts["results"]
+        assert told == [p["label"] for p in rows[0]["predictions"]]
+
+
+def test_a_body_is_compiled_without_its_head(ask: Ask, taught: Any, tmp_path: Path) -> None:
+    picture = sorted(taught.folder.rglob("*.webp"))[0]
+    facts = ask(
+        "compile", taught.model, "--out", tmp_path, "--headless", "--images", picture.parent, "--json"
+    ).facts
+    assert facts["outputs"] == ["features"]
+    assert "pictures of" in facts["verified_on"]
+    library = next(tmp_path.glob("*.so"))
+    got = ask("predict", library, picture, "--features", "--json").facts["results"][0]["features"]
+    wanted = ask("predict", taught.model, picture, "--features", "--json").facts["results"][0]["features"]
+    assert got == pytest.approx(wanted, abs=1e-3)
+
+
+def test_one_library_for_every_x86_64_is_built_by_the_cross_compiler(
+    ask: Ask, taught: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("ziglang")
+    facts = ask("compile", taught.model, "--out", tmp_path, "--target", "x86-64", "--json").facts
+    assert facts["target"] == "x86-64"
+    assert "sse2" in facts["isas_verified"]
+    picture = sorted(taught.folder.rglob("*.webp"))[0]
+    assert ask("predict", next(tmp_path.glob("*.so")), picture, "--json").facts["results"]
+    # Where a machine has no compiler of its own, that one serves it too.
+    bare = {"PATH": str(tmp_path), "CC": ""}
+    facts = ask("compile", taught.model, "--out", tmp_path / "bare", "--json", env=bare).facts
+    assert "ziglang" in facts["command"]
+
+
+def test_where_compiling_fails_nothing_is_left_behind(refuse: Refuse, taught: Any, tmp_path: Path) -> None:
+    out = tmp_path / "new"
+    assert "nonesuch: no such C compiler" in refuse(
+        "compile", taught.model, "--out", out, env={"CC": "nonesuch"}
+    )
+    assert "the C compiler failed" in refuse("compile", taught.model, "--out", out, env={"CC": "false"})
+    assert "--target toaster: unknown; known: host" in refuse(
+        "compile", taught.model, "--out", out, "--target", "toaster"
+    )
+    assert "no name for a C library" in refuse("compile", taught.model, "--out", out, "--name", "9 lives")
+    assert "none of its pictures" in refuse(
+        "compile", taught.model, "--out", out, "--images", _folder_of_nothing_good(tmp_path)
+    )
+    assert not out.exists()
+    (tmp_path / "file").write_text("in the way")
+    assert "in its way" in refuse("compile", taught.model, "--out", tmp_path / "file")
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "mine.txt").write_text("mine")
+    refuse("compile", taught.model, "--out", kept, env={"CC": "false"})
+    assert [p.name for p in kept.iterdir()] == ["mine.txt"]
+
+
+def test_what_is_no_compiled_model_is_refused(refuse: Refuse, compiled: Any, tmp_path: Path) -> None:
+    whole = (compiled[0] / "five.so").read_bytes()
+    for share in (2, 3, 30, 3000):
+        (tmp_path / "cut.so").write_bytes(whole[: len(whole) // share])
+        assert "cut.so: no library that" in refuse("info", tmp_path / "cut.so")
+    (tmp_path / "text.so").write_text("no library")
+    (tmp_path / "empty.so").write_bytes(b"")
+    for name in ("text.so", "empty.so"):
+        assert f"{name}: no library that" in refuse("info", tmp_path / name)
+
+
+def _folder_of_nothing_good(place: Path) -> Path:
+    folder = place / "bad"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"text")
+    return folder

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from importlib.resources import files
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -17,19 +20,24 @@ import numpy as np
 from mobilenets.compile import isa, verify
 from mobilenets.compile.build import TARGETS, Built, build, write
 from mobilenets.compile.source import Source, compiled
+from mobilenets.costs.count import cost
 from mobilenets.data.digests import Progress
 from mobilenets.infer.artefact import Artefact, digest
-from mobilenets.infer.compiled import CompiledEngine
+from mobilenets.infer.compiled import CompiledBody, CompiledEngine
 from mobilenets.infer.engine import NumpyEngine
 from mobilenets.infer.image import ImageError, decode
 from mobilenets.infer.resize import Frame
 from mobilenets.infer.sealed import json_text
+from mobilenets.infer.weights import cache_dir
 from mobilenets.listing import pictures
 from mobilenets.spec.head import headless as without_head
 from mobilenets.spec.net import tensors
 
 CERTIFICATE = "certificate.json"
 FRAMES = 16
+BODY_FRAMES = 2
+WORTH_MACS = 3e11
+"""Work from which on a build of some three seconds pays: 500 images of V1 1.0/224."""
 DRAWN_SIDES = (160, 480)
 FAMILIES: Mapping[str, isa.Family] = {"x86-64": isa.X86}
 
@@ -52,9 +60,7 @@ def compile_model(
     if target not in TARGETS:
         raise ValueError(f"--target {target}: unknown; known: {', '.join(TARGETS)}")
     if headless:
-        body = without_head(model.net)
-        kept = {tensor: model.weights[tensor] for tensor in tensors(body)}
-        model = replace(model, net=body, weights=kept, labels=(), threshold=None)
+        model = _bodied(model)
     progress("compile", 0, 4)
     source = compiled(model, name, FAMILIES[TARGETS[target].family])
     frames, told = _frames(images)
@@ -72,10 +78,56 @@ def compile_model(
     return certificate
 
 
+def compiled_body(model: Artefact, streams: int, images: int, progress: Progress) -> CompiledBody | None:
+    """The frozen body of a model as compiled C, built once and kept in the cache.
+
+    None where so few images are not worth a build, where there is no compiler, the compiler or the disk
+    fails, or the outputs differ from the walk's.
+    """
+    try:
+        model = _bodied(model)
+        library = cache_dir() / "compiled" / f"{_key(model)}.so"
+        if library.exists():
+            try:
+                return CompiledBody(library, streams)
+            except ValueError:  # a kill or a full disk may have left a part of one
+                library.unlink()
+        if images * cost(model.net).macs < WORTH_MACS:
+            return None
+        progress("compile", 0, 1)
+        source = compiled(model, "body", FAMILIES[TARGETS["host"].family], threads=False)
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=library.parent) as place:
+            write(source, Path(place))
+            made = build(source, TARGETS["host"], Path(place))
+            frames, _ = _frames(None)
+            engine = CompiledEngine(made.library)
+            verify.compared(engine, engine.isas[:1], NumpyEngine(model), frames[:BODY_FRAMES])
+            made.library.replace(library)
+        return CompiledBody(library, streams)
+    except (ValueError, RuntimeError, OSError):
+        return None
+
+
 def named(path: str) -> str:
     """A name in C for a model file."""
     plain = re.sub(r"[^a-z0-9]+", "_", Path(path).stem.lower()).strip("_")
     return plain if plain[:1].isalpha() else f"model_{plain}".rstrip("_")
+
+
+def _key(model: Artefact) -> str:
+    """What a build of a body depends on: the model, this compiler's own text, the C compiler asked for."""
+    total = hashlib.sha256(f"{digest(model)} {os.environ.get('CC', '')}".encode())
+    for file in sorted(files("mobilenets.compile").iterdir(), key=lambda file: file.name):
+        if file.name.endswith((".py", ".c", ".h")):
+            total.update(file.read_bytes())
+    return total.hexdigest()[:32]
+
+
+def _bodied(model: Artefact) -> Artefact:
+    body = without_head(model.net)
+    kept = {tensor: model.weights[tensor] for tensor in tensors(body)}
+    return replace(model, net=body, weights=kept, labels=(), threshold=None)
 
 
 def _frames(images: Path | None) -> tuple[list[Frame], str]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilenets.compiling import compiled_body
 from mobilenets.data.digests import Progress
 from mobilenets.infer import adopt
 from mobilenets.infer.image import ImageError, decode
@@ -74,6 +75,7 @@ def _one(folder: Path, out: Path, given: dict[str, Any], progress: Progress, com
             progress=progress,
             command=command,
             finished=_finished(out),
+            bodies=compiled_body,
         )
     finally:
         cache.close()
@@ -177,6 +179,7 @@ def as_json(run: Run) -> dict[str, Any]:
         "versions": dict(run.versions),
         "digest": run.digest,
         "identity": run.identity,
+        "engine": run.engine,
         "command": run.command,
         "notes": list(run.notes),
     }

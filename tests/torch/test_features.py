@@ -97,7 +97,7 @@ def run(
         catalog,
         digests(catalog, 2, None),
         model,
-        engine=lambda: engine,
+        engine=lambda images: engine,
         store=store,
         workers=workers,
         progress=progress,
@@ -187,7 +187,9 @@ def test_a_file_that_changed_after_its_digest_was_taken_is_not_kept_under_it(
 
     def made() -> Features:
         engine = TorchEngine(body())
-        return features(catalog, keys, body(), engine=lambda: engine, store=store, workers=0, progress=silent)
+        return features(
+            catalog, keys, body(), engine=lambda images: engine, store=store, workers=0, progress=silent
+        )
 
     made()
     assert made().recalled == len(keys) - 1
@@ -242,7 +244,13 @@ def test_a_file_that_is_gone_since_the_scan_is_no_crash(folder: Path, store: Sto
     keys = digests(catalog, 2, None)
     assert keys[0] == ""
     found = features(
-        catalog, keys, body(), engine=lambda: TorchEngine(body()), store=store, workers=0, progress=silent
+        catalog,
+        keys,
+        body(),
+        engine=lambda images: TorchEngine(body()),
+        store=store,
+        workers=0,
+        progress=silent,
     )
     assert found.looks[0].problem == "unreadable"
     assert found.values[1:].any(axis=1).all()

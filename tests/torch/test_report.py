@@ -77,6 +77,7 @@ def a_run(classes: int = 4, tested: int = 60, margin: float = 1.5, **changes: An
         "versions": {"torch": "2.13.0"},
         "digest": "0123abcd" * 8,
         "identity": "4567ef" * 8,
+        "engine": "an abacus",
         "sweep": [
             Variant(
                 w,
@@ -233,6 +234,7 @@ def test_every_number_and_text_of_the_run_is_on_the_page(tmp_path: Path) -> None
         "versions": ["torch 2.13.0"],
         "digest": [run.digest],
         "identity": [run.identity],
+        "engine": ["Features by an abacus"],
         "sweep": ["9.87", "81.11 %", "72.78 %", "500 M"],
         "notes": ["a note to be read"],
     }
@@ -258,6 +260,7 @@ def test_names_are_text_wherever_they_stand(tmp_path: Path) -> None:
         unknown={NASTY: 0.5},
         digest=NASTY,
         identity=NASTY,
+        engine=NASTY,
         notes=[NASTY],
         margin=0.2,
         test=replace(a_run(margin=0.2).test, files=[NASTY] * 60),

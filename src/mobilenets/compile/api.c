@@ -126,6 +126,18 @@ int @name@_run(@name@_model *given, const uint8_t *rgb, int width, int height, p
     return @NAME@_OK;
 }
 
+int @name@_run_levels(@name@_model *given, const uint8_t *levels)
+{
+    struct state *net = (struct state *)given;
+    if (!net || !levels)
+        return @NAME@_NULL;
+    net->view = (struct view){0, 0, INPUT_HEIGHT, INPUT_WIDTH, 0, 0, INPUT_HEIGHT, INPUT_WIDTH};
+    border_of_image(net);
+    take_levels(net, levels, 3 * INPUT_WIDTH);
+    run_steps(net);
+    return @NAME@_OK;
+}
+
 int @name@_run_input(@name@_model *given, const float *input)
 {
     struct state *net = (struct state *)given;

@@ -63,6 +63,9 @@ void @name@_free(@name@_model *net);
 /* Run on a frame of RGB bytes, rows `stride` bytes apart: part, resize and levels as the model was trained. */
 int @name@_run(@name@_model *net, const uint8_t *rgb, int width, int height, ptrdiff_t stride);
 
+/* Run on RGB bytes that are prepared, [INPUT_HEIGHT][INPUT_WIDTH][3]: nothing is cut or resized. */
+int @name@_run_levels(@name@_model *net, const uint8_t *levels);
+
 /* Run on an input that is prepared: float32 [INPUT_HEIGHT][INPUT_WIDTH][3], normalised. */
 int @name@_run_input(@name@_model *net, const float *input);
 

@@ -113,6 +113,13 @@ static void normal(const struct state *net, const uint8_t *levels, float *out, i
             out[3 * i + c] = net->levels[c][levels ? levels[3 * i + c] : FILL];
 }
 
+/* Rows that have the input's size already. */
+static void take_levels(struct state *net, const uint8_t *levels, ptrdiff_t stride)
+{
+    for (int y = 0; y < INPUT_HEIGHT; y++)
+        normal(net, levels + y * stride, net->arena + IMAGE + y * IMAGE_ROW, INPUT_WIDTH);
+}
+
 static void take_frame(struct state *net, const uint8_t *rgb, int width, int height, ptrdiff_t stride)
 {
     const struct view view = view_of(width, height);
@@ -122,6 +129,10 @@ static void take_frame(struct state *net, const uint8_t *rgb, int width, int hei
     if (down->samples != view.height || down->places != view.tall)
         plan_axis(down, view.height, view.tall);
     net->view = view;
+    if (view.width == INPUT_WIDTH && view.height == INPUT_HEIGHT) {
+        take_levels(net, rgb + view.top * stride + 3 * view.left, stride);
+        return;
+    }
     for (int i = 0; i < net->lines; i++)
         net->held[i] = -1;
     float *image = net->arena + IMAGE;

@@ -12,7 +12,9 @@ import struct
 import tempfile
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -79,6 +81,14 @@ class CompiledEngine:
         """Outputs of several frames of any size, each with a leading axis."""
         rows = [self(frame) for frame in frames]
         return {name: np.stack([row[name] for row in rows]) for name in self._outputs}
+
+    def levels(self, prepared: Frame) -> dict[str, NDArray[np.float32]]:
+        """Outputs for what `infer.image.prepare` has made, uint8 [height, width, 3]."""
+        if prepared.dtype != np.uint8 or prepared.shape != tuple(self.model.net.input):
+            raise ValueError(f"{self.name} takes uint8 {list(self.model.net.input)}")
+        with self._lock:
+            self._check(self._call("run_levels")(self._net, _address(np.ascontiguousarray(prepared))))
+            return self._made()
 
     def input(self, values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Outputs for an input that is prepared and normalised, float32 [height, width, 3]."""
@@ -150,6 +160,33 @@ class CompiledEngine:
     def _check(self, code: int) -> None:
         if code:
             raise ValueError(f"{self.name}: {ERRORS.get(code, f'error {code}')}")
+
+
+class CompiledBody:
+    """A body for many pictures at once: `streams` networks of one thread each, on prepared levels."""
+
+    batch = 8
+
+    def __init__(self, path: Path, streams: int) -> None:
+        self.streams = streams
+        engines = [CompiledEngine(path) for _ in range(streams)]
+        self.told = f"compiled C, {engines[0].isas[0]}"
+        self._free: SimpleQueue[CompiledEngine] = SimpleQueue()
+        for engine in engines:
+            self._free.put(engine)
+
+    def prepared(self, levels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Outputs for levels [n, height, width, 3], each with a leading axis."""
+        engine = self._free.get()
+        try:
+            rows = [engine.levels(one) for one in levels]
+        finally:
+            self._free.put(engine)
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def pool(self) -> ThreadPoolExecutor:
+        """Threads to call `prepared` from."""
+        return ThreadPoolExecutor(self.streams)
 
 
 def _opened(path: Path) -> tuple[ctypes.CDLL, str, dict[str, Any]]:

@@ -386,7 +386,8 @@ def _time(run: Run) -> str:
         "worker processes included" if "linux" in run.machine.get("system", "").lower() else "without workers"
     )
     peak = "" if run.peak_rss_mb is None else f"<p>Peak memory {run.peak_rss_mb:.0f} MB, {of}.</p>"
-    return table(["stage", "", "time"], rows) + peak
+    ran = f"<p>Features by {escape(run.engine)}.</p>" if run.engine else ""
+    return table(["stage", "", "time"], rows) + ran + peak
 
 
 def _repeat(run: Run) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,8 +16,6 @@ from mobilenets.infer.image import normalise, prepare
 from mobilenets.infer.resize import Frame
 from mobilenets.model.module import module, placed
 
-Batch = TypeVar("Batch")
-Made = TypeVar("Made")
 BATCH = 16
 """Pictures at a time on a CPU: from 16 on, torch gives pointwise convolutions of one thread to oneDNN."""
 GPU_BATCH = 128
@@ -38,9 +34,14 @@ class TorchEngine:
         self.device = torch.device(device)
         self.streams = streams if self.device.type == "cpu" else 1
         self.batch = BATCH if self.device.type == "cpu" else GPU_BATCH
+        self.told = f"torch, {device}"
         self._preprocess = model.preprocess
         made = module(net, weights).eval().requires_grad_(False)
         self._module = placed(made, self.device)
+
+    def pool(self) -> ThreadPoolExecutor:
+        """Threads to call `prepared` from, which never wait for one another inside a layer."""
+        return one_thread_each(self.streams)
 
     def __call__(self, frame: Frame) -> dict[str, NDArray[np.float32]]:
         return {name: value[0] for name, value in self.many([frame]).items()}
@@ -72,19 +73,6 @@ def one_thread() -> Iterator[None]:
 def one_thread_each(streams: int) -> ThreadPoolExecutor:
     """Threads for torch that never wait for one another inside a layer."""
     return ThreadPoolExecutor(streams, initializer=torch.set_num_threads, initargs=(1,))
-
-
-def streamed(
-    pool: ThreadPoolExecutor, work: Callable[[Batch], Made], batches: Iterable[Batch], ahead: int
-) -> Iterator[Made]:
-    """`work` of every batch, in order, few of them waiting (`ahead`): `Executor.map` would hold them all."""
-    running: deque[Future[Made]] = deque()
-    for batch in batches:
-        running.append(pool.submit(work, batch))
-        if len(running) > ahead:
-            yield running.popleft().result()
-    for future in running:
-        yield future.result()
 
 
 def pick_device(asked: str) -> str:

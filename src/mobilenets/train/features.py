@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +20,23 @@ from mobilenets.infer.artefact import Artefact, digest
 from mobilenets.infer.image import prepare
 from mobilenets.spec.net import shapes
 from mobilenets.spec.preprocess import Preprocess
-
-if TYPE_CHECKING:
-    from mobilenets.train.body import TorchEngine
+from mobilenets.train.stream import streamed
 
 _Batch: TypeAlias = tuple[list[tuple[int, NDArray[np.uint8]]], list[int]]  # to run; all that are done with it
 KEEP_EVERY = 512
 """Pictures between two writes to the store: what a kill may cost."""
+
+
+class Body(Protocol):
+    """Runs batches of prepared levels [batch, height, width, 3], `streams` of them at once."""
+
+    batch: int
+    streams: int
+    told: str
+
+    def prepared(self, levels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]: ...
+
+    def pool(self) -> ThreadPoolExecutor: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +78,7 @@ def features(
     keys: Sequence[str],
     body: Artefact,
     *,
-    engine: Callable[[], TorchEngine],
+    engine: Callable[[int], Body],
     store: Store,
     workers: int,
     progress: Progress,
@@ -76,7 +87,7 @@ def features(
 ) -> Features:
     """The body's features of every item; what the store has is not computed again.
 
-    `keys` are the items' digests; `engine` makes the body's engine where there is work for it. Rows are kept
+    `keys` are the items' digests; `engine` makes the body's engine for so many images. Rows are kept
     by picture, body and preprocessing, in float32. A file that does not decode, or on which a worker dies,
     keeps a row of zeros and a look with a `problem`.
     """
@@ -96,7 +107,9 @@ def features(
     fresh: dict[str, int] = {}
     progress(stage, done, len(keys))
     made = (
-        _computed(catalog, todo, values, looks, engine(), body.preprocess, workers, mirrored) if todo else ()
+        _computed(catalog, todo, values, looks, engine(len(todo)), body.preprocess, workers, mirrored)
+        if todo
+        else ()
     )
     for indices in made:
         done += len(indices)
@@ -119,14 +132,12 @@ def _computed(
     todo: Sequence[int],
     values: NDArray[np.float32],
     looks: list[Look | None],
-    engine: TorchEngine,
+    engine: Body,
     target: Preprocess,
     workers: int,
     mirrored: bool,
 ) -> Iterator[list[int]]:
     """Fills `values` and `looks` batch by batch; gives the indices that are new."""
-    from mobilenets.train.body import one_thread_each, streamed
-
     jobs = [(catalog.items[index], mirrored) for index in todo]
 
     def batches(crew: Crew[tuple[Item, bool], tuple[Look, NDArray[np.uint8] | None]]) -> Iterator[_Batch]:
@@ -156,7 +167,7 @@ def _computed(
         return new
 
     # A worker needs no list of items, only where to read.
-    with Crew(Preparing(catalog.bare(), target), workers) as crew, one_thread_each(engine.streams) as pool:
+    with Crew(Preparing(catalog.bare(), target), workers) as crew, engine.pool() as pool:
         yield from streamed(pool, work, batches(crew), 2 * engine.streams)
 
 

@@ -26,9 +26,10 @@ from mobilenets.model.unfold import restate
 from mobilenets.spec.op import Conv, Dense, Pointwise
 from mobilenets.spec.preprocess import Preprocess
 from mobilenets.spec.recipe import Tune
-from mobilenets.train.body import one_thread_each, streamed
+from mobilenets.train.body import one_thread_each
 from mobilenets.train.material import Part
 from mobilenets.train.run import Epoch
+from mobilenets.train.stream import streamed
 
 MICRO = 8
 """Pictures at a time where norms are frozen: gradients add up to the same step in a quarter of the memory."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,16 +24,15 @@ from mobilenets.spec.net import Net
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions, shares
 from mobilenets.train import head as heads
 from mobilenets.train.blas import one_blas_thread
-from mobilenets.train.features import features
+from mobilenets.train.features import Body, features
 from mobilenets.train.judge import assembled, judge, verify
 from mobilenets.train.material import Material, sorted_out
 from mobilenets.train.meter import Meter, machine, versions
 from mobilenets.train.run import Epoch, Run
 from mobilenets.train.start import starting_body
 
-if TYPE_CHECKING:
-    from mobilenets.train.body import TorchEngine
-
+Bodies: TypeAlias = Callable[[Artefact, int, int, Progress], Body | None]
+"""From a body, a number of streams and of images to what runs it; None where torch is as good."""
 MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 STAGES = ("scan", "features", "fit")
 
@@ -48,11 +48,13 @@ def retrain(
     progress: Progress,
     command: str = "",
     finished: str = "",
+    bodies: Bodies | None = None,
 ) -> Run:
     """Teach a body the classes of `folder`; writes `out/model.safetensors`, whole or not at all.
 
     Files that cannot be used are set aside and named in the run. `finished` is the identity of the
-    fine-tuning whose model lies there: it cannot be resumed. Raises ValueError, before work is done where
+    fine-tuning whose model lies there: it cannot be resumed. `bodies` makes a faster engine than torch for a
+    frozen body on the CPU, where it can. Raises ValueError, before work is done where
     that is possible, for options that make no sense, a data set that cannot be learned and weights that don't
     fit.
     """
@@ -66,6 +68,13 @@ def retrain(
         raise ValueError(f"--threads {threads}: at least one is needed")
     device = _device(where.device)
     keep_freed_memory()
+    engines: list[str] = []
+
+    def engine(model: Artefact, images: int) -> Body:
+        made = bodies(model, threads, images, progress) if bodies and device == "cpu" else None
+        engines.append((made := made or _torch(model, device, threads)).told)
+        return made
+
     with Meter() as meter:
         with meter.stage("scan"):
             catalog = scan(folder)
@@ -77,7 +86,7 @@ def retrain(
                 catalog,
                 keys,
                 start,
-                engine=lambda: _engine(start, device, threads),
+                engine=lambda images: engine(start, images),
                 store=store,
                 workers=threads,
                 progress=progress,
@@ -107,7 +116,7 @@ def retrain(
                     material.catalog,
                     material.keys,
                     learned,
-                    engine=lambda: _engine(learned, device, threads),
+                    engine=lambda images: engine(learned, images),
                     store=store,
                     workers=threads,
                     progress=progress,
@@ -159,6 +168,7 @@ def retrain(
             versions=versions(),
             digest=artefact.digest(model),
             identity=identity,
+            engine=", ".join(dict.fromkeys(engines)),
             notes=notes,
         )
 
@@ -197,7 +207,7 @@ def _device(asked: str) -> str:
     return pick_device(asked)
 
 
-def _engine(model: Artefact, device: str, threads: int) -> TorchEngine:
+def _torch(model: Artefact, device: str, threads: int) -> Body:
     from mobilenets.train.body import TorchEngine
 
     return TorchEngine(model, device, threads)

@@ -87,5 +87,7 @@ class Run:
     digest: str
     identity: str = ""
     """Of a fine-tuning: what another must have in common to go on from its checkpoint."""
+    engine: str = ""
+    """What ran the body; empty where all features were known."""
     sweep: Sequence[Variant] = field(default_factory=tuple)
     notes: Sequence[str] = field(default_factory=tuple)

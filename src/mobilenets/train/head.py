@@ -71,18 +71,27 @@ class Regression:
         share = np.ones(len(x), np.float32) if class_weights is None else class_weights[truth]
         self._share = (share / share.sum())[:, None]
         self._curvature = (self._x.T @ (self._x * self._share)).astype(np.float64) / classes
+        self._turned: tuple[NDArray[np.float64], Matrix, Matrix, Matrix] | None = None
         self._fitted: dict[float, NDArray[np.float64]] = {}
+
+    def _turn(self, penalty: float) -> tuple[NDArray[np.float64], Matrix, Matrix, Matrix]:
+        """The coordinates of the first fit, which serve the others: another penalty bends them but little."""
+        # Features that depend on one another leave eigenvalues of float32's rounding, some below nothing. The
+        # factor only changes coordinates, so a little more on its diagonal moves no optimum.
+        lift = penalty + float(np.finfo(np.float32).eps * np.trace(self._curvature))
+        channels = len(self._curvature)
+        factor = np.linalg.cholesky(self._curvature + lift * np.eye(channels))
+        inverse = solve_triangular(factor, np.eye(channels), lower=True).astype(np.float32)
+        return factor, inverse, self._x @ inverse.T, inverse @ inverse.T
 
     def fit(self, c: float) -> Head:
         """The head for strength `c`, starting from the nearest one fitted."""
         penalty = 1.0 / (c * self._n)
         channels = self._x.shape[1]
-        # Features that depend on one another leave eigenvalues of float32's rounding, some below nothing. The
-        # factor only changes coordinates, so a little more on its diagonal moves no optimum.
-        lift = penalty + float(np.finfo(np.float32).eps * np.trace(self._curvature))
-        factor = np.linalg.cholesky(self._curvature + lift * np.eye(channels))
-        inverse = solve_triangular(factor, np.eye(channels), lower=True).astype(np.float32)
-        z, ridge = self._x @ inverse.T, penalty * (inverse @ inverse.T)
+        if self._turned is None:
+            self._turned = self._turn(penalty)
+        factor, inverse, z, gram = self._turned
+        ridge = np.float32(penalty) * gram
         spread = np.float32(np.sqrt(self._classes))  # the bias on the scale of the other coordinates
 
         def loss(flat: NDArray[np.float64], every: int) -> tuple[float, NDArray[np.float64]]:

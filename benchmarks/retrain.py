@@ -84,7 +84,9 @@ def row(
     seconds = told["seconds"]
     return {
         "set": name,
-        "configuration": configuration,
+        "configuration": ", ".join(
+            (configuration, *(["body by " + told["engine"]] * bool(told.get("engine"))))
+        ),
         "seed": seed,
         "cache": cache,
         "test_accuracy": _round(

@@ -59,6 +59,8 @@ def compile_model(
     """
     if target not in TARGETS:
         raise ValueError(f"--target {target}: unknown; known: {', '.join(TARGETS)}")
+    if not model.weights:
+        raise ValueError("this is a compiled model already; give the model file that it was made of")
     if headless:
         model = _bodied(model)
     progress("compile", 0, 4)
@@ -69,7 +71,7 @@ def compile_model(
         progress("compile", 1, 4)
         made = build(source, TARGETS[target], place)
         progress("compile", 2, 4)
-        engine = CompiledEngine(made.library, threads)
+        engine = CompiledEngine(made.file, threads)
         isas = engine.isas
         difference = verify.compared(engine, isas, NumpyEngine(model), frames)
         progress("compile", 3, 4)
@@ -101,9 +103,9 @@ def compiled_body(model: Artefact, streams: int, images: int, progress: Progress
             write(source, Path(place))
             made = build(source, TARGETS["host"], Path(place))
             frames, _ = _frames(None)
-            engine = CompiledEngine(made.library)
+            engine = CompiledEngine(made.file)
             verify.compared(engine, engine.isas[:1], NumpyEngine(model), frames[:BODY_FRAMES])
-            made.library.replace(library)
+            made.file.replace(library)
         return CompiledBody(library, streams)
     except (ValueError, RuntimeError, OSError):
         return None
@@ -166,7 +168,7 @@ def _certificate(
     told: str,
 ) -> dict[str, Any]:
     pre = model.preprocess
-    with made.library.open("rb") as file:
+    with made.file.open("rb") as file:
         library_bytes = len(file.read())
     return {
         "name": source.name,
@@ -202,7 +204,9 @@ def _whole(out: Path) -> Iterator[Path]:
     try:
         with tempfile.TemporaryDirectory(prefix=".part-", dir=out) as place:
             yield Path(place)
-            for file in sorted(Path(place).iterdir()):
+            # A certificate of other files must never lie beside these: it goes first and comes last.
+            (out / CERTIFICATE).unlink(missing_ok=True)
+            for file in sorted(Path(place).iterdir(), key=lambda file: file.name == CERTIFICATE):
                 file.replace(out / file.name)
     except BaseException:
         if made:

@@ -47,6 +47,6 @@ def made(tmp_path: Path) -> Callable[..., CompiledEngine]:
         place.mkdir()
         source = compiled(model, "tested", isa.X86)
         write(source, place)
-        return CompiledEngine(build(source, TARGETS["host"], place).library, threads)
+        return CompiledEngine(build(source, TARGETS["host"], place).file, threads)
 
     return make

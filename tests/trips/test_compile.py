@@ -124,6 +124,11 @@ def test_where_compiling_fails_nothing_is_left_behind(refuse: Refuse, taught: An
     assert [p.name for p in kept.iterdir()] == ["mine.txt"]
 
 
+def test_a_compiled_model_is_not_compiled_again(refuse: Refuse, compiled: Any, tmp_path: Path) -> None:
+    assert "compiled model already" in refuse("compile", compiled[0] / "five.so", "--out", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
 def test_what_is_no_compiled_model_is_refused(refuse: Refuse, compiled: Any, tmp_path: Path) -> None:
     whole = (compiled[0] / "five.so").read_bytes()
     for share in (2, 3, 30, 3000):

@@ -50,7 +50,7 @@ TARGETS: Mapping[str, Target] = {
 class Built:
     """A library, the compiler's name and version, and how long it took."""
 
-    library: Path
+    file: Path
     compiler: str
     command: str
     seconds: float

@@ -258,13 +258,15 @@ def _use(writer: Writer, step: Product, pixels: int, width: int, wide: int, pane
     if step.kernel == 1:
         sizes = (1, 0, 1, 0, *sizes[4:])
     given = f"{called}(a, w, c, {', '.join(map(str, sizes))});"
-    if given not in writer.uses:
-        name = f"use{len(writer.uses)}_{isa.name}"
-        writer.uses[given] = (
-            f"static APART void {name}(const float *a, const float *w, float *c)\n{{\n    {given}\n}}\n"
-        )
-    text = writer.uses[given]
-    return text[text.index("use") : text.index("(")]
+    return _apart(writer, given, "const float *a, const float *w, float *c")
+
+
+def _apart(writer: Writer, given: str, arguments: str) -> str:
+    """The name of a function of its own for a call with constants; made where it is not there yet."""
+    names = list(writer.uses)
+    name = f"use{names.index(given) if given in writer.uses else len(names)}_{writer.isa.name}"
+    writer.uses[given] = f"static APART void {name}({arguments})\n{{\n    {given}\n}}\n"
+    return name
 
 
 def _row(
@@ -282,14 +284,7 @@ def _row(
             *(padded(step.source.shape.channels, writer.family.lanes), LEVEL[step.activation]),
         )
         given = f"{called}(in, w, out, vectors, {', '.join(map(str, sizes))});"
-        if given not in writer.uses:
-            name = f"use{len(writer.uses)}_{isa.name}"
-            writer.uses[given] = (
-                f"static APART void {name}(const float *in, const float *w, float *out, int vectors)\n"
-                f"{{\n    {given}\n}}\n"
-            )
-        use = writer.uses[given]
-        use = use[use.index("use") : use.index("(")]
+        use = _apart(writer, given, "const float *in, const float *w, float *out, int vectors")
         move = f"(x + {x})" if x else "x"
         text += (
             f"{pad}for (int x = 0; x < {times * pixels}; x += {pixels})\n"

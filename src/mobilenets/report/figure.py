@@ -91,9 +91,8 @@ def scatter(
             colour, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
             xs, ys = [x for x, _, _ in line], [y for _, y, _ in line]
             axes.plot(xs, ys, color=colour, marker=marker, markersize=5, linewidth=1.2, label=name, zorder=2)
-            for x, y, label in dict.fromkeys(
-                (line[0], line[-1])
-            ):  # all of them would overlap; a table has the rest
+            ends = dict.fromkeys((line[0], line[-1]))  # all would overlap; a table has the rest
+            for x, y, label in ends:
                 axes.annotate(
                     label, (x, y), xytext=(3, 5), textcoords="offset points", fontsize=7.5, color=INK
                 )

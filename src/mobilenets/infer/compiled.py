@@ -232,7 +232,12 @@ def _described(path: Path, about: dict[str, Any], labels: tuple[str, ...]) -> Ar
         preprocess=preprocess_from_json(about["preprocess"]),
         labels=labels,
         threshold=about["threshold"],
-        source={"file": path.name, "compiled": about["dtype"], "digest": about["digest"], **about["source"]},
+        source={
+            "file": path.name,
+            "compiled": about["dtype"],
+            "digest": about["digest"],
+            "made_from": about["source"],
+        },
         scores=about["scores"],
     )
 

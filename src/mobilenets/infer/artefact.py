@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilenets.infer import integer
+from mobilenets.infer.integer import Scale
 from mobilenets.infer.sealed import ArtefactError, pack, unpack, write_whole
 from mobilenets.infer.walk import check
 from mobilenets.spec.codec import net_from_json, net_to_json, preprocess_from_json, preprocess_to_json
@@ -23,6 +25,8 @@ MOST_LABELS = 1 << 16
 MOST_LOGIT = 1e6
 """More than any head gives, and still a number in every format a device may hold it in but float16."""
 FIELDS = ("format", "net", "preprocess", "labels", "threshold", "source", "recipe", "scores")
+SCALES = "scales"
+"""A further field, of quantised models alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +35,24 @@ class Artefact:
 
     `labels` name the logits in order (empty for a body alone). A greatest logit below `threshold` means
     "unknown"; None where nothing does. `source` says where the body came from and under which licence;
-    `recipe` how it was made; `scores` what was measured: JSON values all three.
+    `recipe` how it was made; `scores` what was measured: JSON values all three. A quantised model has a
+    scale for each node whose values are bytes, and the tensors of `infer.integer` in place of float32.
     """
 
     net: Net
-    weights: Mapping[str, NDArray[np.float32]]
+    weights: Mapping[str, NDArray[Any]]
     preprocess: Preprocess
     labels: tuple[str, ...] = ()
     threshold: float | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Any] = field(default_factory=dict)
+    scales: Mapping[str, Scale] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in."""
+        return "int8" if self.scales else "float32"
 
     def __post_init__(self) -> None:
         if (self.preprocess.height, self.preprocess.width) != self.net.input[:2]:
@@ -61,10 +72,14 @@ class Artefact:
 
 def to_bytes(model: Artefact) -> bytes:
     """The model as the bytes of its file. Raises ValueError where tensors don't fit or aren't finite."""
-    check(model.net, model.weights)
-    tensors = {name: np.asarray(value, np.float32) for name, value in model.weights.items()}
-    _sound(tensors)
-    meta = {
+    tensors = dict(model.weights)
+    if model.scales:
+        integer.check(model.net, tensors, model.scales)
+    else:
+        check(model.net, tensors)
+        tensors = {name: np.asarray(value, np.float32) for name, value in tensors.items()}
+        _sound(tensors)
+    meta: dict[str, Any] = {
         "format": FORMAT,
         "net": net_to_json(model.net),
         "preprocess": preprocess_to_json(model.preprocess),
@@ -74,6 +89,8 @@ def to_bytes(model: Artefact) -> bytes:
         "recipe": dict(model.recipe),
         "scores": dict(model.scores),
     }
+    if model.scales:
+        meta[SCALES] = {name: [scale.step, scale.zero] for name, scale in sorted(model.scales.items())}
     return pack(meta, tensors)
 
 
@@ -105,13 +122,15 @@ def load(path: Path) -> Artefact:
 
 
 def digest(model: Artefact) -> str:
-    """SHA-256 over network, preprocessing and weights: what decides the outputs, and nothing else."""
-    total = hashlib.sha256(
-        json.dumps([net_to_json(model.net), preprocess_to_json(model.preprocess)]).encode()
-    )
+    """SHA-256 over network, preprocessing, weights and scales: what decides the outputs, and nothing else."""
+    facts = [net_to_json(model.net), preprocess_to_json(model.preprocess)]
+    if model.scales:
+        facts.append({name: [scale.step, scale.zero] for name, scale in sorted(model.scales.items())})
+    total = hashlib.sha256(json.dumps(facts).encode())
     for name in sorted(model.weights):
         total.update(name.encode() + b"\0")
-        total.update(np.ascontiguousarray(model.weights[name], np.float32).data)
+        kind = model.weights[name].dtype if model.scales else np.float32
+        total.update(np.ascontiguousarray(model.weights[name], kind).data)
     return total.hexdigest()
 
 
@@ -124,7 +143,7 @@ def _sound(tensors: Mapping[str, NDArray[np.float32]]) -> None:
 
 
 def _built(meta: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]]) -> Artefact:
-    missing, extra = set(FIELDS) - set(meta), set(meta) - set(FIELDS)
+    missing, extra = set(FIELDS) - set(meta), set(meta) - {*FIELDS, SCALES}
     if missing or extra:
         raise ValueError(f"its metadata misses {sorted(missing)} and has unknown {sorted(extra)}")
     labels = meta["labels"]
@@ -141,11 +160,15 @@ def _built(meta: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]]) 
         if not isinstance(meta[name], dict):
             raise ValueError(f"its {name} is no table")
     net = net_from_json(meta["net"])
-    for name, value in tensors.items():
-        if value.dtype != np.float32:
-            raise ValueError(f"tensor {name} is {value.dtype}, not float32")
-    check(net, tensors)
-    _sound(tensors)
+    scales = _scales(meta.get(SCALES, {}))
+    if scales:
+        integer.check(net, tensors, scales)
+    else:
+        for name, value in tensors.items():
+            if value.dtype != np.float32:
+                raise ValueError(f"tensor {name} is {value.dtype}, not float32")
+        check(net, tensors)
+        _sound(tensors)
     return Artefact(
         net=net,
         weights=tensors,
@@ -155,4 +178,18 @@ def _built(meta: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]]) 
         source=meta["source"],
         recipe=meta["recipe"],
         scores=meta["scores"],
+        scales=scales,
     )
+
+
+def _scales(value: Any) -> dict[str, Scale]:
+    if not isinstance(value, dict) or not all(
+        isinstance(one, list)
+        and len(one) == 2
+        and isinstance(one[0], int | float)
+        and isinstance(one[1], int)
+        and not isinstance(one[1], bool)
+        for one in value.values()
+    ):
+        raise ValueError("its scales are no table of a step and a zero for each node")
+    return {name: Scale(float(step), zero) for name, (step, zero) in value.items()}

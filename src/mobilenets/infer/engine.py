@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.image import normalise, prepare
+from mobilenets.infer.integer import IntegerWalk
 from mobilenets.infer.resize import Frame
 from mobilenets.infer.walk import Walk
 from mobilenets.spec.preprocess import Preprocess
@@ -29,10 +30,10 @@ class Engine(Protocol):
 
 
 class NumpyEngine:
-    """The reference engine: preparation and walk in numpy."""
+    """The reference engine: preparation and walk in numpy, in integers for a quantised model."""
 
     def __init__(self, model: Artefact) -> None:
-        self._walk = Walk(model.net, model.weights)
+        self._run = _integers(model) if model.scales else _floats(model)
         self._preprocess = model.preprocess
 
     def __call__(self, frame: Frame) -> dict[str, NDArray[np.float32]]:
@@ -40,8 +41,25 @@ class NumpyEngine:
 
     def many(self, frames: Sequence[Frame]) -> dict[str, NDArray[np.float32]]:
         """Outputs of several frames, each with a leading axis; frames may differ in size."""
-        prepared = np.stack([prepare(frame, self._preprocess) for frame in frames])
-        return self._walk(normalise(prepared, self._preprocess))
+        return self._run(np.stack([prepare(frame, self._preprocess) for frame in frames]))
+
+
+def _floats(model: Artefact) -> Callable[[Frame], dict[str, NDArray[np.float32]]]:
+    walk = Walk(model.net, model.weights)
+    return lambda prepared: walk(normalise(prepared, model.preprocess))
+
+
+def _integers(model: Artefact) -> Callable[[Frame], dict[str, NDArray[np.float32]]]:
+    walk = IntegerWalk(model.net, model.weights, model.scales, model.preprocess)
+    scales = {output.name: model.scales.get(output.node) for output in model.net.outputs}
+
+    def run(prepared: Frame) -> dict[str, NDArray[np.float32]]:
+        found = walk(prepared)
+        return {
+            name: value if (s := scales[name]) is None else s.values(value) for name, value in found.items()
+        }
+
+    return run
 
 
 def latency_ms(engine: Engine, target: Preprocess, runs: int = 20) -> float:

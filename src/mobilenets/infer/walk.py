@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ class Walk:
         check(net, weights)
         self.net, folded = fold(net, weights)
         self._kernels = {
-            node.name: _laid_out(node, folded[f"{node.name}.weight"])
+            node.name: laid_out(node, folded[f"{node.name}.weight"])
             for node in self.net.nodes
             if f"{node.name}.weight" in folded
         }
@@ -52,26 +52,30 @@ class Walk:
             for name in node.inputs:
                 if name not in needed and last_use[name] == index:
                     del values[name]
-        found = {output.name: _vector(values[output.node]) for output in self.net.outputs}
+        found = {output.name: flat(values[output.node]) for output in self.net.outputs}
         return found | {name: values[name] for name in wanted}
 
     def _run(self, node: Node, x: Map) -> Map:
         op = node.op
-        match op:
-            case Pool():
-                return np.asarray(x.mean(axis=(1, 2), keepdims=True, dtype=np.float32))
-            case Dense() | Pointwise():
-                y = x.reshape(-1, x.shape[-1]) @ self._kernels[node.name]
-                y = y.reshape(*x.shape[:3], -1)
-            case Conv():
-                y = _conv(x, self._kernels[node.name], op)
-            case Depthwise():
-                y = _depthwise(x, self._kernels[node.name], op)
-            case _:
-                assert_never(op)
+        if isinstance(op, Pool):
+            return np.asarray(x.mean(axis=(1, 2), keepdims=True, dtype=np.float32))
+        y = linear(op, x, self._kernels[node.name])
         if node.name in self._biases:
             y += self._biases[node.name]
         return y if isinstance(op, Dense) else _activated(y, op.activation)
+
+
+def linear(op: Conv | Depthwise | Pointwise | Dense, x: NDArray[Any], kernel: NDArray[Any]) -> NDArray[Any]:
+    """The sums of a layer on [n, height, width, channels], without bias; `kernel` is `laid_out`."""
+    match op:
+        case Dense() | Pointwise():
+            return np.asarray((x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:3], -1))
+        case Conv():
+            return _conv(x, kernel, op)
+        case Depthwise():
+            return _depthwise(x, kernel, op)
+        case _:
+            assert_never(op)
 
 
 def check(net: Net, weights: Weights) -> None:
@@ -92,7 +96,8 @@ def check(net: Net, weights: Weights) -> None:
         )
 
 
-def _laid_out(node: Node, weight: Map) -> Map:
+def laid_out(node: Node, weight: NDArray[Any]) -> NDArray[Any]:
+    """A weight in the order in which numpy's products take it."""
     match node.op:
         case Conv():
             return np.ascontiguousarray(weight.transpose(2, 3, 1, 0).reshape(-1, weight.shape[0]))
@@ -124,9 +129,9 @@ def _conv(x: Map, kernel: Map, op: Conv) -> Map:
 def _depthwise(x: Map, kernel: Map, op: Depthwise) -> Map:
     padded = _padded(x, op)
     height, width = _places(padded, op)
-    y = np.empty((x.shape[0], height, width, x.shape[3]), np.float32)
+    y = np.empty((x.shape[0], height, width, x.shape[3]), x.dtype)
     rows = max(1, STRIPE_BYTES // (4 * width * x.shape[3]))
-    product = np.empty((min(rows, height), width, x.shape[3]), np.float32)
+    product = np.empty((min(rows, height), width, x.shape[3]), x.dtype)
     for picture in range(x.shape[0]):
         for top in range(0, height, rows):
             _stripe(padded[picture], kernel, op.stride, top, y[picture, top : top + rows], product)
@@ -161,5 +166,6 @@ def _activated(y: Map, activation: Activation) -> Map:
             assert_never(activation)
 
 
-def _vector(value: Map) -> Map:
+def flat(value: NDArray[Any]) -> NDArray[Any]:
+    """A vector as [n, channels]; a map as it is."""
     return value.reshape(value.shape[0], -1) if value.shape[1:3] == (1, 1) else value

@@ -1,0 +1,206 @@
+"""Integer networks: what a quantised model computes, bit for bit. Compiled integer code answers to this.
+
+Activations are unsigned bytes, weights signed ones, sums 32 bits wide:
+
+    sum      = bias + Σ (a − zero of a) · (w − zero of w)
+    quantity = zero + rint(clip(float32(sum) · multiplier, least − zero, most − zero))
+
+where `multiplier` is float32(step of a · step of w / step of the result), `rint` rounds halves to even and
+the clip is to bytes and to the activation. A node without a scale gives float32(sum) · float32(step of a ·
+step of w). The image is its levels: zero is its mean, rounded, and the first layer's weights hold 1 / std.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilenets.infer.resize import Frame
+from mobilenets.infer.walk import Map, flat, laid_out, linear
+from mobilenets.spec.net import Net, Node, shapes, weight_shape
+from mobilenets.spec.op import Activation, Conv, Dense, Depthwise, Pointwise, Pool
+from mobilenets.spec.preprocess import Preprocess
+
+Tensors = Mapping[str, NDArray[Any]]
+MOST = 255
+EXACT = 1 << 24
+"""Whole numbers up to here are exact in float32."""
+MOST_TERMS = 1 << 14
+"""Terms of a sum that can't leave 32 bits, whatever the order they are added in."""
+MOST_BIAS = 1 << 29
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What bytes stand for: value = step · (byte − zero)."""
+
+    step: float
+    zero: int
+
+    def __post_init__(self) -> None:
+        if not (0 < self.step < np.inf and 0 <= self.zero <= MOST):
+            raise ValueError(f"a scale of step {self.step!r} and zero {self.zero!r}")
+
+    def values(self, quantities: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The numbers that bytes stand for."""
+        return np.asarray(np.float32(self.step) * (quantities.astype(np.float32) - np.float32(self.zero)))
+
+
+@dataclass(frozen=True, slots=True)
+class Rescale:
+    """From the sums of a node to what it gives: bytes about `zero`, or float32 where `zero` is None.
+
+    `multiplier` has one number a channel; `least` and `most` bound the quantity less its zero.
+    """
+
+    multiplier: NDArray[np.float32]
+    zero: int | None
+    least: int = 0
+    most: int = 0
+
+    def __call__(self, sums: NDArray[Any]) -> NDArray[Any]:
+        scaled: Map = sums.astype(np.float32) * self.multiplier
+        if self.zero is None:
+            return scaled
+        return (np.rint(np.clip(scaled, self.least, self.most)) + self.zero).astype(np.uint8)
+
+
+def image_zero(pre: Preprocess) -> tuple[int, int, int]:
+    """The level of each colour that stands for nothing: what lies around the image."""
+    zeros = [min(max(round(mean), 0), MOST) for mean in pre.mean]
+    return zeros[0], zeros[1], zeros[2]
+
+
+def bounds(scale: Scale, activation: Activation) -> tuple[int, int]:
+    """The least and the greatest quantity, less its zero, that an activation lets pass."""
+    least = -scale.zero if activation == "none" else 0
+    most = MOST - scale.zero
+    return least, min(most, round(6 / scale.step)) if activation == "relu6" else most
+
+
+def rescale(net: Net, node: Node, tensors: Tensors, scales: Mapping[str, Scale]) -> Rescale:
+    """What becomes of a node's sums."""
+    source = node.inputs[0]
+    step = 1.0 if source == "image" else scales[source].step
+    if isinstance(node.op, Pool):
+        x = shapes(net)[source]
+        steps = np.full(x.channels, step / (x.height * x.width))
+    else:
+        steps = step * tensors[f"{node.name}.step"].astype(np.float64)
+    scale = scales.get(node.name)
+    if scale is None:
+        return Rescale(steps.astype(np.float32), None)
+    activation: Activation = "none" if isinstance(node.op, Pool | Dense) else node.op.activation
+    return Rescale((steps / scale.step).astype(np.float32), scale.zero, *bounds(scale, activation))
+
+
+class IntegerWalk:
+    """A quantised network, ready to run in numpy: sums of whole numbers, held in floats that are exact."""
+
+    def __init__(self, net: Net, tensors: Tensors, scales: Mapping[str, Scale], pre: Preprocess) -> None:
+        """Raises ValueError that lists the tensors and scales that are missing, extra or of another kind."""
+        check(net, tensors, scales)
+        self.net, self.scales = net, scales
+        self._image_zero = np.array(image_zero(pre), np.float32)
+        self._rescales = {node.name: rescale(net, node, tensors, scales) for node in net.nodes}
+        self._kernels: dict[str, NDArray[Any]] = {}
+        self._biases = {}
+        for node in net.nodes:
+            if isinstance(node.op, Pool):
+                continue
+            weight = centred(node, tensors)
+            exact = MOST * int(np.abs(weight).reshape(len(weight), -1).sum(1).max()) < EXACT
+            self._kernels[node.name] = laid_out(node, weight.astype(np.float32 if exact else np.float64))
+            self._biases[node.name] = tensors[f"{node.name}.bias"].astype(np.int64)
+
+    def __call__(self, levels: Frame, taps: Iterable[str] = ()) -> dict[str, NDArray[Any]]:
+        """Outputs by name and nodes by name, as bytes or float32, of levels uint8 [n, height, width, 3]."""
+        if levels.dtype != np.uint8 or levels.shape[1:] != tuple(self.net.input):
+            raise ValueError(
+                f"{self.net.name} takes uint8 [n, {', '.join(map(str, self.net.input))}], "
+                f"not {levels.dtype} {list(levels.shape)}"
+            )
+        values: dict[str, NDArray[Any]] = {"image": levels}
+        for node in self.net.nodes:
+            source = node.inputs[0]
+            zero = self._image_zero if source == "image" else np.float32(self.scales[source].zero)
+            values[node.name] = self._rescales[node.name](self._sums(node, values[source] - zero))
+        found = {output.name: flat(values[output.node]) for output in self.net.outputs}
+        return found | {name: values[name] for name in taps}
+
+    def _sums(self, node: Node, x: Map) -> NDArray[np.int64]:
+        if isinstance(node.op, Pool):
+            return np.asarray(x.sum(axis=(1, 2), keepdims=True, dtype=np.float64), np.int64)
+        kernel = self._kernels[node.name]
+        return linear(node.op, x.astype(kernel.dtype), kernel).astype(np.int64) + self._biases[node.name]
+
+
+def centred(node: Node, tensors: Tensors) -> NDArray[np.int32]:
+    """A node's weights less their zeros."""
+    weight = tensors[f"{node.name}.weight"].astype(np.int32)
+    zero = tensors.get(f"{node.name}.zero")
+    return weight if zero is None else weight - zero.reshape(-1, *(1,) * (weight.ndim - 1))
+
+
+def dequantised(net: Net, tensors: Tensors, scales: Mapping[str, Scale], pre: Preprocess) -> dict[str, Map]:
+    """The float32 weights of a network that computes the same, but for the rounding of activations."""
+    found: dict[str, Map] = {}
+    for node in net.nodes:
+        if isinstance(node.op, Pool):
+            continue
+        step = tensors[f"{node.name}.step"].astype(np.float64)
+        weight = centred(node, tensors) * step.reshape(-1, *(1,) * (tensors[f"{node.name}.weight"].ndim - 1))
+        source = node.inputs[0]
+        bias = tensors[f"{node.name}.bias"] * step * (1.0 if source == "image" else scales[source].step)
+        if source == "image":  # levels there, (levels − mean) / std here
+            off = np.array(pre.mean) - image_zero(pre)
+            bias = bias + np.tensordot(weight.reshape(*weight.shape[:2], -1).sum(2), off, 1)
+            weight = weight * np.array(pre.std).reshape(1, 3, *(1,) * (weight.ndim - 2))
+        found[f"{node.name}.weight"] = weight.astype(np.float32)
+        found[f"{node.name}.bias"] = bias.astype(np.float32)
+    return found
+
+
+def check(net: Net, tensors: Tensors, scales: Mapping[str, Scale]) -> None:
+    """Raises ValueError that names the first tensor or scale that is missing, extra or of a wrong kind."""
+    known = shapes(net)
+    wanted: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for node in net.nodes:
+        x = known[node.inputs[0]]
+        weight = weight_shape(node.op, x)
+        if node.inputs[0] == "image" and isinstance(node.op, Depthwise | Pool):
+            raise ValueError(f"{node.name}: no integers are defined for this layer on the image itself")
+        if isinstance(node.op, Conv | Depthwise | Pointwise) and node.op.norm is not None:
+            raise ValueError(f"{node.name}: has a batch norm; an integer network is folded")
+        if weight is not None:
+            own = {"weight": ("int8", weight), "step": ("float32", weight[:1]), "bias": ("int32", weight[:1])}
+            if f"{node.name}.zero" in tensors:
+                own["zero"] = ("int32", weight[:1])
+            wanted |= {f"{node.name}.{part}": kind for part, kind in own.items()}
+        read = any(node.name in other.inputs for other in net.nodes)
+        if read and node.name not in scales:
+            raise ValueError(f"{net.name}: {node.name} has no scale, and is read by others")
+        terms = x.height * x.width if weight is None else int(np.prod(weight[1:]))
+        if terms > MOST_TERMS:
+            raise ValueError(f"{node.name}: sums of {terms} terms, more than {MOST_TERMS}, may leave 32 bits")
+    for name in sorted(set(wanted) ^ set(tensors)):
+        raise ValueError(f"{net.name}: tensor {name} is {'missing' if name in wanted else 'extra'}")
+    for name in set(scales) - {node.name for node in net.nodes}:
+        raise ValueError(f"{net.name}: a scale for {name}, which is no node")
+    for name, (dtype, shape) in wanted.items():
+        value = tensors[name]
+        if value.dtype.name != dtype or value.shape != shape:
+            raise ValueError(
+                f"{name}: is {value.dtype} {list(value.shape)}, wanted {dtype} {list(shape)} "
+                "in an integer network"
+            )
+        if name.endswith(".step") and not (np.isfinite(value).all() and value.min(initial=1) > 0):
+            raise ValueError(f"{name}: holds a step that is no number above zero")
+        if name.endswith(".bias") and np.abs(value.astype(np.int64)).max(initial=0) > MOST_BIAS:
+            raise ValueError(f"{name}: holds a bias beyond {MOST_BIAS}")
+        if name.endswith(".zero") and (value.min(initial=0) < -128 or value.max(initial=0) > 127):
+            raise ValueError(f"{name}: holds a zero that is no signed byte")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mobilenets.compile.step import Layout
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Isa:
@@ -23,7 +25,10 @@ class Isa:
     asked: str = "0"
     largest: str = ""
     smallest: str = ""
-    """Greater and lesser of two vectors, as C over {a} and {b}; empty where a comparison has to do."""
+    """Greater and lesser of two vectors of floats, as C over {a} and {b}."""
+    dot: str = ""
+    pack: str = ""
+    """Bodies of the two functions on bytes that instruction sets differ in; see `int8.VECTORS`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +43,12 @@ class Family:
     includes: tuple[str, ...] = ()
     asking: str = ""
     """The C file that tells what a processor has; without one all has to be there."""
+    line: int = 0
+    """Of a family that computes with bytes, those of its widest vector; of one with float32, 0."""
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(1, self.line, self.line // 16) if self.line else Layout(4, self.lanes)
 
     @property
     def lanes(self) -> int:
@@ -85,4 +96,74 @@ X86 = Family(
     isas=(AVX512, AVX2, SSE2),
     includes=("immintrin.h",),
     asking="cpuid.c",
+)
+
+X86_MOST = "(floats_{tag}){mm}_max_ps(({mf})({a}), ({mf})({b}))"
+X86_LEAST = "(floats_{tag}){mm}_min_ps(({mf})({a}), ({mf})({b}))"
+X86_VNNI = "    return (sums_{tag}){mm}_dpbusd_epi32(({mi})s, ({mi})a, ({mi})w);"
+X86_PAIRS = """\
+    /* even and odd bytes as numbers of 16 bits: no product of pairs can saturate */
+    const {mi} low = {mm}_set1_epi16(255), x = ({mi})a, y = ({mi})w;
+    const {mi} even = {mm}_madd_epi16({mm}_and_{si}(x, low), {mm}_srai_epi16({mm}_slli_epi16(y, 8), 8));
+    const {mi} odd = {mm}_madd_epi16({mm}_srli_epi16(x, 8), {mm}_srai_epi16(y, 8));
+    return s + (sums_{tag})even + (sums_{tag})odd;"""
+X86_PACK = """\
+    const {mi} left = {mm}_packs_epi32(({mi})a, ({mi})b), right = {mm}_packs_epi32(({mi})c, ({mi})d);
+    return (bytes_{tag}){mm}_packus_epi16(left, right);"""
+AVX512_VNNI_BYTES = Isa(
+    name="avx512vnni",
+    lanes=16,
+    vectors=2,
+    rows=14,
+    columns=4,
+    enabled="avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma",
+    asked="FMA | AVX2 | AVX512 | VNNI",
+    largest=X86_MOST,
+    smallest=X86_LEAST,
+    dot=X86_VNNI,
+    pack=X86_PACK,
+)
+AVX512_BYTES = Isa(
+    name="avx512",
+    lanes=16,
+    vectors=2,
+    rows=10,
+    columns=2,
+    enabled="avx512f,avx512bw,avx512dq,avx512vl,avx2,fma",
+    asked="FMA | AVX2 | AVX512",
+    largest=X86_MOST,
+    smallest=X86_LEAST,
+    dot=X86_PAIRS,
+    pack=X86_PACK,
+)
+AVX2_BYTES = Isa(
+    name="avx2",
+    lanes=8,
+    vectors=2,
+    rows=4,
+    columns=1,
+    enabled="avx2,fma",
+    asked="FMA | AVX2",
+    largest=X86_MOST,
+    smallest=X86_LEAST,
+    dot=X86_PAIRS,
+    pack=X86_PACK,
+)
+SSE2_BYTES = Isa(
+    name="sse2",
+    lanes=4,
+    vectors=2,
+    rows=4,
+    columns=1,
+    largest=X86_MOST,
+    smallest=X86_LEAST,
+    dot=X86_PAIRS,
+    pack=X86_PACK,
+)
+X86_BYTES = Family(
+    name="x86-64",
+    isas=(AVX512_VNNI_BYTES, AVX512_BYTES, AVX2_BYTES, SSE2_BYTES),
+    includes=("immintrin.h",),
+    asking="cpuid.c",
+    line=64,
 )

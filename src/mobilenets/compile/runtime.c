@@ -12,15 +12,12 @@
 #define UNROLL_8 _Pragma("GCC unroll 8")
 #endif
 
-/* A window of `down` × `across` stretches of `run` floats; outputs lie in rows of `width`. */
+/* A window of `down` × `across` stretches of `run` values; outputs lie in rows of `width`. */
 #define TILE_SIZES                                                                                  \
     const int down, const int below, const int across, const int beside, const int run,             \
         const int panel, const int width, const int pixel_a, const int row_a, const int pixel_c,    \
-        const int row_c, const int activation
+        const int row_c
 #define AT(i, m) ((i) / width * row_##m + (i) % width * pixel_##m)
-#define FILTER_SIZES                                                                                \
-    const int kernel, const int stride, const int below, const int beside, const int pitch,         \
-        const int channels, const int activation
 
 struct axis { /* outputs of one axis of a resize: the first sample of each, and `taps` weights */
     int samples, places, taps;
@@ -34,14 +31,16 @@ struct view { /* the part of a frame that is read, and where it comes to lie in 
 };
 
 struct state {
-    const float *weights;
-    float *arena;
+    const value *weights;
+    value *arena;
     const void *steps;
     int parts;
     int max_width, max_height;
     struct view view;
     struct axis across, down;
+#if !INTEGER
     float levels[3][256];  /* what a level of each colour is to the network */
+#endif
     int32_t *held, *sums;  /* which row of the frame lies in which line; a row of the resize */
     uint8_t *line, *made;
     int lines;
@@ -51,10 +50,10 @@ struct state {
 };
 typedef void (*step_function)(struct state *net, int part, int parts);
 
-static __attribute__((unused)) void clear(float *at, int floats)
+static __attribute__((unused)) void fill(value *at, int count, value with)
 {
-    for (int i = 0; i < floats; i++)
-        at[i] = 0.0f;
+    for (int i = 0; i < count; i++)
+        at[i] = with;
 }
 
 #if THREADS

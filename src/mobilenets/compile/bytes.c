@@ -1,0 +1,23 @@
+/* What kernels of bytes have in common. */
+#if defined(__clang__)
+#define SHUFFLE_64(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#define SHUFFLE_32(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#define SHUFFLE_16(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+typedef uint8_t order_64 __attribute__((vector_size(64)));
+typedef uint8_t order_32 __attribute__((vector_size(32)));
+typedef uint8_t order_16 __attribute__((vector_size(16)));
+#define SHUFFLE_64(a, b, ...) __builtin_shuffle(a, b, (order_64){__VA_ARGS__})
+#define SHUFFLE_32(a, b, ...) __builtin_shuffle(a, b, (order_32){__VA_ARGS__})
+#define SHUFFLE_16(a, b, ...) __builtin_shuffle(a, b, (order_16){__VA_ARGS__})
+#endif
+typedef int32_t four_bytes __attribute__((aligned(1), may_alias));
+#define FOUR(p) (*(const four_bytes *)(p))
+
+static INLINE __attribute__((unused)) int32_t total(const value *at, int count)
+{
+    int32_t sum = 0;
+    for (int i = 0; i < count; i++)
+        sum += at[i];
+    return sum;
+}

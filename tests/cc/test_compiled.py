@@ -23,10 +23,9 @@ from mobilenets.infer.image import normalise, prepare
 from mobilenets.infer.walk import Walk
 from mobilenets.spec import zoo
 from mobilenets.spec.head import classify
-from mobilenets.spec.net import Net, Node, Output
-from mobilenets.spec.op import Conv, Dense, Depthwise, Op, Pointwise, Pool, Shape
+from mobilenets.spec.net import Net
 
-from .conftest import filled
+from .conftest import filled, networks
 
 Made = Callable[..., CompiledEngine]
 RELATIVE = 2e-5
@@ -69,34 +68,6 @@ def agrees(engine: CompiledEngine, model: Artefact, seed: int = 0) -> None:
 def test_networks_of_the_zoo_give_the_references_outputs(made: Made, net: Net) -> None:
     model = filled(net)
     agrees(made(model), model)
-
-
-@st.composite
-def networks(draw: st.DrawFn) -> Net:
-    """Chains of any layers on small maps of any shape."""
-    shape = Shape(draw(st.integers(1, 19)), draw(st.integers(1, 19)), 3)
-    activation = st.sampled_from(("none", "relu", "relu6"))
-    padding = st.sampled_from(("same", "symmetric"))
-    nodes: list[Node] = []
-    before = "image"
-    for index in range(draw(st.integers(1, 5))):
-        kinds = ["conv", "pointwise"] + ["depthwise"] * 2 * (index > 0)
-        out, kernel = draw(st.integers(1, 70)), draw(st.sampled_from((1, 3, 5)))
-        stride = draw(st.integers(1, min(2, kernel)))
-        rest = {"kernel": kernel, "stride": stride, "padding": draw(padding), "activation": draw(activation)}
-        op: Op
-        match draw(st.sampled_from(kinds)):
-            case "conv":
-                op = Conv(out=out, bias=draw(st.booleans()), **rest)
-            case "depthwise":
-                op = Depthwise(bias=draw(st.booleans()), **rest)
-            case _:
-                op = Pointwise(out=out, bias=draw(st.booleans()), activation=draw(activation))
-        nodes.append(Node(f"layer{index}", op, (before,)))
-        before = f"layer{index}"
-    nodes += [Node("pool", Pool(), (before,)), Node("head", Dense(out=draw(st.integers(1, 70))), ("pool",))]
-    outputs = (Output("logits", "head", "classes"), Output("features", "pool", "vector"))
-    return Net("drawn", shape, tuple(nodes), outputs)
 
 
 @pytest.mark.slow

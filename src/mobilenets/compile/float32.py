@@ -112,7 +112,9 @@ class Floats:
         return f"""\
     for (int v = SHARE(part, parts, {vectors}); v < SHARE(part + 1, parts, {vectors}); v++) {{
         vector sum = {{0}};
+        UNROLL_1
         for (int y = 0; y < {height}; y++)
+            UNROLL_1
             for (int x = 0; x < {width}; x++)
                 sum += load(in + y * {source.row} + x * {source.pitch} + v * {lanes});
         store(out + v * {lanes}, sum * {1 / (height * width)!r}f);

@@ -171,7 +171,9 @@ class Bytes:
     const floats_{tag} none = {{0}}, scale = none + {float(rescale.multiplier[0])!r}f;
     for (int v = SHARE(part, parts, {vectors}); v < SHARE(part + 1, parts, {vectors}); v++) {{
         sums_{tag} sum = {begun};
+        UNROLL_1
         for (int y = 0; y < {height}; y++)
+            UNROLL_1
             for (int x = 0; x < {width}; x++) {{
                 const value *at = in + y * {source.row} + x * {source.pitch} + v * {lanes};
                 sum += __builtin_convertvector(*(const loose_few_{tag} *)at, sums_{tag});

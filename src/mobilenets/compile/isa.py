@@ -123,19 +123,6 @@ AVX512_VNNI_BYTES = Isa(
     dot=X86_VNNI,
     pack=X86_PACK,
 )
-AVX512_BYTES = Isa(
-    name="avx512",
-    lanes=16,
-    vectors=2,
-    rows=10,
-    columns=2,
-    enabled="avx512f,avx512bw,avx512dq,avx512vl,avx2,fma",
-    asked="FMA | AVX2 | AVX512",
-    largest=X86_MOST,
-    smallest=X86_LEAST,
-    dot=X86_PAIRS,
-    pack=X86_PACK,
-)
 AVX2_BYTES = Isa(
     name="avx2",
     lanes=8,
@@ -162,7 +149,7 @@ SSE2_BYTES = Isa(
 )
 X86_BYTES = Family(
     name="x86-64",
-    isas=(AVX512_VNNI_BYTES, AVX512_BYTES, AVX2_BYTES, SSE2_BYTES),
+    isas=(AVX512_VNNI_BYTES, AVX2_BYTES, SSE2_BYTES),
     includes=("immintrin.h",),
     asking="cpuid.c",
     line=64,

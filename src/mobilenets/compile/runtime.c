@@ -5,9 +5,11 @@
 #define LEAST(a, b) ((a) < (b) ? (a) : (b))
 #define SHARE(part, parts, count) ((count) * (part) / (parts))
 #if defined(__clang__)
+#define UNROLL_1 _Pragma("clang loop unroll(disable)")
 #define UNROLL_2 _Pragma("clang loop unroll_count(2)")
 #define UNROLL_8 _Pragma("clang loop unroll(full)")
 #else
+#define UNROLL_1 _Pragma("GCC unroll 1")
 #define UNROLL_2 _Pragma("GCC unroll 2")
 #define UNROLL_8 _Pragma("GCC unroll 8")
 #endif
@@ -50,7 +52,7 @@ struct state {
 };
 typedef void (*step_function)(struct state *net, int part, int parts);
 
-static __attribute__((unused)) void fill(value *at, int count, value with)
+static APART __attribute__((unused)) void fill(value *at, int count, value with)
 {
     for (int i = 0; i < count; i++)
         at[i] = with;

@@ -35,14 +35,20 @@ static INLINE sums_{tag} dot_{tag}(sums_{tag} s, bytes_{tag} a, bytes_{tag} w)
 {dot}
 }}
 
-/* Sums to quantities: scaled, cut, rounded half to even by adding 1.5 · 2^23, whose last bit weighs 1. */
-static INLINE sums_{tag} level_{tag}(sums_{tag} s, floats_{tag} m, int least, int most, int zero)
+/* Sums to quantities: scaled, cut, rounded half to even by adding 1.5 · 2^23, whose last bit weighs 1. Only
+ * the lowest byte is one; `level` clears the others. */
+static INLINE sums_{tag} low_level_{tag}(sums_{tag} s, floats_{tag} m, int least, int most, int zero)
 {{
     const floats_{tag} none = {{0}}, low = none + (float)least, high = none + (float)most;
     floats_{tag} v = __builtin_convertvector(s, floats_{tag}) * m;
     v = {largest};
     v = {smallest};
-    return (sums_{tag})(v + 12582912.0f) - (0x4b400000 - zero);
+    return (sums_{tag})(v + 12582912.0f) + zero;
+}}
+
+static INLINE sums_{tag} level_{tag}(sums_{tag} s, floats_{tag} m, int least, int most, int zero)
+{{
+    return low_level_{tag}(s, m, least, most, zero - 0x4b400000);
 }}
 
 /* Four vectors of quantities, in each sixteenth of which lie four channels, to bytes in order. */
@@ -158,7 +164,7 @@ class Bytes:
         tag = self._tag(4 * lanes)
         begun = f"{{0}};\n        sum -= {off}" if off else "{0}"
         made = (
-            f"level_{tag}(sum, scale, {rescale.least}, {rescale.most}, {rescale.zero})"
+            f"low_level_{tag}(sum, scale, {rescale.least}, {rescale.most}, {rescale.zero})"
             if rescale.zero is not None
             else f"__builtin_convertvector(sum, floats_{tag}) * scale"
         )
@@ -303,7 +309,7 @@ def _stored(isa: Isa, i: int, j: int, tag: str, layer: Layer, less: str) -> str:
         )
     return (
         f"*(loose_few_{tag} *)(c + AT({i}, c) + {j * isa.lanes}) = "
-        f"__builtin_convertvector(level_{tag}(c{i}_{j}{less}, m{j}, least, most, zero), few_{tag});"
+        f"__builtin_convertvector(low_level_{tag}(c{i}_{j}{less}, m{j}, least, most, zero), few_{tag});"
     )
 
 

@@ -1,5 +1,5 @@
 /* What every compiled network has in common: memory and threads. */
-#define INLINE inline __attribute__((always_inline))
+#define INLINE inline __attribute__((always_inline, unused))
 #define APART __attribute__((noinline))
 #define FETCH(p) __builtin_prefetch(p)
 #define LEAST(a, b) ((a) < (b) ? (a) : (b))

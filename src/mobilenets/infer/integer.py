@@ -30,8 +30,8 @@ MOST = 255
 EXACT = 1 << 24
 """Whole numbers up to here are exact in float32."""
 MOST_TERMS = 1 << 14
-"""Terms of a sum that can't leave 32 bits, whatever the order they are added in."""
-MOST_BIAS = 1 << 29
+MOST_BIAS = (1 << 31) - 1 - MOST_TERMS * MOST * MOST
+"""So many terms and this bias can't leave 32 bits, whatever the order they are added in."""
 
 
 @dataclass(frozen=True, slots=True)

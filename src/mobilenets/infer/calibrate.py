@@ -24,7 +24,7 @@ MOST_PLACES = 256
 BINS = 512
 SHARE = 1e-4
 """Of values above zero, what `percentile` cuts off."""
-CUTS = np.linspace(0.3, 1, 57)
+CUTS = tuple(0.3 + 0.0125 * i for i in range(57))
 """Where `mse` may cut, as parts of the greatest value."""
 
 
@@ -112,8 +112,8 @@ class Spread:
             enough = above > SHARE * np.maximum(above[:, :1], 1)
             found = np.where(enough.any(1), places[BINS - 1 - enough[:, ::-1].argmax(1)], most)
             return np.asarray(np.minimum(found, most))
-        errors = [self._error(np.asarray(most * cut, np.float64), places) for cut in CUTS]
-        return np.asarray(most * CUTS[np.argmin(errors, axis=0)])
+        errors = [self._error(most * cut, places) for cut in CUTS]
+        return np.asarray(most * np.array(CUTS)[np.argmin(errors, axis=0)])
 
     def _error(self, cuts: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sum of squares lost by values cut off and by values rounded, for each channel cut at `cuts`."""

@@ -7,6 +7,7 @@ the nearest minimises e·e instead, and is far off where the terms of x rise and
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -17,11 +18,12 @@ Matrix = NDArray[np.float64]
 MOST = 127
 DAMPING = 0.01
 """Of the mean variance, added to each: terms that were never seen to change may do so in other pictures."""
-FACTORS = np.linspace(0.8, 1.2, 41)
+FACTORS = tuple(0.8 + 0.01 * i for i in range(41))
 """Steps that are tried, over the greatest weight's 127th part."""
 MATRIX_FACTORS = (0.85, 0.925, 1.0)
 SEARCHED_TERMS = 9
 """Rows up to here have all their roundings up and down compared."""
+FEEDBACK_BLOCK = 64
 SWEEPS = 3
 
 
@@ -51,19 +53,24 @@ def second_order(weight: Matrix, least: Matrix, covariance: Matrix) -> Rounded:
     damped = _damped(covariance)
     best = nearest(weight, least)
     cost = expected_error(weight, best, damped)
-    shared, terms = len(covariance) == 1, weight.shape[1]
-    searched = not shared and terms <= SEARCHED_TERMS
-    for factor in FACTORS if searched else MATRIX_FACTORS:
-        step = _steps(weight, least, float(factor))
-        if searched:
-            whole = _searched(weight, step, damped)
-        elif shared:
-            whole = _fed_back(weight, step, damped[0])
-        else:
-            whole = _whole(weight / step.astype(np.float64)[:, None])
-        best, cost = _better(weight, damped, best, cost, Rounded(whole, step))
+    for other in _tried(weight, least, damped):
+        best, cost = _better(weight, damped, best, cost, other)
     swept = Rounded(_swept(weight, best, damped), best.step)
     return _better(weight, damped, best, cost, swept)[0]
+
+
+def _tried(weight: Matrix, least: Matrix, covariance: Matrix) -> Iterator[Rounded]:
+    """Other roundings at other steps."""
+    if len(covariance) == 1:
+        feedback = _Feedback(covariance[0])
+        for factor in MATRIX_FACTORS:
+            step = _steps(weight, least, factor)
+            yield Rounded(feedback.rounded(weight, step), step)
+    elif weight.shape[1] <= SEARCHED_TERMS:
+        search = _Search(covariance)
+        for factor in FACTORS:
+            step = _steps(weight, least, factor)
+            yield Rounded(search.rounded(weight, step), step)
 
 
 def expected_error(weight: Matrix, rounded: Rounded, covariance: Matrix) -> Matrix:
@@ -106,41 +113,48 @@ def _whole(values: Matrix) -> NDArray[np.int8]:
     return np.clip(np.rint(values), -MOST, MOST).astype(np.int8)
 
 
-def _searched(weight: Matrix, step: NDArray[np.float32], covariance: Matrix) -> NDArray[np.int8]:
-    """Of all roundings up and down the best: with e = f + s·u, u of 0 and 1, e·C·e is quadratic in u."""
-    terms = weight.shape[1]
-    ups = np.array(list(product((0, 1), repeat=terms)), np.float64)
-    wide = step.astype(np.float64)[:, None]
-    floor = np.clip(np.floor(weight / wide), -MOST, MOST - 1)
-    gradient = _times(wide * floor - weight, covariance)
-    squares = (
-        covariance.reshape(len(weight), -1) @ (ups[:, :, None] * ups[:, None, :]).reshape(len(ups), -1).T
-    )
-    cost = 2 * wide * (gradient @ ups.T) + wide**2 * squares
-    return np.asarray(floor + ups[cost.argmin(1)], np.int8)
+class _Search:
+    """All roundings up and down compared: with e = f + s·u, u of 0 and 1, e·C·e is quadratic in u."""
+
+    def __init__(self, covariance: Matrix) -> None:
+        rows, terms, _ = covariance.shape
+        self._covariance = covariance
+        self._ups = np.array(list(product((0.0, 1.0), repeat=terms)))
+        pairs = (self._ups[:, :, None] * self._ups[:, None, :]).reshape(len(self._ups), -1)
+        self._squares = covariance.reshape(rows, -1) @ pairs.T
+
+    def rounded(self, weight: Matrix, step: NDArray[np.float32]) -> NDArray[np.int8]:
+        wide = step.astype(np.float64)[:, None]
+        floor = np.clip(np.floor(weight / wide), -MOST, MOST - 1)
+        gradient = _times(wide * floor - weight, self._covariance)
+        cost = 2 * wide * (gradient @ self._ups.T) + wide**2 * self._squares
+        return np.asarray(floor + self._ups[cost.argmin(1)], np.int8)
 
 
-def _fed_back(weight: Matrix, step: NDArray[np.float32], covariance: Matrix) -> NDArray[np.int8]:
+class _Feedback:
     """One term after the other, its error made up for by those still to come (arXiv:2210.17323)."""
-    order = np.argsort(-np.diag(covariance), kind="stable")
-    # The upper factor of the inverse: row i tells how the later terms answer an error in term i.
-    inverse = np.linalg.inv(covariance[np.ix_(order, order)])
-    upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
-    left = weight[:, order].copy()
-    wide = step.astype(np.float64)
-    whole = np.empty(weight.shape, np.int8)
-    block = 64
-    for start in range(0, len(order), block):
-        stop = min(start + block, len(order))
-        errors = np.empty((len(weight), stop - start))
-        for i in range(start, stop):
-            whole[:, i] = _whole(left[:, i] / wide)
-            errors[:, i - start] = (left[:, i] - wide * whole[:, i]) / upper[i, i]
-            left[:, i:stop] -= errors[:, i - start, None] * upper[i, i:stop]
-        left[:, stop:] -= errors @ upper[start:stop, stop:]
-    found = np.empty_like(whole)
-    found[:, order] = whole
-    return found
+
+    def __init__(self, covariance: Matrix) -> None:
+        self._order = np.argsort(-np.diag(covariance), kind="stable")
+        # The upper factor of the inverse: row i tells how the later terms answer an error in term i.
+        inverse = np.linalg.inv(covariance[np.ix_(self._order, self._order)])
+        self._upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
+
+    def rounded(self, weight: Matrix, step: NDArray[np.float32]) -> NDArray[np.int8]:
+        upper, wide = self._upper, step.astype(np.float64)
+        left = weight[:, self._order]
+        whole = np.empty(weight.shape, np.int8)
+        for start in range(0, left.shape[1], FEEDBACK_BLOCK):
+            stop = min(start + FEEDBACK_BLOCK, left.shape[1])
+            errors = np.empty((len(weight), stop - start))
+            for i in range(start, stop):
+                whole[:, i] = _whole(left[:, i] / wide)
+                errors[:, i - start] = (left[:, i] - wide * whole[:, i]) / upper[i, i]
+                left[:, i:stop] -= errors[:, i - start, None] * upper[i, i:stop]
+            left[:, stop:] -= errors @ upper[start:stop, stop:]
+        found = np.empty_like(whole)
+        found[:, self._order] = whole
+        return found
 
 
 def _swept(weight: Matrix, rounded: Rounded, covariance: Matrix) -> NDArray[np.int8]:

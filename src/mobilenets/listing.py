@@ -73,6 +73,7 @@ def described(model: Artefact) -> dict[str, Any]:
         "net": model.net.name,
         "width": model.net.width,
         "resolution": model.net.resolution,
+        "dtype": model.dtype,
         "layers": len(model.net.nodes),
         "outputs": [output.name for output in model.net.outputs],
         "macs": counted.macs,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mobilenets.infer import artefact, keras, tflite, timm
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.fold import fold
+from mobilenets.infer.integer import dequantised
 from mobilenets.infer.sealed import KEY, ArtefactError
 from mobilenets.spec.head import headless
 from mobilenets.spec.net import Net, Node, tensors
@@ -29,9 +30,11 @@ FOREIGN = {
 KNOWN = "known are mobilenets models, .tflite, Keras' .h5 and timm's .safetensors"
 
 
-def read(path: Path) -> Artefact:
+def read(path: Path, *, integers: bool = False) -> Artefact:
     """The model in a file: our own, TensorFlow Lite, Keras or timm, whatever its name ends in.
 
+    A quantised `.tflite` keeps its integers where `integers` says so and is read in float32 otherwise; one of
+    our own stays what it is.
     Labels are ImageNet's names where the classifier has its thousand classes (a background class is dropped).
     `source` names the file, its format and its SHA-256. Raises ValueError, one line that names the file, what
     is wrong and what to do.
@@ -47,7 +50,7 @@ def read(path: Path) -> Artefact:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     try:
-        kind, reader = _reader(data, path.name)
+        kind, reader = _reader(data, path.name, integers)
         model = reader(data)
     except ValueError as error:
         kinds = ArtefactError if isinstance(error, ArtefactError) else ValueError
@@ -65,11 +68,11 @@ def read(path: Path) -> Artefact:
     return replace(model, source=source)
 
 
-def _reader(data: bytes, name: str) -> tuple[str, Callable[[bytes], Artefact]]:
+def _reader(data: bytes, name: str, integers: bool) -> tuple[str, Callable[[bytes], Artefact]]:
     if not data:
         raise ValueError("the file is empty; get it again")
     if data[4:8] == tflite.MAGIC:
-        return "tflite", tflite.read
+        return "tflite", lambda content: tflite.read(content, integers=integers)
     if data.startswith(keras.MAGIC):
         resolution = named_resolution(name)
         return "keras", lambda content: keras.read(content, resolution)
@@ -88,12 +91,21 @@ def named_resolution(name: str) -> int:
     return int(found[1]) if found else 224
 
 
+def in_floats(model: Artefact) -> Artefact:
+    """The model in float32: a quantised one computes the same then, but for the rounding of its maps."""
+    if not model.scales:
+        return model
+    made = dequantised(model.net, model.weights, model.scales, model.preprocess)
+    return replace(model, weights={name: made[name] for name in tensors(model.net)}, scales={})
+
+
 def body(model: Artefact, net: Net) -> dict[str, NDArray[np.float32]]:
     """The weights of `model` for the body of `net`, at any resolution, head left out.
 
     Where one of the two has its batch norms folded, weights are folded or get a batch norm that leaves the
     function unchanged. Raises ValueError that lists the layers that are not the same.
     """
+    model = in_floats(model)
     have, want = headless(model.net), headless(net)
     theirs = {node.name: node for node in have.nodes}
     ours = {node.name: node for node in want.nodes}

@@ -30,8 +30,8 @@ MOST = 255
 EXACT = 1 << 24
 """Whole numbers up to here are exact in float32."""
 MOST_TERMS = 1 << 14
-"""Terms of a sum that can't leave 32 bits, whatever the order they are added in."""
-MOST_BIAS = 1 << 29
+MOST_BIAS = (1 << 31) - 1 - MOST_TERMS * MOST * MOST
+"""So many terms and this bias can't leave 32 bits, whatever the order they are added in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,8 @@ class Rescale:
         scaled: Map = sums.astype(np.float32) * self.multiplier
         if self.zero is None:
             return scaled
-        return (np.rint(np.clip(scaled, self.least, self.most)) + self.zero).astype(np.uint8)
+        np.rint(np.clip(scaled, self.least, self.most, out=scaled), out=scaled)
+        return (scaled + np.float32(self.zero)).astype(np.uint8)
 
 
 def image_zero(pre: Preprocess) -> tuple[int, int, int]:
@@ -98,24 +99,51 @@ def rescale(net: Net, node: Node, tensors: Tensors, scales: Mapping[str, Scale])
     return Rescale((steps / scale.step).astype(np.float32), scale.zero, *bounds(scale, activation))
 
 
+class IntegerLayer:
+    """One node, ready to run in numpy: sums of whole numbers, held in floats that are exact."""
+
+    def __init__(
+        self, net: Net, node: Node, tensors: Tensors, scales: Mapping[str, Scale], image: Map | None = None
+    ) -> None:
+        """`image` is the zero of the levels, for the node that reads them."""
+        self._node = node
+        self._zero = np.float32(scales[node.inputs[0]].zero) if image is None else image
+        self._rescale = rescale(net, node, tensors, scales)
+        if isinstance(node.op, Pool):
+            return
+        weight = centred(node, tensors)
+        bias = tensors[f"{node.name}.bias"].astype(np.int64)
+        largest = MOST * np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(1)
+        kind = np.float32 if largest.max() < EXACT else np.float64
+        self._kernel = laid_out(node, weight.astype(kind))
+        self._bias = bias.astype(kind if (largest + np.abs(bias)).max() < EXACT else np.float64)
+
+    def __call__(self, x: NDArray[np.uint8]) -> NDArray[Any]:
+        """What the node gives for maps [n, height, width, channels] of bytes: bytes, or float32."""
+        return self._rescale(self.sums(x))
+
+    def sums(self, x: NDArray[np.uint8]) -> NDArray[Any]:
+        """The node's sums with their biases, whole numbers all."""
+        moved = x - self._zero
+        if isinstance(self._node.op, Pool):
+            return np.asarray(moved.sum(axis=(1, 2), keepdims=True, dtype=np.float64))
+        return np.asarray(
+            linear(self._node.op, moved.astype(self._kernel.dtype, copy=False), self._kernel) + self._bias
+        )
+
+
 class IntegerWalk:
-    """A quantised network, ready to run in numpy: sums of whole numbers, held in floats that are exact."""
+    """A quantised network, ready to run in numpy."""
 
     def __init__(self, net: Net, tensors: Tensors, scales: Mapping[str, Scale], pre: Preprocess) -> None:
         """Raises ValueError that lists the tensors and scales that are missing, extra or of another kind."""
         check(net, tensors, scales)
-        self.net, self.scales = net, scales
-        self._image_zero = np.array(image_zero(pre), np.float32)
-        self._rescales = {node.name: rescale(net, node, tensors, scales) for node in net.nodes}
-        self._kernels: dict[str, NDArray[Any]] = {}
-        self._biases = {}
-        for node in net.nodes:
-            if isinstance(node.op, Pool):
-                continue
-            weight = centred(node, tensors)
-            exact = MOST * int(np.abs(weight).reshape(len(weight), -1).sum(1).max()) < EXACT
-            self._kernels[node.name] = laid_out(node, weight.astype(np.float32 if exact else np.float64))
-            self._biases[node.name] = tensors[f"{node.name}.bias"].astype(np.int64)
+        self.net = net
+        zero = np.array(image_zero(pre), np.float32)
+        self._layers = {
+            node.name: IntegerLayer(net, node, tensors, scales, zero if node.inputs[0] == "image" else None)
+            for node in net.nodes
+        }
 
     def __call__(self, levels: Frame, taps: Iterable[str] = ()) -> dict[str, NDArray[Any]]:
         """Outputs by name and nodes by name, as bytes or float32, of levels uint8 [n, height, width, 3]."""
@@ -126,17 +154,9 @@ class IntegerWalk:
             )
         values: dict[str, NDArray[Any]] = {"image": levels}
         for node in self.net.nodes:
-            source = node.inputs[0]
-            zero = self._image_zero if source == "image" else np.float32(self.scales[source].zero)
-            values[node.name] = self._rescales[node.name](self._sums(node, values[source] - zero))
+            values[node.name] = self._layers[node.name](values[node.inputs[0]])
         found = {output.name: flat(values[output.node]) for output in self.net.outputs}
         return found | {name: values[name] for name in taps}
-
-    def _sums(self, node: Node, x: Map) -> NDArray[np.int64]:
-        if isinstance(node.op, Pool):
-            return np.asarray(x.sum(axis=(1, 2), keepdims=True, dtype=np.float64), np.int64)
-        kernel = self._kernels[node.name]
-        return linear(node.op, x.astype(kernel.dtype), kernel).astype(np.int64) + self._biases[node.name]
 
 
 def centred(node: Node, tensors: Tensors) -> NDArray[np.int32]:

@@ -60,11 +60,14 @@ class Model:
         return decode(data, self.artefact.preprocess)
 
 
-def load(model: str | PathLike[str], progress: weights.Progress | None = None) -> Model:
+def load(
+    model: str | PathLike[str], progress: weights.Progress | None = None, *, integers: bool = False
+) -> Model:
     """A model file (our own, `.tflite`, Keras, timm), or weights by a name of `mobilenets models`.
 
     So is a library that `mobilenets compile` built (`.so`): that is code, and runs as such.
 
+    With `integers` a quantised `.tflite` computes in its own integers; otherwise it is read in float32.
     A name is looked for in the cache and then fetched from its home; `progress` is told of the bytes. Raises
     ValueError, one line, for a file that is damaged or of no kind that is known.
     """
@@ -72,10 +75,10 @@ def load(model: str | PathLike[str], progress: weights.Progress | None = None) -
     if not Path(named).exists() and any(entry.name == named for entry in PUBLISHED):
         entry = next(entry for entry in PUBLISHED if entry.name == named)
         size = entry.net, entry.width, entry.resolution
-        return Model(weights.load(weights.find(named, *size, progress=progress)))
+        return Model(weights.load(weights.find(named, *size, progress=progress), integers=integers))
     if not Path(named).exists():
         raise ValueError(f"{named}: no such file, nor a name that `mobilenets models` lists")
     if Path(named).suffix in compiled.SUFFIXES:
         engine = compiled.CompiledEngine(Path(named))
         return Model(engine.model, engine)
-    return Model(adopt.read(Path(named)))
+    return Model(adopt.read(Path(named), integers=integers))

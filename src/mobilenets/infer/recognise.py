@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,8 @@ from mobilenets.spec import head, zoo
 from mobilenets.spec.net import Net, shape_after, tensors
 from mobilenets.spec.op import Conv, Dense, Depthwise, Op, Padding, Pointwise, Pool, Shape, pads
 
-Tensor = NDArray[np.float32]
+Tensor = NDArray[Any]
+"""float32, but for the parts of a layer of integers."""
 MOST_DIFFERENCES = 3
 BACKGROUND = 1001
 """TensorFlow's ImageNet classifiers have this many classes; the first is "background"."""

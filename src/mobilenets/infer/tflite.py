@@ -1,4 +1,4 @@
-"""TensorFlow Lite files: their chain of operators read as a network of the zoo, the weights in float32."""
+"""TensorFlow Lite files: their chain of operators read as a network of the zoo, in float32 or in integers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from mobilenets.infer import tflite_integers
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.flatbuffer import DamagedError, Table
+from mobilenets.infer.integer import Scale
 from mobilenets.infer.recognise import Layer, Tensor, labels_for, recognise
 from mobilenets.infer.tflite_schema import Entry, Graph, Operator
 from mobilenets.spec.net import shape_after
@@ -38,20 +40,21 @@ KNOWN = frozenset(
 SUBNORMAL = float(np.finfo(np.float32).tiny)
 
 
-def read(data: bytes) -> Artefact:
+def read(data: bytes, *, integers: bool = False) -> Artefact:
     """The V1 in a .tflite file, batch norm folded as it is there; uint8 and int8 weights are dequantised.
 
+    With `integers` a file that takes bytes stays quantised as it is, with its own scales.
     Logits are taken before a closing softmax. Raises ValueError, one line that says what the file is not.
     """
     if data[4:8] != MAGIC:
         raise ValueError("no TensorFlow Lite file: bytes 4 to 8 are not TFL3")
     try:
-        return _read(Graph(data))
+        return _read(Graph(data), integers)
     except DamagedError as error:
         raise ValueError(f"a damaged TensorFlow Lite file ({error}); get it again") from error
 
 
-def _read(graph: Graph) -> Artefact:
+def _read(graph: Graph, integers: bool) -> Artefact:
     if len(graph.inputs) != 1:
         raise ValueError(f"it takes {len(graph.inputs)} inputs; a V1 takes one picture")
     entry = graph.tensor(graph.inputs[0])
@@ -62,7 +65,8 @@ def _read(graph: Graph) -> Artefact:
         raise ValueError(
             f"its input is {image.height} × {image.width} pixels; sides must lie in 1…{MOST_SIDE}"
         )
-    chain = _Chain(graph, graph.inputs[0], image)
+    quantised = entry.dtype in ("u1", "i1")
+    chain = _Chain(graph, graph.inputs[0], image, integers=integers and quantised)
     unknown = Counter(operator.name for operator in graph.operators if operator.name not in KNOWN)
     if unknown:
         listed = ", ".join(f"{name} × {count}" for name, count in unknown.most_common(8))
@@ -70,9 +74,12 @@ def _read(graph: Graph) -> Artefact:
     for operator in graph.operators:
         chain.take(operator)
     net, weights = recognise(chain.layers, image)
-    quantised = entry.dtype in ("u1", "i1")
     pre, told = _preprocess(entry, net.input, chain)
     source = {"format": "tflite", "weights": chain.kinds(), "input": told}
+    if integers and quantised:
+        named = zip(net.nodes, chain.scales, strict=True)
+        scales = {node.name: scale for node, scale in named if scale is not None}
+        return Artefact(net, weights, pre, labels_for(net), source=source, scales=scales)
     if quantised:
         source["note"] = "integer activations in the file run here in float32"
     return Artefact(net=net, weights=weights, preprocess=pre, labels=labels_for(net), source=source)
@@ -119,8 +126,11 @@ def _preprocess(entry: Entry, image: Shape, chain: _Chain) -> tuple[Preprocess, 
 class _Chain:
     """Operators taken one after the other into layers, each reading what the one before it wrote."""
 
-    def __init__(self, graph: Graph, start: int, image: Shape) -> None:
+    def __init__(self, graph: Graph, start: int, image: Shape, *, integers: bool) -> None:
         self.image, self.layers = image, list[Layer]()
+        self.scales: list[Scale | None] = []
+        """Of each layer's result; all None unless the file's integers are wanted."""
+        self._integers = integers
         self._graph, self._now, self._shape = graph, start, image
         self._aliases: dict[int, int] = {}
         self._pad: tuple[tuple[int, int], tuple[int, int]] | None = None
@@ -185,6 +195,25 @@ class _Chain:
             case name:
                 raise ValueError(f"{name} is in no V1 classifier")
         self._now = operator.outputs[0]
+        self._scaled(operator)
+
+    def _scaled(self, operator: Operator) -> None:
+        """Note what the layer just added gives, in integers; refuse what they don't do alike."""
+        new = len(self.layers) - len(self.scales)
+        if not self._integers:
+            self.scales += [None] * new
+            return
+        if new:
+            scale = tflite_integers.scale_of(self._graph.tensor(operator.outputs[0]))
+            mean = isinstance(self.layers[-1].op, Pool)
+            self.scales.append(tflite_integers.halves_up(scale) if mean else scale)
+        elif operator.name in ("QUANTIZE", "PAD", "RELU", "RELU6"):
+            before, after = (self._graph.tensor(i) for i in (operator.inputs[0], operator.outputs[0]))
+            if tflite_integers.scale_of(before) != tflite_integers.scale_of(after) or "RELU" in operator.name:
+                raise ValueError(
+                    f"{operator.name} rounds between layers, which integers here don't do; "
+                    "read it without its integers"
+                )
 
     def _convolution(self, operator: Operator, *, depthwise: bool) -> None:
         options = _options(operator)
@@ -195,7 +224,8 @@ class _Chain:
             dilation = (options.count(5, "i", 1), options.count(4, "i", 1))
         if stride != across or not 1 <= stride <= 64 or dilation != (1, 1):
             raise ValueError(f"{operator.name} with strides {stride}, {across} and dilation {list(dilation)}")
-        weight, bias = self._weights(operator, 4)
+        parts = self._weights(operator, 4)
+        weight = parts["weight"]
         if weight.shape[1] != weight.shape[2] or weight.shape[1] > 64:
             raise ValueError(f"{operator.name} with a kernel of {weight.shape[1]} × {weight.shape[2]}")
         kernel, seen = weight.shape[1], weight.shape[3]
@@ -211,7 +241,7 @@ class _Chain:
             op = Depthwise(kernel=kernel, stride=stride, padding=padding, bias=True, activation=activation)
             weight = weight.transpose(3, 0, 1, 2)
         elif self._shape[:2] == (1, 1) and self._pooled:
-            self._add(Dense(out=weight.shape[0]), weight[:, 0, 0], bias, operator)
+            self._add(Dense(out=weight.shape[0]), parts | {"weight": weight[:, 0, 0]}, operator)
             if activation != "none" or kernel != 1:
                 raise ValueError(f"a head with {activation} and a kernel of {kernel}")
             return
@@ -228,7 +258,7 @@ class _Chain:
                 activation=activation,
             )
             weight = weight.transpose(0, 3, 1, 2)
-        self._add(op, weight, bias, operator)
+        self._add(op, parts | {"weight": weight}, operator)
 
     @property
     def _pooled(self) -> bool:
@@ -240,32 +270,43 @@ class _Chain:
             raise ValueError(
                 "FULLY_CONNECTED with an activation or a shuffled weight: no V1 classifier has that"
             )
-        weight, bias = self._weights(operator, 2)
+        parts = self._weights(operator, 2)
+        weight = parts["weight"]
         if self._shape[:2] != (1, 1) or weight.shape[1] != self._shape.channels:
             raise ValueError(f"FULLY_CONNECTED with a weight of {list(weight.shape)} on {list(self._shape)}")
-        self._add(Dense(out=weight.shape[0]), weight, bias, operator)
+        self._add(Dense(out=weight.shape[0]), parts, operator)
 
-    def _weights(self, operator: Operator, dimensions: int) -> tuple[Tensor, Tensor]:
+    def _weights(self, operator: Operator, dimensions: int) -> dict[str, Tensor]:
         if len(operator.inputs) < 2:
             raise DamagedError(f"{operator.name} without a weight")
         place = self._aliases.get(operator.inputs[1], operator.inputs[1])
         if place < 0 or not self._graph.is_constant(place):
             raise ValueError(f"{operator.name} with a weight that is computed, not kept")
         entry = self._graph.tensor(place)
-        weight = self._graph.constant(place)
-        if weight.ndim != dimensions:
-            raise DamagedError(f"{operator.name} with a weight of {list(weight.shape)}")
+        if len(entry.shape) != dimensions:
+            raise DamagedError(f"{operator.name} with a weight of {list(entry.shape)}")
         self._types[entry.dtype] += 1
-        channels = weight.shape[3] if operator.name == "DEPTHWISE_CONV_2D" else weight.shape[0]
-        if len(operator.inputs) < 3 or operator.inputs[2] < 0:
-            return weight, np.zeros(channels, np.float32)
-        place = self._aliases.get(operator.inputs[2], operator.inputs[2])
-        of_input = self._graph.tensor(operator.inputs[0]).scale
-        scale = of_input[:1] * entry.scale if len(of_input) and len(entry.scale) else None
-        bias = self._graph.constant(place, scale)
-        if bias.shape != (channels,):
-            raise DamagedError(f"{operator.name} with a bias of {list(bias.shape)} for {channels} channels")
-        return weight, bias
+        channels = entry.shape[3] if operator.name == "DEPTHWISE_CONV_2D" else entry.shape[0]
+        of_bias = operator.inputs[2] if len(operator.inputs) > 2 else -1
+        of_bias = self._aliases.get(of_bias, of_bias)
+        before = self._graph.tensor(operator.inputs[0])
+        if self._integers:
+            second = None if of_bias < 0 else of_bias
+            first = not self.layers
+            made = tflite_integers.tensors(self._graph, place, second, channels, before, first=first)
+        else:
+            scale = before.scale[:1] * entry.scale if len(before.scale) and len(entry.scale) else None
+            made = {
+                "weight": self._graph.constant(place),
+                "bias": np.zeros(channels, np.float32)
+                if of_bias < 0
+                else self._graph.constant(of_bias, scale),
+            }
+        if made["bias"].shape != (channels,):
+            raise DamagedError(
+                f"{operator.name} with a bias of {list(made['bias'].shape)} for {channels} channels"
+            )
+        return made
 
     def _padding_of(self, operator: Operator, kernel: int, stride: int, how: str) -> Padding:
         before, self._pad = self._pad, None
@@ -314,8 +355,8 @@ class _Chain:
             raise ValueError(f"{activation} where no convolution waits for one")
         self.layers[-1] = replace(self.layers[-1], op=replace(last, activation=activation))
 
-    def _add(self, op: Op, weight: Tensor, bias: Tensor, operator: Operator) -> None:
-        self.layers.append(Layer(op, {"weight": np.ascontiguousarray(weight), "bias": bias}))
+    def _add(self, op: Op, parts: dict[str, Tensor], operator: Operator) -> None:
+        self.layers.append(Layer(op, parts | {"weight": np.ascontiguousarray(parts["weight"])}))
         self._shape = shape_after(op, self._shape)
         if min(self._shape) < 1:
             raise DamagedError(f"{operator.name} that leaves nothing of its map")

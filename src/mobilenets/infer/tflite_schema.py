@@ -107,6 +107,17 @@ class Graph:
 
     def constant(self, index: int, channel_scale: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """A constant in float32. A quantised bias without a scale of its own takes `channel_scale`."""
+        values = self.plain(index)
+        entry = self.tensor(index)
+        if entry.dtype not in QUANTISED:
+            return _finite(values.astype(np.float32))
+        scale = entry.scale if len(entry.scale) else channel_scale
+        if scale is None or not len(scale):
+            raise ValueError("an integer weight without a scale")
+        return _finite(_dequantised(values, scale, entry.zero, entry.axis))
+
+    def plain(self, index: int) -> NDArray[Any]:
+        """A constant as the file has it."""
         entry = self.tensor(index)
         count = math.prod(entry.shape)
         if len(entry.values) != count * np.dtype(entry.dtype).itemsize or min(entry.shape, default=1) < 1:
@@ -114,13 +125,7 @@ class Graph:
         self._bytes_left -= len(entry.values)
         if self._bytes_left < 0:
             raise DamagedError("operators that share their weights")
-        values = np.frombuffer(entry.values, entry.dtype).reshape(entry.shape)
-        if entry.dtype not in QUANTISED:
-            return _finite(values.astype(np.float32))
-        scale = entry.scale if len(entry.scale) else channel_scale
-        if scale is None or not len(scale):
-            raise ValueError("an integer weight without a scale")
-        return _finite(_dequantised(values, scale, entry.zero, entry.axis))
+        return np.frombuffer(entry.values, entry.dtype).reshape(entry.shape)
 
     def integers(self, index: int) -> list[int]:
         """A short integer constant, such as axes or paddings."""

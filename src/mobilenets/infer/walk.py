@@ -107,7 +107,8 @@ def laid_out(node: Node, weight: NDArray[Any]) -> NDArray[Any]:
             return np.ascontiguousarray(weight.reshape(weight.shape[0], -1).T)
 
 
-def _padded(x: Map, op: Conv | Depthwise) -> Map:
+def padded(x: Map, op: Conv | Depthwise) -> Map:
+    """A map with the zeros around it that its layer reads."""
     rows = pads(x.shape[1], op.kernel, op.stride, op.padding)
     columns = pads(x.shape[2], op.kernel, op.stride, op.padding)
     if rows == columns == (0, 0):
@@ -115,36 +116,36 @@ def _padded(x: Map, op: Conv | Depthwise) -> Map:
     return np.pad(x, ((0, 0), rows, columns, (0, 0)))
 
 
-def _places(padded: Map, op: Conv | Depthwise) -> tuple[int, int]:
-    return (padded.shape[1] - op.kernel) // op.stride + 1, (padded.shape[2] - op.kernel) // op.stride + 1
+def _places(x: Map, op: Conv | Depthwise) -> tuple[int, int]:
+    return (x.shape[1] - op.kernel) // op.stride + 1, (x.shape[2] - op.kernel) // op.stride + 1
 
 
 def _conv(x: Map, kernel: Map, op: Conv) -> Map:
-    windows = np.lib.stride_tricks.sliding_window_view(_padded(x, op), (op.kernel, op.kernel), axis=(1, 2))
+    windows = np.lib.stride_tricks.sliding_window_view(padded(x, op), (op.kernel, op.kernel), axis=(1, 2))
     strided = windows[:, :: op.stride, :: op.stride].transpose(0, 1, 2, 4, 5, 3)
     y = strided.reshape(-1, kernel.shape[0]) @ kernel
     return y.reshape(*strided.shape[:3], -1)
 
 
 def _depthwise(x: Map, kernel: Map, op: Depthwise) -> Map:
-    padded = _padded(x, op)
-    height, width = _places(padded, op)
+    framed = padded(x, op)
+    height, width = _places(framed, op)
     y = np.empty((x.shape[0], height, width, x.shape[3]), x.dtype)
     rows = max(1, STRIPE_BYTES // (4 * width * x.shape[3]))
     product = np.empty((min(rows, height), width, x.shape[3]), x.dtype)
     for picture in range(x.shape[0]):
         for top in range(0, height, rows):
-            _stripe(padded[picture], kernel, op.stride, top, y[picture, top : top + rows], product)
+            _stripe(framed[picture], kernel, op.stride, top, y[picture, top : top + rows], product)
     return y
 
 
-def _stripe(padded: Map, kernel: Map, stride: int, top: int, y: Map, product: Map) -> None:
+def _stripe(framed: Map, kernel: Map, stride: int, top: int, y: Map, product: Map) -> None:
     tall, wide = y.shape[:2]
     product = product[:tall]
     for i in range(kernel.shape[0]):
         for j in range(kernel.shape[1]):
             first = top * stride + i
-            part = padded[
+            part = framed[
                 first : first + (tall - 1) * stride + 1 : stride, j : j + (wide - 1) * stride + 1 : stride
             ]
             if i == j == 0:

@@ -86,9 +86,12 @@ def find(
     )
 
 
-def load(found: Found) -> Artefact:
-    """The model in a file that `find` found; its `source` also says name, home and licence."""
-    model = adopt.read(found.path)
+def load(found: Found, *, integers: bool = False) -> Artefact:
+    """The model in a file that `find` found; its `source` also says name, home and licence.
+
+    A quantised `.tflite` keeps its integers where `integers` says so.
+    """
+    model = adopt.read(found.path, integers=integers)
     if found.entry is None:
         return model
     entry = found.entry

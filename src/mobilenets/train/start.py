@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from mobilenets.data.digests import Progress
-from mobilenets.infer import weights
+from mobilenets.infer import adopt, weights
 from mobilenets.infer.artefact import Artefact
 from mobilenets.spec import zoo
 from mobilenets.spec.head import headless
@@ -43,7 +43,7 @@ def starting_body(options: BodyOptions, learn: LearnOptions, progress: Progress)
         options.resolution or default,
         progress=lambda done, total: progress("download", done, total or done),
     )
-    model = weights.load(found)
+    model = adopt.in_floats(weights.load(found))
     if model.net.name != options.net or (options.width is not None and model.net.width != options.width):
         wanted = options.net if options.width is None else f"{options.net} of width {options.width:g}"
         raise ValueError(

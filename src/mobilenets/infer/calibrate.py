@@ -1,0 +1,208 @@
+"""What calibration pictures tell of a network: moments of what layers read, spreads of what they give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilenets.infer.resize import Frame
+from mobilenets.infer.walk import Map, padded
+from mobilenets.spec.net import Net, Node
+from mobilenets.spec.op import Conv, Dense, Depthwise, Pointwise, Pool
+
+Maps = Callable[[Frame, Sequence[str]], Mapping[str, NDArray[Any]]]
+"""Levels uint8 [n, height, width, 3] and names of nodes to outputs and those nodes' maps, in float32."""
+Ranges = Literal["min-max", "percentile", "mse"]
+
+BATCH = 4
+MOST_PLACES = 256
+"""Places of one picture whose windows are looked at; each layer's are drawn anew for each batch."""
+BINS = 512
+SHARE = 1e-4
+"""Of values above zero, what `percentile` cuts off."""
+CUTS = tuple(0.3 + 0.0125 * i for i in range(57))
+"""Where `mse` may cut, as parts of the greatest value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Sums over windows: of their values [groups, terms] and of their products [groups, terms, terms].
+
+    A depthwise layer has a group for each channel, any other layer one.
+    """
+
+    count: int
+    total: NDArray[np.float64]
+    products: NDArray[np.float64]
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        return np.asarray(self.total / self.count)
+
+    @property
+    def covariance(self) -> NDArray[np.float64]:
+        mean = self.mean
+        return np.asarray(self.products / self.count - mean[:, :, None] * mean[:, None, :])
+
+    def of(self, channels: NDArray[np.int64]) -> Moments:
+        """The moments of other channels, those in the order given."""
+        if len(self.total) > 1:
+            return replace(self, total=self.total[channels], products=self.products[channels])
+        return replace(
+            self, total=self.total[:, channels], products=self.products[:, channels][:, :, channels]
+        )
+
+    def scaled(self, factors: NDArray[np.float64]) -> Moments:
+        """The moments of windows whose terms [groups, terms] are `factors` times as large."""
+        return Moments(
+            self.count, self.total * factors, self.products * factors[:, :, None] * factors[:, None, :]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How the values of a map lie: least and greatest of each channel, counts above zero up to `top`.
+
+    Least and greatest are of all values, counts of `places` that were looked at.
+    """
+
+    least: NDArray[np.float32]
+    most: NDArray[np.float32]
+    counts: NDArray[np.int64]
+    top: float
+    places: int
+
+    @property
+    def between(self) -> NDArray[np.float64]:
+        """The share of each channel's values above zero and below the greatest that there can be."""
+        return np.asarray(self.counts[:, :-1].sum(1) / max(self.places, 1))
+
+    def of(self, channels: NDArray[np.int64]) -> Spread:
+        """The spread of other channels, those in the order given."""
+        return replace(
+            self, least=self.least[channels], most=self.most[channels], counts=self.counts[channels]
+        )
+
+    @property
+    def signed(self) -> bool:
+        return bool(self.least.min(initial=0) < 0)
+
+    def joined(self) -> Spread:
+        """All channels as one."""
+        return replace(
+            self,
+            least=self.least.min(keepdims=True),
+            most=self.most.max(keepdims=True),
+            counts=self.counts.sum(0)[None],
+            places=self.places * len(self.most),
+        )
+
+    def limits(self, ranges: Ranges) -> NDArray[np.float64]:
+        """Up to where each channel's values are worth having; for signed maps always the greatest."""
+        most = self.most.astype(np.float64)
+        if ranges == "min-max" or self.signed:
+            return most
+        places = (np.arange(BINS) + 0.5) * (self.top / BINS)
+        if ranges == "percentile":
+            above = self.counts[:, ::-1].cumsum(1)[:, ::-1]
+            enough = above > SHARE * np.maximum(above[:, :1], 1)
+            found = np.where(enough.any(1), places[BINS - 1 - enough[:, ::-1].argmax(1)], most)
+            return np.asarray(np.minimum(found, most))
+        errors = [self._error(most * cut, places) for cut in CUTS]
+        return np.asarray(most * np.array(CUTS)[np.argmin(errors, axis=0)])
+
+    def _error(self, cuts: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sum of squares lost by values cut off and by values rounded, for each channel cut at `cuts`."""
+        beyond = np.maximum(places - cuts[:, None], 0) ** 2
+        return np.asarray((beyond * self.counts).sum(1) + (cuts / 255) ** 2 / 12 * self.counts.sum(1))
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What was seen of a network: moments by the node that reads, spreads by the node that gives."""
+
+    moments: Mapping[str, Moments]
+    spreads: Mapping[str, Spread]
+
+
+def observe(net: Net, maps: Maps, levels: Frame, zero: Map) -> Observed:
+    """What the pictures make of a folded network; `zero` is taken from the levels that it reads."""
+    names = [node.name for node in net.nodes]
+    moments: dict[str, Moments] = {}
+    spreads: dict[str, Spread] = {}
+    for batch, part in enumerate(batches(levels)):
+        found = {**maps(part, names), "image": part - zero}
+        for node in net.nodes:
+            if not isinstance(node.op, Pool):
+                windows = looked_at(node, found[node.inputs[0]], batch)
+                moments[node.name] = added(moments.get(node.name), windows)
+            spreads[node.name] = spread(spreads.get(node.name), found[node.name], batch)
+    return Observed(moments, spreads)
+
+
+def batches(levels: Frame) -> Iterable[Frame]:
+    """The pictures, a few at a time."""
+    return (levels[start : start + BATCH] for start in range(0, len(levels), BATCH))
+
+
+def looked_at(node: Node, x: Map, seed: int) -> Map:
+    """Windows [groups, places, terms] that a layer reads of maps [n, h, w, c], at places drawn by `seed`."""
+    op = node.op
+    match op:
+        case Dense() | Pointwise():
+            flat = x.reshape(len(x), -1, x.shape[-1])
+            return flat[:, _drawn(flat.shape[1], seed)].reshape(1, -1, x.shape[-1])
+        case Conv() | Depthwise():
+            view = np.lib.stride_tricks.sliding_window_view(padded(x, op), (op.kernel,) * 2, axis=(1, 2))
+            view = view[:, :: op.stride, :: op.stride]
+            rows, columns = np.divmod(_drawn(view.shape[1] * view.shape[2], seed), view.shape[2])
+            taken = view[:, rows, columns].reshape(-1, x.shape[-1], op.kernel**2)
+            if isinstance(op, Conv):
+                return taken.reshape(1, len(taken), -1)
+            return np.ascontiguousarray(taken.transpose(1, 0, 2))
+        case Pool():
+            raise ValueError(f"{node.name}: a mean has no weights to look at windows for")
+
+
+def _drawn(places: int, seed: int) -> NDArray[np.int64]:
+    if places <= MOST_PLACES:
+        return np.arange(places)
+    return np.sort(np.random.default_rng(seed).choice(places, MOST_PLACES, replace=False))
+
+
+def added(before: Moments | None, windows: Map) -> Moments:
+    """Moments with those of more windows."""
+    windows = windows.astype(np.float32, copy=False)
+    total = windows.sum(1, dtype=np.float64)
+    products = (windows.transpose(0, 2, 1) @ windows).astype(np.float64)
+    if before is None:
+        return Moments(windows.shape[1], total, products)
+    return Moments(before.count + windows.shape[1], before.total + total, before.products + products)
+
+
+def spread(before: Spread | None, values: Map, seed: int) -> Spread:
+    """A spread with more maps [n, h, w, c] (or vectors [n, c]) in it."""
+    flat = values.reshape(len(values), -1, values.shape[-1])
+    least, most = flat.min((0, 1)), flat.max((0, 1))
+    if before is None:
+        before = Spread(least, most, np.zeros((len(most), BINS), np.int64), max(float(most.max()), 1e-6), 0)
+    counts, top = before.counts, before.top
+    while float(most.max()) > top:  # twice as wide: neighbouring bins become one
+        halved = counts.reshape(len(counts), BINS // 2, 2).sum(2)
+        counts, top = np.concatenate([halved, np.zeros_like(halved)], 1), 2 * top
+    seen = flat[:, _drawn(flat.shape[1], seed)].reshape(-1, flat.shape[2])
+    bins = np.minimum((np.maximum(seen, 0) * np.float32(BINS / top)).astype(np.int32), BINS - 1)
+    bins += np.arange(flat.shape[2], dtype=np.int32) * BINS
+    more = np.bincount(bins[seen > 0], minlength=counts.size).reshape(counts.shape)
+    return replace(
+        before,
+        least=np.minimum(before.least, least),
+        most=np.maximum(before.most, most),
+        counts=counts + more,
+        top=top,
+        places=before.places + len(seen),
+    )

@@ -1,0 +1,262 @@
+"""One way to quantise a network, carried out: scales for its maps, whole numbers for its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilenets.infer import rounding
+from mobilenets.infer.artefact import Artefact
+from mobilenets.infer.calibrate import Moments, Observed, Ranges, added, batches, looked_at
+from mobilenets.infer.integer import MOST, MOST_BIAS, IntegerLayer, Scale, image_zero
+from mobilenets.infer.resize import Frame
+from mobilenets.infer.rounding import Rounded
+from mobilenets.infer.spare import Copies, copies
+from mobilenets.infer.walk import Map
+from mobilenets.spec.net import Node
+from mobilenets.spec.op import Conv, Depthwise, Pointwise, Pool
+
+Equalised = Literal["none", "depthwise", "all"]
+LEAST_RATIO = 1 / 64
+"""A channel is never stretched by more than this."""
+ROOM = 4
+"""Of the biases that there may be, the part that a float bias may take: correction moves it a little."""
+Tensors = dict[str, NDArray[Any]]
+Ratios = Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One way to quantise.
+
+    `corrected` biases make up for the mean error of the weights. `equalised` maps give each channel its own
+    range where the layer that reads them can take the ratio into its weights: a `depthwise` one, which loses
+    nothing by it; in `all` also a pointwise one, by the square root of the ratio. `spare` channels carry
+    copies. `in_turn`, each layer is rounded for what the layers before it, rounded already, give it.
+    """
+
+    ranges: Ranges = "min-max"
+    rounding: Literal["nearest", "second-order"] = "nearest"
+    corrected: bool = False
+    equalised: Equalised = "none"
+    spare: bool = False
+    in_turn: bool = False
+
+    def __str__(self) -> str:
+        said = [self.ranges, self.rounding, f"equalised {self.equalised}" * (self.equalised != "none")]
+        said += ["biases corrected" * self.corrected, "spare channels" * self.spare, "in turn" * self.in_turn]
+        return ", ".join(part for part in said if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer as the integers see it: weight [rows, terms] and bias, for what bytes of `source` stand for."""
+
+    node: Node
+    weight: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    shape: tuple[int, ...]
+    source: Scale
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """A folded model with a bias in every layer, the pictures to learn from, and what it makes of them."""
+
+    model: Artefact
+    pictures: Frame
+    observed: Observed
+    rounded: dict[tuple[str, Choice], Rounded] = field(default_factory=dict)
+    """What was rounded before, for choices that make no difference to a layer's weights."""
+
+    @property
+    def zero(self) -> Map:
+        return np.array(image_zero(self.model.preprocess), np.float32)
+
+
+def built(material: Material, choice: Choice) -> Artefact:
+    """The model quantised in one way."""
+    return _Trial(material, choice).run()
+
+
+class _Trial:
+    def __init__(self, material: Material, choice: Choice) -> None:
+        self._material, self._choice = material, choice
+        self._net = material.model.net
+        spreads = material.observed.spreads
+        found = copies(self._net, material.model.weights, spreads) if choice.spare else {}
+        self._copies: dict[str, Copies] = {}
+        """By the node whose map holds them: before and after the depthwise layer."""
+        for node in self._net.nodes:
+            if node.name in found:
+                self._copies |= {node.inputs[0]: found[node.name], node.name: found[node.name]}
+        self._spreads = {
+            name: spread.of(self._copies[name].of) if name in self._copies else spread
+            for name, spread in spreads.items()
+        }
+        self._scales, self._ratios = self._decided()
+
+    def run(self) -> Artefact:
+        """Layer after layer; `in_turn`, the pictures go along."""
+        tensors: Tensors = {}
+        running = _Running(self._material, self._scales) if self._choice.in_turn else None
+        for node in self._net.nodes:
+            made: Tensors = {}
+            if not isinstance(node.op, Pool):
+                made = self._made(node, None if running is None else running.moments(node))
+            tensors |= made
+            if running is not None:
+                running.give(node, made)
+        return replace(self._material.model, weights=tensors, scales=self._scales)
+
+    def _made(self, node: Node, given: Moments | None) -> Tensors:
+        """The tensors of one layer; `given` are the moments of what it will read, where that is known."""
+        layer, seen = self._layer(node), self._seen(node)
+        whole = self._rounded(layer, seen if given is None else given, given is not None)
+        bias = layer.bias
+        before, after = self._copies.get(node.inputs[0]), self._copies.get(node.name)
+        ratio = self._ratios.get(node.name, np.ones(1))
+        if self._choice.corrected:
+            bias = bias + _mean_sums(layer.weight, seen)
+            bias = bias - _mean_sums(whole.values, seen if given is None else given)
+        if (
+            before is not None
+            and isinstance(node.op, Depthwise)
+            and (given is None or not self._choice.corrected)
+        ):
+            bias = bias - whole.values.sum(1) * before.offset * layer.source.step
+        if after is not None:
+            bias = bias + after.offset * ratio * self._scales[node.name].step
+        step = whole.step.astype(np.float64)
+        return {
+            f"{node.name}.weight": np.ascontiguousarray(whole.whole.reshape(layer.shape)),
+            f"{node.name}.step": (step / ratio).astype(np.float32),
+            f"{node.name}.bias": np.rint(bias / (step * layer.source.step)).astype(np.int32),
+        }
+
+    def _decided(self) -> tuple[dict[str, Scale], dict[str, NDArray[np.float64]]]:
+        """A scale for each map, and the ratio of each channel's own step to it where they are equalised."""
+        scales: dict[str, Scale] = {}
+        ratios: dict[str, NDArray[np.float64]] = {}
+        given = {output.node: output.decode for output in self._net.outputs}
+        for node in self._net.nodes:
+            readers = [other for other in self._net.nodes if node.name in other.inputs]
+            if not readers and given.get(node.name) == "classes":
+                continue
+            spread = self._spreads[node.name]
+            power = 0.0
+            if node.name not in given and not spread.signed and len(readers) == 1:
+                power = _power(readers[0], self._choice.equalised)
+            if power and not isinstance(node.op, Pool):
+                limits = spread.limits(self._choice.ranges)
+                most = float(limits.max(initial=0))
+                if most > 0:
+                    ratios[node.name] = (
+                        np.where(limits > 0, np.maximum(limits / most, LEAST_RATIO), 1) ** power
+                    )
+                scales[node.name] = _scale(0.0, most)
+            else:
+                most = float(spread.joined().limits(self._choice.ranges)[0])
+                scales[node.name] = _scale(min(float(spread.least.min()), 0.0), most)
+        return scales, ratios
+
+    def _layer(self, node: Node) -> Layer:
+        """A layer with copies made, and the ratios of what it reads in its weights."""
+        model, source = self._material.model, node.inputs[0]
+        weight = model.weights[f"{node.name}.weight"].astype(np.float64)
+        bias = model.weights[f"{node.name}.bias"].astype(np.float64)
+        before, after = self._copies.get(source), self._copies.get(node.name)
+        if after is not None:
+            weight, bias = weight[after.of], bias[after.of]
+        if before is not None and not isinstance(node.op, Depthwise):
+            weight = weight[:, before.of] * before.share[None, :, None, None]
+        factor = self._ratios.get(source, np.ones(1))
+        if source == "image":
+            factor = 1 / np.array(model.preprocess.std)
+            off = factor * (np.array(model.preprocess.mean) - self._material.zero)
+            bias = bias - np.tensordot(weight.reshape(*weight.shape[:2], -1).sum(2), off, 1)
+        across = (-1, 1) if isinstance(node.op, Depthwise) else (1, -1)
+        weight = weight * factor.reshape(*across, *(1,) * (weight.ndim - 2))
+        scale = self._scales.get(source, Scale(1.0, 0))
+        return Layer(node, weight.reshape(len(weight), -1), bias, weight.shape, scale)
+
+    def _seen(self, node: Node) -> Moments:
+        """The moments of what a layer reads in the float network, in the units that its weights want."""
+        source = node.inputs[0]
+        moments = self._material.observed.moments[node.name]
+        if source in self._copies:
+            moments = moments.of(self._copies[source].of)
+        if source not in self._ratios:
+            return moments
+        inverse = 1 / self._ratios[source]
+        if isinstance(node.op, Depthwise):
+            return moments.scaled(np.broadcast_to(inverse[:, None], moments.total.shape))
+        return moments.scaled(np.repeat(inverse, moments.total.shape[1] // len(inverse))[None])
+
+    def _rounded(self, layer: Layer, given: Moments, measured: bool) -> Rounded:
+        least = np.abs(layer.bias) * ROOM / (layer.source.step * MOST_BIAS)
+        if self._choice.rounding == "nearest":
+            return rounding.nearest(layer.weight, least)
+        if measured:
+            return rounding.second_order(layer.weight, least, given.covariance)
+        # Without equalisation the ranges of maps change no weight, and the correction of biases never does.
+        ranges = self._choice.ranges if self._choice.equalised != "none" else "min-max"
+        key = layer.node.name, replace(self._choice, ranges=ranges, corrected=False)
+        if key not in self._material.rounded:
+            self._material.rounded[key] = rounding.second_order(layer.weight, least, given.covariance)
+        return self._material.rounded[key]
+
+
+class _Running:
+    """The pictures on their way through the layers that are quantised already."""
+
+    def __init__(self, material: Material, scales: Mapping[str, Scale]) -> None:
+        self._material, self._scales = material, scales
+        self._maps: dict[str, list[NDArray[np.uint8]]] = {"image": list(batches(material.pictures))}
+
+    def moments(self, node: Node) -> Moments:
+        """The moments of what a layer reads, in the units that its weights want."""
+        found: Moments | None = None
+        for batch, part in enumerate(self._read(node.inputs[0])):
+            found = added(found, looked_at(node, part, batch))
+        if found is None:
+            raise ValueError(f"{node.name}: no pictures to calibrate on")
+        step = 1.0 if node.inputs[0] == "image" else self._scales[node.inputs[0]].step
+        return found.scaled(np.full(found.total.shape, step))
+
+    def _read(self, source: str) -> Iterator[Map]:
+        zero = self._material.zero if source == "image" else np.float32(self._scales[source].zero)
+        return (part - zero for part in self._maps[source])
+
+    def give(self, node: Node, tensors: Tensors) -> None:
+        """Run a layer whose tensors are decided; a map is kept no longer than it is read."""
+        if node.name not in self._scales:
+            return
+        net, source = self._material.model.net, node.inputs[0]
+        zero = self._material.zero if source == "image" else None
+        layer = IntegerLayer(net, node, tensors, self._scales, zero)
+        self._maps[node.name] = [layer(part) for part in self._maps[source]]
+        if [other for other in net.nodes if source in other.inputs][-1] is node:
+            del self._maps[source]
+
+
+def _mean_sums(weight: NDArray[np.float64], moments: Moments) -> NDArray[np.float64]:
+    """The mean result of each row, without bias."""
+    return np.asarray((weight * moments.mean).sum(1))
+
+
+def _scale(low: float, high: float) -> Scale:
+    step = (high - low) / MOST
+    if not step > np.finfo(np.float32).tiny:
+        return Scale(1 / MOST, 0)  # nothing was ever seen but zeros
+    return Scale(step, round(-low / step))
+
+
+def _power(reader: Node, equalised: Equalised) -> float:
+    if isinstance(reader.op, Depthwise):
+        return 0.0 if equalised == "none" else 1.0
+    return 0.5 if equalised == "all" and isinstance(reader.op, Conv | Pointwise) else 0.0

@@ -1,0 +1,28 @@
+"""`mobilenets bench`: a model's name in, a race out, its rows kept where a folder is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mobilenets.bench import options
+from mobilenets.bench.measure import measured
+from mobilenets.bench.options import BenchOptions
+from mobilenets.bench.subject import opened
+from mobilenets.data.digests import Progress
+
+
+def bench(
+    model: str, asked: BenchOptions, out: Path | None, progress: Progress, *, command: str
+) -> dict[str, Any]:
+    """Race `model` and give what came out as JSON values; with `out` rows, plots and a page go there."""
+    options.families(asked), options.threads(asked), options.dtypes(asked)  # a slip is told before any work
+    subject = opened(
+        model,
+        width=asked.width,
+        resolution=asked.resolution,
+        seed=asked.seed,
+        calibrate=asked.calibrate,
+        progress=lambda done, total: progress("download", done, total or done),
+    )
+    return measured(subject, asked, progress, command)

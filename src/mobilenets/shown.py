@@ -85,7 +85,10 @@ def show_race(found: dict[str, Any]) -> None:
     for dtype, threads in dict.fromkeys((row["dtype"], row["threads"]) for row in found["rows"]):
         group = [row for row in found["rows"] if (row["dtype"], row["threads"]) == (dtype, threads)]
         table(
-            ("engine", "call", "ms", "p10", "p90", "n", "of peak", "cold start, s", "memory, MB", "file", "installed"),
+            (
+                *("engine", "call", "ms", "p10", "p90", "n", "of peak"),
+                *("cold start, s", "memory, MB", "file", "installed"),
+            ),
             [
                 (
                     row["engine"],

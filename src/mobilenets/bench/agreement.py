@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from mobilenets.bench.options import Dtype
 
+Values = NDArray[np.float32]
+MOST_SHARES = 1.1
+"""Values above zero that sum to less are those of a softmax, a background class apart."""
 MOST_DIFFERENCE = 1e-3
 """Of float32, in parts of the largest value."""
 LEAST_CORRELATION = 0.9
@@ -23,35 +26,38 @@ class Agreement:
     correlation: float
 
 
-def agreement(got: NDArray[np.float32], wanted: NDArray[np.float32], dtype: Dtype) -> Agreement:
-    """How an answer compares. Raises ValueError where it is that of another network.
+def agreement(got: Values, wanted: Values, dtype: Dtype) -> Agreement:
+    """How an answer compares with `wanted` [frames, n], whose first row is of the same picture.
 
-    A given file may end in a softmax, or begin with a class for the background: its answer is then compared
-    with the same of ours.
+    Raises ValueError where it is the answer of another network: float32 that differs by more than rounding,
+    int8 that correlates too little, or more with the answer to another picture. A given file may end in a
+    softmax or begin with a class for the background: its answer is compared with the same of ours.
     """
-    if len(got) == len(wanted) + 1:
+    if len(got) == wanted.shape[1] + 1:
         got = got[1:]
-    if got.shape != wanted.shape:
-        raise ValueError(f"it gives {len(got)} values, the network {len(wanted)}")
+    if len(got) != wanted.shape[1]:
+        raise ValueError(f"it gives {len(got)} values, the network {wanted.shape[1]}")
     if not np.isfinite(got).all():
         raise ValueError("its answer holds values that are no numbers")
-    if len(got) > 1 and got.min() >= 0 and got.sum() < 1.1 and wanted.min() < 0:
-        # Shares of a softmax: their logarithms are logits but for a constant.
-        seen = got > 0 if dtype == "float32" else got >= np.sort(got)[-min(10, len(got))]
-        logs = np.log(np.maximum(got[seen], 1e-6))
-        got, wanted = logs - logs.mean(), wanted[seen] - wanted[seen].mean()
+    if len(got) > 1 and got.min() >= 0 and got.sum() < MOST_SHARES and wanted.min() < 0:
+        wanted = np.exp(wanted - wanted.max(axis=1, keepdims=True))
+        wanted /= wanted.sum(axis=1, keepdims=True)
     found = Agreement(
-        relative=float(np.abs(got - wanted).max() / max(float(np.abs(wanted).max()), 1e-30)),
-        correlation=_correlation(got, wanted),
+        relative=float(np.abs(got - wanted[0]).max() / max(float(np.abs(wanted[0]).max()), 1e-30)),
+        correlation=_correlation(got, wanted[0]),
     )
     if dtype == "float32" and not found.relative <= MOST_DIFFERENCE:
-        raise ValueError(f"its answer differs from the reference by {found.relative:.1e} of the largest value")
+        raise ValueError(
+            f"its answer differs from the reference by {found.relative:.1e} of the largest value"
+        )
     if dtype == "int8" and not found.correlation >= LEAST_CORRELATION:
         raise ValueError(f"its answer correlates with the float32 reference by {found.correlation:.2f} only")
+    if any(_correlation(got, other) > found.correlation for other in wanted[1:]):
+        raise ValueError("its answer is nearer to that of another picture")
     return found
 
 
-def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+def _correlation(a: Values, b: Values) -> float:
     x, y = a - a.mean(dtype=np.float64), b - b.mean(dtype=np.float64)
     scale = float(np.sqrt((x * x).sum() * (y * y).sum()))
     return float((x * y).sum() / scale) if scale else 1.0

@@ -155,6 +155,11 @@ def peak_of(dtype: Dtype) -> Engine:
     return Engine(name="peak", family="", dtype=dtype, module="peak", kind=dtype)
 
 
+def native_of(engine: Engine) -> Engine:
+    """The program that calls an engine from C."""
+    return Engine(name=engine.name, family="", dtype=engine.dtype, module="native", kind=engine.native)
+
+
 def missing(engine: Engine) -> str:
     """Why an engine cannot be raced here, as far as one sees without trying; empty where it can."""
     absent = [name for name in engine.needs if find_spec(name) is None]

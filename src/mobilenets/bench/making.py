@@ -70,7 +70,7 @@ def _key(engine: Engine) -> str:
             total.update(f"{name} {metadata.version(name)}".encode())
         except metadata.PackageNotFoundError:
             continue
-    rooms = ["mobilenets.bench.peers", "mobilenets.bench.formats"]
+    rooms = ["mobilenets.bench.peers", "mobilenets.bench.formats", "mobilenets.bench.native"]
     if engine.module == "ours":
         rooms = ["mobilenets.compile", "mobilenets.infer"]
     for room in rooms:

@@ -14,7 +14,6 @@ import numpy as np
 from mobilenets.bench import engines as table
 from mobilenets.bench import making, native, options
 from mobilenets.bench.agreement import Agreement, agreement
-from mobilenets.bench.engines import Engine
 from mobilenets.bench.options import BenchOptions, Dtype
 from mobilenets.bench.race import Times, raced
 from mobilenets.bench.starting import Start, started
@@ -54,7 +53,9 @@ def measured(subject: Subject, asked: BenchOptions, progress: Progress, command:
     try:
         workers = _opened(jobs, subject, found, progress)
         if not any(worker.job.engine.module != "peak" for worker in workers):
-            reasons = dict.fromkeys(f"{row['engine']} ({row['dtype']}): {row['reason']}" for row in found.skipped)
+            reasons = dict.fromkeys(
+                f"{row['engine']} ({row['dtype']}): {row['reason']}" for row in found.skipped
+            )
             raise RuntimeError(f"no engine is left to race: {'; '.join(reasons)}")
 
         def aside(worker: Worker, reason: str) -> None:
@@ -106,7 +107,7 @@ def _jobs(
         try:
             place = making.made(engine, subject.folder)
             for count in threads:
-                words = native.words(engine, place, subject, count) if in_c and engine.native else ()
+                words = native.words(engine, place, subject.folder, count) if in_c and engine.native else ()
                 jobs.append(Job(engine, place, subject.folder, count, words))
         except RuntimeError as error:
             found.skip(engine.name, engine.dtype, str(error))

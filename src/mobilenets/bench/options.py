@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
@@ -24,8 +24,8 @@ class BenchOptions:
     dtype: str = flag("float32", "Types: float32, int8 or both.")
     width: float | None = flag(None, "Width, where MODEL is the name of a network.")
     resolution: int | None = flag(None, "Input side in pixels, where MODEL is the name of a network.")
-    calibrate: Path | None = flag(
-        None, "Pictures that int8 engines are calibrated on; frames drawn here unless given."
+    calibrate: Path | None = field(
+        default=None, metadata={"help": "Pictures to calibrate int8 on; frames drawn here unless given."}
     )
     native: bool = flag(False, "Call engines that have a C interface from C instead of from Python.")
     rounds: int = flag(20, "Turns of each engine.")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 
@@ -21,21 +22,20 @@ from mobilenets.infer.resize import Frame
 from mobilenets.infer.walk import Walk
 from mobilenets.listing import pictures
 from mobilenets.spec import zoo
-from mobilenets.spec.net import Net, tensors
+from mobilenets.spec.net import Net, Node, Output, tensors
+from mobilenets.spec.op import Conv, Depthwise, Pointwise, Shape
 from mobilenets.spec.preprocess import Preprocess
 
-FRAMES = 16
+FRAMES, NORM_FRAMES = 16, 8
 DRAWN_SIDES = (160, 480)
-GIVEN, LIBRARY, LEVELS, VALUES = "given.tflite", "given", "levels.npy", "values.npy"
-CALIBRATION, MODEL, CALIBRATION_FOLDER = "calibration.npy", "model.safetensors", "calibration"
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """A model in a race; `folder` holds what engines are made from, under the digest of all of it.
 
-    `wanted` is the first output that the numpy walk gives for the picture, float32 [n]; None where the model
-    is a compiled one, whose weights nobody else can have.
+    `wanted` is the first output that the numpy walk gives for the picture and for the other frames, float32
+    [frames, n]; None where the model is a compiled one, whose weights nobody else can have.
     """
 
     name: str
@@ -62,7 +62,9 @@ def opened(
     if model in zoo.NETS and not Path(model).exists():
         net = zoo.net(model, 1.0 if width is None else width, resolution)
         size = Preprocess(height=net.input.height, width=net.input.width)
-        made = Artefact(net=net, weights=random_weights(net, seed), preprocess=size)
+        drawn = np.stack([prepare(frame, size) for frame in _frames(None)[:NORM_FRAMES]])
+        weights_of = random_weights(net, seed, normalise(drawn, size))
+        made = Artefact(net=net, weights=weights_of, preprocess=size)
         return _prepared(made, None, f"random, seed {seed}", calibrate)
     if width is not None or resolution is not None:
         raise ValueError(f"{model}: has its own width and resolution; these go with {', '.join(zoo.NETS)}")
@@ -71,19 +73,48 @@ def opened(
     return _prepared(found, path, str(found.source.get("file", model)), calibrate)
 
 
-def random_weights(net: Net, seed: int) -> dict[str, NDArray[np.float32]]:
-    """Weights of a size that keeps activations near one; speed hangs on nothing else of them."""
+def random_weights(net: Net, seed: int, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """Random filters under norms that were measured on `images`, [n, height, width, 3], layer by layer.
+
+    Without that a deep random network answers the same to every picture (correlation 0.999), and no
+    comparison of answers would notice an engine that reads its input wrongly.
+    """
     random = np.random.default_rng(seed)
-    made = {}
+    made: dict[str, NDArray[np.float32]] = {}
     for name, shape in tensors(net).items():
-        if name.endswith("running_var"):
-            values = random.uniform(0.5, 1.5, shape)
+        part = name.rpartition(".")[2]
+        if part in ("running_mean", "running_var"):
+            values = np.full(shape, float(part == "running_var"))
         elif len(shape) == 1:
-            values = random.normal(0, 0.1, shape) + name.endswith("norm.weight")
+            # One is added to a norm's factor, and to its shift: most values then pass the activation, and
+            # what rounding does to one layer does not grow from layer to layer.
+            values = random.normal(0, 0.1, shape) + (name.endswith(("norm.weight", "norm.bias")))
         else:
             values = random.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
         made[name] = values.astype(np.float32)
+    maps = {"image": images}
+    for node in net.nodes:
+        x = maps[node.inputs[0]]
+        if isinstance(node.op, Conv | Depthwise | Pointwise) and node.op.norm is not None:
+            bare = _alone(replace(node, op=replace(node.op, norm=None, activation="none")), x, made)
+            made[f"{node.name}.norm.running_mean"] = bare.mean(axis=(0, 1, 2))
+            made[f"{node.name}.norm.running_var"] = bare.var(axis=(0, 1, 2))
+        maps[node.name] = _alone(node, x, made)
     return made
+
+
+def _alone(
+    node: Node, x: NDArray[np.float32], weights: Mapping[str, NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """What one node makes of a map, by the walk."""
+    net = Net(
+        name=node.name,
+        input=Shape(*x.shape[1:]),
+        nodes=(replace(node, inputs=("image",)),),
+        outputs=(Output("map", node.name, "vector"),),
+    )
+    y = Walk(net, {name: weights[name] for name in tensors(net)})(x)["map"]
+    return y.reshape(len(x), 1, 1, -1) if y.ndim == 2 else y
 
 
 def _prepared(model: Artefact, path: Path | None, told: str, calibrate: Path | None) -> Subject:
@@ -93,11 +124,11 @@ def _prepared(model: Artefact, path: Path | None, told: str, calibrate: Path | N
     own = artefact.digest(model) if model.weights else str(model.source["digest"])
     key = hashlib.sha256(f"{own} {levels.shape} ".encode() + levels.tobytes() + given).hexdigest()[:24]
     folder = weights.cache_dir() / "bench" / key
-    values = normalise(levels[:1], model.preprocess)
+    values = normalise(levels, model.preprocess)
     wanted = None
     if model.weights:
-        found = Walk(model.net, model.weights)(values)
-        wanted = found[model.net.outputs[0].name][0].ravel()
+        walk, first = Walk(model.net, model.weights), model.net.outputs[0].name
+        wanted = np.stack([walk(one[None])[first][0].ravel() for one in values])
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         place = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
@@ -132,16 +163,19 @@ def _write(
 ) -> None:
     from PIL import Image
 
-    np.save(place / LEVELS, levels[0])
-    np.save(place / VALUES, values[0])
-    np.save(place / CALIBRATION, levels)
-    (place / CALIBRATION_FOLDER).mkdir()
+    np.save(place / "levels.npy", levels[0])
+    np.save(place / "values.npy", values[0])
+    (place / "levels.bin").write_bytes(levels[0].tobytes())
+    (place / "values.bin").write_bytes(values[0].tobytes())
+    (place / "planes.bin").write_bytes(np.ascontiguousarray(values[0].transpose(2, 0, 1)).tobytes())
+    np.save(place / "calibration.npy", levels)
+    (place / "calibration").mkdir()
     for number, one in enumerate(levels):
-        Image.fromarray(one).save(place / CALIBRATION_FOLDER / f"{number:02}.png")
+        Image.fromarray(one).save(place / "calibration" / f"{number:02}.png")
     if model.weights:
-        artefact.save(model, place / MODEL)
+        artefact.save(model, place / "model.safetensors")
     if given and path is not None:
-        (place / (GIVEN if given[4:8] == tflite.MAGIC else f"{LIBRARY}{path.suffix}")).write_bytes(given)
+        (place / f"given{'.tflite' if given[4:8] == tflite.MAGIC else path.suffix}").write_bytes(given)
 
 
 def _frames(folder: Path | None) -> list[Frame]:

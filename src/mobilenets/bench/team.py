@@ -67,7 +67,7 @@ class Worker:
 
     def __init__(self, job: Job, *, once: bool = False) -> None:
         self.job = job
-        self._said: IO[str] = tempfile.TemporaryFile("w+", errors="replace")
+        self._said: IO[str] = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # until close
         number = str(job.threads)
         pools = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), number)
         self._begun = time.perf_counter()

@@ -29,7 +29,7 @@ def write(model: Artefact, folder: Path, calibration: NDArray[np.float32] | None
     """Write model.param and model.bin; the name of the blob to ask for.
 
     With `calibration`, inputs [n, height, width, 3], weights are int8 with a scale a channel and maps int8
-    with one scale, the largest value seen, as `ncnn2table` with `method=aciq`'s plainest sibling has it.
+    with one scale, from the largest value seen: what ncnn's own tools make, which its wheel leaves out.
     """
     net, weights = fold(model.net, model.weights)
     known, last = shapes(net), net.outputs[0].node
@@ -111,12 +111,12 @@ def _bytes(own: Mapping[str, NDArray[np.float32]], scales: tuple[float, float | 
     """A layer's weights: a word for their type, weights, bias, then the scales."""
     if not own:
         return b""
-    bias = own["bias"].astype("<f4").tobytes() if "bias" in own else b""
+    bias: bytes = own["bias"].astype("<f4").tobytes() if "bias" in own else b""
     rows = own["weight"].reshape(own["weight"].shape[0], -1)
     if scales is None:
         return struct.pack("<I", FLOAT_WEIGHTS) + rows.astype("<f4").tobytes() + bias
-    steps = MOST / np.maximum(np.abs(rows).max(axis=1), 1e-6)
-    whole = np.clip(np.rint(rows * steps[:, None]), -MOST, MOST).astype(np.int8).tobytes()
-    whole += bytes(-len(whole) % 4)
-    ends = np.array([scale for scale in scales if scale is not None], "<f4").tobytes()
+    steps: NDArray[np.float32] = MOST / np.maximum(np.abs(rows).max(axis=1), 1e-6)
+    whole: bytes = np.clip(np.rint(rows * steps[:, None]), -MOST, MOST).astype(np.int8).tobytes()
+    whole += b"\0" * (-len(whole) % 4)
+    ends: bytes = np.array([scale for scale in scales if scale is not None], "<f4").tobytes()
     return struct.pack("<I", INT8_WEIGHTS) + whole + bias + steps.astype("<f4").tobytes() + ends

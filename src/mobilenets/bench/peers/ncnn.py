@@ -34,7 +34,8 @@ def runner(place: Path, dtype: str, threads: int, picture: Picture) -> Run:
     if net.load_param(str(place / "model.param")) or net.load_model(str(place / "model.bin")):
         raise RuntimeError("ncnn cannot read the model that was written for it")
     last = (place / "output").read_text(encoding="ascii")
-    x = ncnn.Mat(np.ascontiguousarray(picture.planes[0])).clone()
+    planes = picture.planes[0]
+    x = ncnn.Mat(planes).clone()  # a Mat holds no reference to the array that it was made of
 
     def once() -> Any:
         extractor = net.create_extractor()

@@ -96,7 +96,7 @@ def show_race(found: dict[str, Any]) -> None:
                     *(f"{row[key]:.3f}" for key in ("latency_ms", "p10_ms", "p90_ms")),
                     row["n"],
                     percent(row["peak_share"]),
-                    "–" if row["cold_start_s"] is None else f"{row['cold_start_s']:.2f}",
+                    "–" if row["cold_start_s"] is None else f"{row['cold_start_s']:.3f}",
                     "–" if row["peak_rss_mb"] is None else f"{row['peak_rss_mb']:.0f}",
                     size(row["artefact_bytes"]),
                     size(row["install_bytes"]),

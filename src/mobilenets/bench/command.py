@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mobilenets.bench import options
+from mobilenets.bench import options, record
 from mobilenets.bench.measure import measured
 from mobilenets.bench.options import BenchOptions
 from mobilenets.bench.subject import opened
@@ -17,6 +17,8 @@ def bench(
 ) -> dict[str, Any]:
     """Race `model` and give what came out as JSON values; with `out` rows, plots and a page go there."""
     options.families(asked), options.threads(asked), options.dtypes(asked)  # a slip is told before any work
+    if out is not None and out.exists() and not out.is_dir():
+        raise NotADirectoryError(20, "a file is in its way; give another --out", str(out))
     subject = opened(
         model,
         width=asked.width,
@@ -25,4 +27,7 @@ def bench(
         calibrate=asked.calibrate,
         progress=lambda done, total: progress("download", done, total or done),
     )
-    return measured(subject, asked, progress, command)
+    found = measured(subject, asked, progress, command)
+    if out is not None:
+        record.write(found, out)
+    return found

@@ -203,7 +203,8 @@ def _row(subject: Subject, found: Found, job: Job) -> dict[str, Any]:
         "cold_start_s": None if start is None else round(start.seconds, 3),
         "peak_rss_mb": None if start is None else start.peak_rss_mb,
         "artefact_bytes": making.artefact_bytes(job.place, subject.folder),
-        "install_bytes": table.install_bytes(engine),
+        # From C our own code needs nothing but the library that was built.
+        "install_bytes": 0 if job.words and not engine.packages else table.install_bytes(engine),
         "difference": None if agreed is None else float(f"{agreed.relative:.2e}"),
         "correlation": None if agreed is None else round(agreed.correlation, 5),
         "version": table.version(engine),

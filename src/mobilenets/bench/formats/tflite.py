@@ -16,6 +16,8 @@ from mobilenets.spec.op import Activation, Conv, Dense, Depthwise, Op, Padding, 
 FUSED: dict[Activation, int] = {"none": 0, "relu": 1, "relu6": 3}
 SAME, VALID = 0, 1
 VERSION = 3
+SIGNATURE, INPUT = "serving_default", "image"
+"""By which quantisers ask for the graph and its input."""
 CODES = {"PAD": 34, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 4, "MEAN": 40, "FULLY_CONNECTED": 9}
 
 
@@ -148,4 +150,14 @@ class _Graph:
         graph.tensors, graph.operators = self._tensors, self._operators
         graph.inputs, graph.outputs, graph.name = self.inputs, self.outputs, b"main"
         made.subgraphs, made.buffers = [graph], self._buffers
+        signature = self._schema.SignatureDefT()
+        signature.signatureKey, signature.subgraphIndex = SIGNATURE.encode(), 0
+        signature.inputs = [self._named(INPUT, self.inputs[0])]
+        signature.outputs = [self._named("output", self.outputs[0])]
+        made.signatureDefs = [signature]
+        return made
+
+    def _named(self, name: str, tensor: int) -> Any:
+        made = self._schema.TensorMapT()
+        made.name, made.tensorIndex = name.encode(), tensor
         return made

@@ -35,10 +35,7 @@ def make(source: Path, place: Path, dtype: str) -> None:
     tflite.write(model, plain)
     values = normalise(np.load(source / "calibration.npy"), model.preprocess)
     made = quantizer.Quantizer(str(plain), recipe.static_wi8_ai8())
-    interpreter = _interpreter(plain, 1)
-    (signature,) = interpreter.get_signature_list() or ("",)
-    name = interpreter.get_signature_list()[signature]["inputs"][0]
-    found = made.calibrate({signature: [{name: one[None]} for one in values]})
+    found = made.calibrate({tflite.SIGNATURE: [{tflite.INPUT: one[None]} for one in values]})
     made.quantize(found).export_model(str(place / FILE), overwrite=True)
     plain.unlink()
 

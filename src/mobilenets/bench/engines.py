@@ -162,10 +162,17 @@ def native_of(engine: Engine) -> Engine:
 
 def missing(engine: Engine) -> str:
     """Why an engine cannot be raced here, as far as one sees without trying; empty where it can."""
-    absent = [name for name in engine.needs if find_spec(name) is None]
+    absent = [name for name in engine.needs if not _there(name)]
     if not absent:
         return ""
-    return f"not installed: {', '.join(absent)} (pip install 'mobilenets[bench]' brings most of them)"
+    return f"not installed: {', '.join(absent)}; pip install 'mobilenets[bench]' brings most of them"
+
+
+def _there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def version(engine: Engine) -> str:

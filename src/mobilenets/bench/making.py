@@ -85,7 +85,9 @@ def main() -> None:
     peer = import_module(f"mobilenets.bench.peers.{job['module']}")
     try:
         peer.make(Path(job["source"]), Path(job["place"]), job["dtype"])
-    except (ValueError, RuntimeError, OSError, ImportError) as error:
+    except ModuleNotFoundError as error:
+        sys.exit(f"its file needs {error.name}: pip install 'mobilenets[bench]'")
+    except (ValueError, RuntimeError, OSError) as error:
         sys.exit(" ".join(str(error).split()))
 
 

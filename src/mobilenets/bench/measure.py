@@ -180,7 +180,7 @@ def _told(
         "turn_ms": asked.turn_ms,
         "machine": machine_line(),
         "versions": versions(),
-        "date": time.strftime("%Y-%m-%d"),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S"),
         "command": command,
     }
 

@@ -82,6 +82,7 @@ class Worker:
         assert self._process.stdout is not None
         self._in, self._out = self._process.stdin, self._process.stdout
         self._rest = b""
+        self.pid = self._process.pid
         self.operations = 0.0
         """Of a call, where it measures the machine."""
 

@@ -62,7 +62,7 @@ def runner(place: Path, dtype: str, threads: int, picture: Picture) -> Run:
     infer, output = request.infer, request.get_output_tensor
 
     def once() -> Any:
-        infer()
+        infer(share_outputs=True, decode_strings=False)
         return output().data
 
     return once

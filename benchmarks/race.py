@@ -4,9 +4,9 @@
 
 OPTIONS go to `mobilenets bench` as they are; without any: --threads 1,2 --starts 0. Rows are added to
 results/race.csv as each variant ends, and a variant that has rows there with the same OPTIONS from the same
-machine is left out, so that a run that was cut off goes on where it was; --again measures it once more. At the
-end, and with --summary alone, the best of the others against ours is told for each variant, by its latest rows,
-and the geometric mean over all.
+machine is left out, so that a run that was cut off goes on where it was; --again measures it once more. At
+the end, and with --summary alone, the best of the others against ours is told for each variant, by its
+latest rows, and the geometric mean over all.
 """
 
 from __future__ import annotations

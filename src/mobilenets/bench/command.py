@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ def bench(
 ) -> dict[str, Any]:
     """Race `model` and give what came out as JSON values; with `out` rows, plots and a page go there."""
     options.families(asked), options.threads(asked), options.dtypes(asked)  # a slip is told before any work
+    if out is not None and find_spec("matplotlib") is None:
+        raise ValueError("--out draws, which needs matplotlib: pip install 'mobilenets[bench]'")
     if out is not None and out.exists() and not out.is_dir():
         raise NotADirectoryError(20, "a file is in its way; give another --out", str(out))
     subject = opened(

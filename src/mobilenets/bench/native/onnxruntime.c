@@ -22,7 +22,7 @@ enum {
     GET_TENSOR_SHAPE = 65,
     CREATE_CPU_MEMORY = 69
 };
-enum { VERSION = 1, ERRORS_ONLY = 3, SEQUENTIAL = 0, OPTIMISED_ALREADY = 0, FLOATS = 1, ARENA = 1, DEFAULT = 0 };
+enum { VERSION = 1, ERRORS_ONLY = 3, SEQUENTIAL = 0, OPTIMISED_ALREADY = 0, FLOATS = 1, BYTES = 2, ARENA = 1, DEFAULT = 0 };
 
 struct base {
     const void *const *(*api)(uint32_t version);
@@ -55,7 +55,7 @@ static int64_t side(int64_t pixels)
     return found;
 }
 
-int engine_open(int threads, const void *input, size_t bytes, char **words)
+int engine_open(int threads, int int8, const void *input, size_t bytes, char **words)
 {
     void *library = dlopen(words[0], RTLD_NOW | RTLD_LOCAL), *env, *options, *memory;
     if (!library)
@@ -63,7 +63,7 @@ int engine_open(int threads, const void *input, size_t bytes, char **words)
     const struct base *(*get_base)(void) = (const struct base *(*)(void))(uintptr_t)dlsym(library, "OrtGetApiBase");
     if (!get_base || !(api = get_base()->api(VERSION)))
         return failed(words[0], "gives no interface");
-    const int64_t edge = side((int64_t)(bytes / 12)), shape[4] = {1, 3, edge, edge};
+    const int64_t edge = side((int64_t)bytes / (int8 ? 3 : 12)), shape[4] = {1, 3, edge, edge};
     return wrong("environment", CALL(CREATE_ENV, int, const char *, void **)(ERRORS_ONLY, "bench", &env)) ||
            wrong("options", CALL(CREATE_SESSION_OPTIONS, void **)(&options)) ||
            wrong("mode", CALL(SET_EXECUTION_MODE, void *, int)(options, SEQUENTIAL)) ||
@@ -74,7 +74,7 @@ int engine_open(int threads, const void *input, size_t bytes, char **words)
                                 env, words[1], options, &session)) ||
            wrong("memory", CALL(CREATE_CPU_MEMORY, int, int, void **)(ARENA, DEFAULT, &memory)) ||
            wrong("input", CALL(CREATE_TENSOR_WITH_DATA, const void *, void *, size_t, const int64_t *, size_t, int,
-                              void **)(memory, (void *)(uintptr_t)input, bytes, shape, 4, FLOATS, &input_value));
+                              void **)(memory, (void *)(uintptr_t)input, bytes, shape, 4, int8 ? BYTES : FLOATS, &input_value));
 }
 
 /* The first run makes the output; those that follow write into it. */

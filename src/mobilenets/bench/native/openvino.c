@@ -20,11 +20,12 @@ static void *function(const char *name)
     return dlsym(library, name);
 }
 
-int engine_open(int threads, const void *input, size_t bytes, char **words)
+int engine_open(int threads, int int8, const void *input, size_t bytes, char **words)
 {
     static char number[16];
     void *core, *compiled, *tensor, *data;
     size_t room = 0;
+    (void)int8; /* the tensor is of the model's type */
     library = dlopen(words[0], RTLD_NOW | RTLD_LOCAL);
     if (!library)
         return failed(words[0], dlerror());

@@ -29,7 +29,7 @@ static void *found(const char *what)
     return dlsym(library, name);
 }
 
-int engine_open(int threads, const void *input, size_t bytes, char **words)
+int engine_open(int threads, int int8, const void *input, size_t bytes, char **words)
 {
     library = dlopen(words[0], RTLD_NOW | RTLD_LOCAL);
     if (!library)
@@ -42,8 +42,7 @@ int engine_open(int threads, const void *input, size_t bytes, char **words)
     void *take_values = found("run_input"), *take_levels = found("run_levels");
     if (!arena_size || !init || !listed || !output_of || !take_values || !take_levels)
         return failed(words[0], "no compiled model, or one of another release");
-    /* Input files: float32 or bytes, three to a pixel; only the sizes of the first arena matter here. */
-    run = (int (*)(void *, const void *))(strstr(words[1], "levels") ? take_levels : take_values);
+    run = (int (*)(void *, const void *))(int8 ? take_levels : take_values);
     outputs = listed();
     given = input;
     (void)bytes;

@@ -1,5 +1,5 @@
 /* The worker of bench/worker.py without Python: one answer, then as many timed calls as each line asks for.
- * Arguments: threads, the input's file, what the engine takes, and last `once` or `turns`. */
+ * Arguments: threads, float32 or int8, the input's file, what the engine takes, and last `once` or `turns`. */
 #define _GNU_SOURCE
 #include "turns.h"
 #include <stdio.h>
@@ -102,12 +102,12 @@ int main(int count, char **words)
 {
     char line[64];
     size_t bytes = 0;
-    if (count < 5)
+    if (count < 6)
         return failed("arguments", "too few");
-    const void *input = content(words[2], &bytes);
+    const void *input = content(words[3], &bytes);
     if (!input)
-        return failed(words[2], "cannot be read");
-    if (engine_open(atoi(words[1]), input, bytes, words + 3) || engine_run() || tell())
+        return failed(words[3], "cannot be read");
+    if (engine_open(atoi(words[1]), !strcmp(words[2], "int8"), input, bytes, words + 4) || engine_run() || tell())
         return 1;
     if (!strcmp(words[count - 1], "once"))
         return 0;

@@ -36,7 +36,7 @@ def runner(place: Path, dtype: str, threads: int, picture: Picture) -> Run:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(place / FILE), options, providers=["CPUExecutionProvider"])
     given, made = session.get_inputs()[0], session.get_outputs()[0]
-    x = picture.planes
+    x = picture.planes if dtype == "float32" else picture.bytes_in(place)
     y = np.zeros(made.shape, np.float32)
     binding = session.io_binding()
     binding.bind_ortvalue_input(given.name, onnxruntime.OrtValue.ortvalue_from_numpy(x))

@@ -22,14 +22,16 @@ def make(source: Path, place: Path, dtype: str) -> None:
     qdq.write(source, plain, "int8" if dtype == "int8-qdq" else "float32")
     model = openvino.Core().read_model(str(plain))
     if dtype == "int8-nncf":
-        model = _nncf(source, model)
+        model = _nncf(source, place, model)
     openvino.save_model(model, str(place / FILE), compress_to_fp16=False)
     del model
     plain.unlink()
 
 
-def _nncf(source: Path, model: Any) -> Any:
+def _nncf(source: Path, place: Path, model: Any) -> Any:
     import nncf
+    import openvino
+    from openvino.preprocess import PrePostProcessor
 
     from mobilenets.infer import artefact
     from mobilenets.infer.image import normalise
@@ -37,13 +39,20 @@ def _nncf(source: Path, model: Any) -> Any:
     levels = np.load(source / "calibration.npy")
     pre = artefact.load(source / "model.safetensors").preprocess
     values = np.ascontiguousarray(normalise(levels, pre).transpose(0, 3, 1, 2))
-    return nncf.quantize(
+    made = nncf.quantize(
         model,
         nncf.Dataset([one[None] for one in values]),
         preset=nncf.QuantizationPreset.PERFORMANCE,
         subset_size=len(values),
         fast_bias_correction=True,
     )
+    (place / "input.bin").write_bytes(levels[0].transpose(2, 0, 1).tobytes())
+    steps = PrePostProcessor(made)
+    steps.input().tensor().set_element_type(openvino.Type.u8)
+    steps.input().model().set_layout(openvino.Layout("NCHW"))
+    steps.input().tensor().set_layout(openvino.Layout("NCHW"))
+    steps.input().preprocess().convert_element_type(openvino.Type.f32).mean([*pre.mean]).scale([*pre.std])
+    return steps.build()
 
 
 def runner(place: Path, dtype: str, threads: int, picture: Picture) -> Run:
@@ -58,7 +67,8 @@ def runner(place: Path, dtype: str, threads: int, picture: Picture) -> Run:
         "INFERENCE_PRECISION_HINT": "f32",
     }
     request = core.compile_model(str(place / FILE), "CPU", settings).create_infer_request()
-    request.set_input_tensor(openvino.Tensor(picture.planes))
+    x = picture.planes if dtype == "float32" else picture.bytes_in(place)
+    request.set_input_tensor(openvino.Tensor(x))
     infer, output = request.infer, request.get_output_tensor
 
     def once() -> Any:

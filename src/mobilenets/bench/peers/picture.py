@@ -28,6 +28,12 @@ class Picture:
         found: NDArray[np.uint8] = np.load(self.source / "levels.npy")
         return found
 
+    def bytes_in(self, place: Path) -> NDArray[np.uint8]:
+        """The picture as the bytes that a file of int8 takes, [1, 3, height, width]; `place` has them."""
+        height, width, channels = self.levels.shape
+        found: NDArray[np.uint8] = np.fromfile(place / "input.bin", np.uint8)
+        return found.reshape(1, channels, height, width)
+
     @property
     def planes(self) -> NDArray[np.float32]:
         """The values as [1, 3, height, width]."""

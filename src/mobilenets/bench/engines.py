@@ -29,6 +29,8 @@ class Engine:
     """The C file of `bench/native` that calls it; empty where there is none."""
 
 
+GIVEN = "int8-given"
+"""Of an engine that runs a given .tflite file's integers as they are; its own quantiser may do better."""
 ENGINES: tuple[Engine, ...] = (
     Engine(name="ours", family="ours", dtype="float32", module="ours", kind="float32", native="ours"),
     Engine(name="ours", family="ours", dtype="int8", module="ours", kind="int8", native="ours"),
@@ -97,6 +99,15 @@ ENGINES: tuple[Engine, ...] = (
         dtype="int8",
         module="litert",
         kind="int8",
+        needs=("ai_edge_litert", "ai_edge_quantizer"),
+        packages=("ai-edge-litert",),
+    ),
+    Engine(
+        name="litert-given",
+        family="litert",
+        dtype="int8",
+        module="litert",
+        kind=GIVEN,
         needs=("ai_edge_litert",),
         packages=("ai-edge-litert",),
     ),

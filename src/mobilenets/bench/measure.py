@@ -89,7 +89,13 @@ def _jobs(
     progress: Progress,
 ) -> list[Job]:
     """Every engine of the families with its file made, and what measures the machine."""
-    chosen = [e for e in table.ENGINES if e.family in set(families) and e.dtype in set(dtypes)]
+    chosen = [
+        e
+        for e in table.ENGINES
+        if e.family in set(families)
+        and e.dtype in set(dtypes)
+        and (subject.quantised or e.kind != table.GIVEN)
+    ]
     for family in families:
         for dtype in dtypes:
             if not any(e.family == family and e.dtype == dtype for e in chosen):

@@ -1,4 +1,4 @@
-"""LiteRT with its XNNPACK delegate, fed NHWC; int8 by its own quantiser, or the file that was given."""
+"""LiteRT with its XNNPACK delegate, fed NHWC; int8 by its own quantiser, and the file that was given."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ FILE = "model.tflite"
 
 
 def make(source: Path, place: Path, dtype: str) -> None:
-    """The file that was given where it is of this type; else one that is written, and quantised."""
+    """The file that was given for `int8-given`, and where it is of float32; else one that is written."""
     from mobilenets.bench.formats import tflite
     from mobilenets.infer import artefact
 
     given = source / "given.tflite"
-    if given.exists() and _dtype(given) == dtype:
+    if dtype == "int8-given" or (dtype == "float32" and given.exists() and _takes_floats(given)):
         shutil.copy(given, place / FILE)
         return
     model = artefact.load(source / "model.safetensors")
@@ -79,6 +79,5 @@ def _interpreter(path: Path, threads: int) -> Any:
     return Interpreter(model_path=str(path), num_threads=threads)
 
 
-def _dtype(path: Path) -> str:
-    made = _interpreter(path, 1).get_input_details()[0]["dtype"]
-    return "float32" if made is np.float32 else "int8"
+def _takes_floats(path: Path) -> bool:
+    return _interpreter(path, 1).get_input_details()[0]["dtype"] is np.float32

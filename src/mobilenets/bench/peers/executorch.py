@@ -1,4 +1,4 @@
-"""ExecuTorch with its XNNPACK backend, from the model floor's module."""
+"""ExecuTorch with its XNNPACK backend."""
 
 from __future__ import annotations
 
@@ -13,37 +13,20 @@ FILE = "model.pte"
 
 
 def make(source: Path, place: Path, dtype: str) -> None:
-    """The exported, for int8 first quantised, and lowered module."""
+    """The exported, for int8 first quantised, and lowered layers."""
     import torch
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
-    from torch import nn
 
+    from mobilenets.bench.formats.torch import layers
     from mobilenets.infer import artefact
-    from mobilenets.infer.fold import fold
     from mobilenets.infer.image import normalise
-    from mobilenets.model.module import Module
 
     model = artefact.load(source / "model.safetensors")
-    net, weights = fold(model.net, model.weights)
-    body = Module(net)
-    body.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
-
-    class First(nn.Module):
-        """The module's first output alone."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.body, self.first = body, net.outputs[0].name
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            found: torch.Tensor = self.body(x)[self.first]
-            return found
-
     values = normalise(np.load(source / "calibration.npy"), model.preprocess)
     pictures = [torch.from_numpy(np.ascontiguousarray(one.transpose(2, 0, 1)[None])) for one in values]
-    module: Any = First().eval()
     sample = (pictures[0].to(memory_format=torch.channels_last),)
+    module: Any = layers(model)
     if dtype == "int8":
         from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
             XNNPACKQuantizer,

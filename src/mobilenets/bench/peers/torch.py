@@ -1,4 +1,4 @@
-"""torch without a compiler: the model floor's module, norms folded, channels last, in inference mode."""
+"""torch without a compiler: plain layers, norms folded, channels last, in inference mode."""
 
 from __future__ import annotations
 
@@ -19,22 +19,17 @@ def make(source: Path, place: Path, dtype: str) -> None:
 def runner(place: Path, dtype: str, threads: int, picture: Picture) -> Run:
     import torch
 
+    from mobilenets.bench.formats.torch import layers
     from mobilenets.infer import artefact
-    from mobilenets.infer.fold import fold
-    from mobilenets.model.module import Module
 
     torch.set_num_threads(threads)
-    model = artefact.load(picture.source / "model.safetensors")
-    net, weights = fold(model.net, model.weights)
-    module = Module(net)
-    module.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
-    module.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of no stub
+    model = layers(artefact.load(picture.source / "model.safetensors"))
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of no stub
     x = torch.from_numpy(picture.planes).contiguous(memory_format=torch.channels_last)
-    first = net.outputs[0].name
 
     def once() -> NDArray[np.float32]:
         with torch.inference_mode():
-            found: NDArray[np.float32] = module(x)[first].numpy()
+            found: NDArray[np.float32] = model(x).numpy()
             return found
 
     return once

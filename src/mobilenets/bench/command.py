@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mobilenets.bench import options, record
+from mobilenets.bench import record
 from mobilenets.bench.measure import measured
 from mobilenets.bench.options import BenchOptions
 from mobilenets.bench.subject import opened
@@ -17,7 +17,6 @@ def bench(
     model: str, asked: BenchOptions, out: Path | None, progress: Progress, *, command: str
 ) -> dict[str, Any]:
     """Race `model` and give what came out as JSON values; with `out` rows, plots and a page go there."""
-    options.families(asked), options.threads(asked), options.dtypes(asked)  # a slip is told before any work
     if out is not None and find_spec("matplotlib") is None:
         raise ValueError("--out draws, which needs matplotlib: pip install 'mobilenets[bench]'")
     if out is not None and out.exists() and not out.is_dir():

@@ -37,6 +37,8 @@ class BenchOptions:
         for name, least in (("rounds", 1), ("turn_ms", 1), ("starts", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: at least {least}")
+        for lists in (families, threads, dtypes):
+            lists(self)  # a slip in a list is told before any work
 
 
 def families(options: BenchOptions) -> tuple[str, ...]:

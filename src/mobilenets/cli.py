@@ -13,8 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from mobilenets import console
-from mobilenets.console import Reporter, complain, percent, say, say_json, size, table
-from mobilenets.shown import mistaken, show, show_run
+from mobilenets.bench.options import BenchOptions
+from mobilenets.console import Reporter, complain, percent, say, say_json, size, table, taken
+from mobilenets.shown import mistaken, show, show_race, show_run
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions
 
 app = typer.Typer(
@@ -408,6 +409,29 @@ def compile_(
     say(f"built in {made['compile_s']:.1f} s by {made['compiler']}")
     say(f"largest error {worst:.1e} of the largest output, on {made['verified_on']}")
     say(f"try it  mobilenets predict {out / made['name']}.so PICTURE")
+
+
+def _bench(
+    model: Annotated[str, typer.Argument(help="A model file, a compiled one, or a network such as v1.")],
+    out: Annotated[Path | None, typer.Option(help="Where rows, plots and a page go.")] = None,
+    json: Json = False,
+    **options: Any,
+) -> None:
+    """Race a model's compiled code against the runtimes installed here, in turns, each at its best."""
+    from mobilenets.bench.command import bench
+
+    with Reporter() as progress:
+        told = shlex.join(["mobilenets", *sys.argv[1:]])
+        found = bench(model, taken(BenchOptions, options), out, progress, command=told)
+    if json:
+        say_json(found)
+        return
+    show_race(found)
+
+
+app.command(name="bench", epilog="Example: mobilenets bench v1 --width 0.25 --resolution 128 --threads 1,2")(
+    console.flags(BenchOptions)(_bench)
+)
 
 
 def _asked(arguments: list[str]) -> str:

@@ -78,6 +78,12 @@ def build(source: Source, target: Target, folder: Path) -> Built:
     return Built(library, _version(compiler), shlex.join(words), time.perf_counter() - begun)
 
 
+def build_here(files: Sequence[str], made: str, folder: Path, flags: Sequence[str] = ()) -> None:
+    """A program or library of a few C files in `folder`, for this machine; raises as `build` does."""
+    words = [*_compiler(TARGETS["host"]), *FLAGS, *WARNINGS, *flags, *files, "-o", made, "-lpthread", "-ldl"]
+    _run(words, folder)
+
+
 def _compiler(target: Target) -> list[str]:
     if target.zig:
         if find_spec("ziglang") is None:

@@ -1,4 +1,5 @@
 /* What kernels of bytes have in common. */
+#if VECTORS
 #if defined(__clang__)
 #define SHUFFLE_64(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #define SHUFFLE_32(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -12,7 +13,7 @@ typedef uint8_t order_16 __attribute__((vector_size(16)));
 #define SHUFFLE_16(a, b, ...) __builtin_shuffle(a, b, (order_16){__VA_ARGS__})
 #endif
 typedef int32_t four_bytes __attribute__((aligned(1), may_alias));
-#define FOUR(p) (*(const four_bytes *)(p))
+#endif
 
 static INLINE __attribute__((unused)) int32_t total(const value *at, int count)
 {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mobilenets.compile.int8_depthwise import Depthwise
+from mobilenets.compile.int8_lanes import lanes, tag_of
 from mobilenets.compile.integers import HEAD, Layer, chunk_bytes, groups
 from mobilenets.compile.isa import Family, Isa
 from mobilenets.compile.kernel import Tiling, Use, counted, split
@@ -14,55 +16,6 @@ AHEAD = 40
 """Groups of four input values by which weights are fetched ahead of their use."""
 FAR = 64
 """Groups from which on that pays."""
-
-VECTORS = """\
-/* {bytes} bytes at a time: sums of 32 bits, four bytes to each */
-typedef int32_t sums_{tag} __attribute__((vector_size({bytes})));
-typedef float floats_{tag} __attribute__((vector_size({bytes})));
-typedef uint8_t bytes_{tag} __attribute__((vector_size({bytes})));
-typedef uint8_t few_{tag} __attribute__((vector_size({few})));
-typedef sums_{tag} loose_sums_{tag} __attribute__((aligned(4), may_alias));
-typedef floats_{tag} loose_floats_{tag} __attribute__((aligned(4), may_alias));
-typedef bytes_{tag} loose_bytes_{tag} __attribute__((aligned(1), may_alias));
-typedef few_{tag} loose_few_{tag} __attribute__((aligned(1), may_alias));
-#define SUMS_{tag}(p) ((sums_{tag})*(const loose_sums_{tag} *)(p))
-#define FLOATS_{tag}(p) ((floats_{tag})*(const loose_floats_{tag} *)(p))
-#define BYTES_{tag}(p) ((bytes_{tag})*(const loose_bytes_{tag} *)(p))
-
-/* sums + bytes · signed bytes, by fours */
-static INLINE sums_{tag} dot_{tag}(sums_{tag} s, bytes_{tag} a, bytes_{tag} w)
-{{
-{dot}
-}}
-
-/* Sums to quantities: scaled, cut, rounded half to even by adding 1.5 · 2^23, whose last bit weighs 1. Only
- * the lowest byte is one; `level` clears the others. */
-static INLINE sums_{tag} low_level_{tag}(sums_{tag} s, floats_{tag} m, int least, int most, int zero)
-{{
-    const floats_{tag} none = {{0}}, low = none + (float)least, high = none + (float)most;
-    floats_{tag} v = __builtin_convertvector(s, floats_{tag}) * m;
-    v = {largest};
-    v = {smallest};
-    return (sums_{tag})(v + 12582912.0f) + zero;
-}}
-
-static INLINE sums_{tag} level_{tag}(sums_{tag} s, floats_{tag} m, int least, int most, int zero)
-{{
-    return low_level_{tag}(s, m, least, most, zero - 0x4b400000);
-}}
-
-/* Four vectors of quantities, in each sixteenth of which lie four channels, to bytes in order. */
-static INLINE bytes_{tag} pack_{tag}(sums_{tag} a, sums_{tag} b, sums_{tag} c, sums_{tag} d)
-{{
-{pack}
-}}
-
-/* Rows of bytes to groups of four, one of each row; pairs within every sixteen bytes. */
-#define LOW_{tag}(a, b) SHUFFLE_{bytes}(a, b, {low})
-#define HIGH_{tag}(a, b) SHUFFLE_{bytes}(a, b, {high})
-#define LOW2_{tag}(a, b) SHUFFLE_{bytes}(a, b, {low2})
-#define HIGH2_{tag}(a, b) SHUFFLE_{bytes}(a, b, {high2})
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +30,7 @@ class Bytes:
 
     def vectors(self) -> str:
         text = f"/* ---- {self.isa.name} ---- */\n"
-        text += "\n".join(self._width(width) for width in self._widths)
+        text += "\n".join(lanes(self.isa, width) for width in self._widths)
         return text
 
     def unit(self, made: Map) -> int:
@@ -129,7 +82,7 @@ class Bytes:
         room = self.family.layout.pitch(target.shape.channels)
         bytes_, together = self._fitting(room, target.shape.width if step.stride <= 2 else 0)
         layer, pad, text, x = self.layers[step.name], " " * indent, "", 0
-        runs = counted(split(target.shape.width // together, max(1, self.isa.columns)))
+        runs = counted(split(target.shape.width // together, self.isa.columns))
         runs += [(1, 1)] if target.shape.width % together else []
         for positions, times in runs:
             if x + positions * together > target.shape.width:
@@ -161,18 +114,12 @@ class Bytes:
         vectors = -(-source.shape.channels // lanes)
         height, width = source.shape.height, source.shape.width
         off = height * width * self.layers[step.name].source_zero
-        tag = self._tag(4 * lanes)
+        tag = tag_of(self.isa, 4 * lanes)
         begun = f"{{0}};\n        sum -= {off}" if off else "{0}"
-        made = (
-            f"low_level_{tag}(sum, scale, {rescale.least}, {rescale.most}, {rescale.zero})"
-            if rescale.zero is not None
-            else f"__builtin_convertvector(sum, floats_{tag}) * scale"
-        )
-        stored = (
-            f"*(loose_few_{tag} *)(out + v * {lanes}) = __builtin_convertvector({made}, few_{tag})"
-            if rescale.zero is not None
-            else f"*(loose_floats_{tag} *)(out + v * {4 * lanes}) = {made}"
-        )
+        made = f"PUT_FLOATS_{tag}(out + v * {4 * lanes}, SCALED_{tag}(sum, scale))"
+        if rescale.zero is not None:
+            bounds = f"{rescale.least}, {rescale.most}, {rescale.zero}"
+            made = f"PUT_{tag}(out + v * {lanes}, low_level_{tag}(sum, scale, {bounds}))"
         return f"""\
     const floats_{tag} none = {{0}}, scale = none + {float(rescale.multiplier[0])!r}f;
     for (int v = SHARE(part, parts, {vectors}); v < SHARE(part + 1, parts, {vectors}); v++) {{
@@ -180,11 +127,9 @@ class Bytes:
         UNROLL_1
         for (int y = 0; y < {height}; y++)
             UNROLL_1
-            for (int x = 0; x < {width}; x++) {{
-                const value *at = in + y * {source.row} + x * {source.pitch} + v * {lanes};
-                sum += __builtin_convertvector(*(const loose_few_{tag} *)at, sums_{tag});
-            }}
-        {stored};
+            for (int x = 0; x < {width}; x++)
+                sum += WIDE_{tag}(in + y * {source.row} + x * {source.pitch} + v * {lanes});
+        {made};
     }}
 """
 
@@ -194,54 +139,14 @@ class Bytes:
     @property
     def _widths(self) -> list[int]:
         """Bytes of the vectors that there are, widest first."""
-        return [width for width in (64, 32, 16) if width <= 4 * self.isa.lanes]
+        return [width for width in (64, 32, 16) if width <= 4 * self.isa.lanes] or [4]
 
     def _fitting(self, room: int, width: int) -> tuple[int, int]:
         """Bytes of the vectors for a row of `width` pixels of `room` bytes, and pixels in one of them."""
         for bytes_ in self._widths:
-            if bytes_ <= room:
-                return bytes_, 1
-            if bytes_ // room <= width:
-                return bytes_, bytes_ // room
+            if bytes_ <= room or bytes_ // room <= width:
+                return bytes_, max(1, bytes_ // room)
         return 16, 1
-
-    def _tag(self, width: int) -> str:
-        return f"{width}_{self.isa.name}"
-
-    def _width(self, width: int) -> str:
-        names = {"tag": self._tag(width), "bytes": width, **REGISTERS[width]}
-        pairs = [(16 * lane, lane * 16 + width) for lane in range(width // 16)]
-
-        def mixed(first: int, size: int) -> str:
-            return ", ".join(
-                str(start + first + i + j)
-                for left, right in pairs
-                for i in range(0, 8, size)
-                for start in (left, right)
-                for j in range(size)
-            )
-
-        isa = self.isa
-        return VECTORS.format(
-            **names,
-            few=width // 4,
-            dot=isa.dot.format(**names),
-            pack=isa.pack.format(**names),
-            largest=isa.largest.format(a="v", b="low", **names),
-            smallest=isa.smallest.format(a="v", b="high", **names),
-            low=mixed(0, 1),
-            high=mixed(8, 1),
-            low2=mixed(0, 2),
-            high2=mixed(8, 2),
-        )
-
-
-REGISTERS: Mapping[int, Mapping[str, str]] = {
-    64: {"mm": "_mm512", "mf": "__m512", "mi": "__m512i", "si": "si512"},
-    32: {"mm": "_mm256", "mf": "__m256", "mi": "__m256i", "si": "si256"},
-    16: {"mm": "_mm", "mf": "__m128", "mi": "__m128i", "si": "si128"},
-}
-"""How x86 spells operations on vectors of so many bytes."""
 
 
 def _tile(isa: Isa, name: str, tiling: Tiling, layer: Layer) -> str:
@@ -250,8 +155,8 @@ def _tile(isa: Isa, name: str, tiling: Tiling, layer: Layer) -> str:
     step = 4 * isa.lanes
     begin = "\n".join(f"    sums_{tag} " + ", ".join(f"c{i}_{j} = b{j}" for j in wide) + ";" for i in pixels)
     sums = "\n".join(
-        f"                    s = FOUR(p + AT({i}, a)); "
-        + " ".join(f"c{i}_{j} = dot_{tag}(c{i}_{j}, (bytes_{tag})(none + s), w{j});" for j in wide)
+        f"                    s = FOUR_{tag}(p + AT({i}, a)); "
+        + " ".join(f"c{i}_{j} = dot_{tag}(c{i}_{j}, s, w{j});" for j in wide)
         for i in pixels
     )
     fetch = "\n".join(f"                        FETCH(w + {4 * AHEAD} * panel + {j * step});" for j in wide)
@@ -267,7 +172,7 @@ static INLINE void {name}(const value *a, const value *w, value *c,
     {"const int32_t *sums, " * layer.asymmetric}TILE_SIZES,
     const int terms, const int least, const int most, const int zero)
 {{
-    const sums_{tag} none = {{0}}, {", ".join(f"b{j} = SUMS_{tag}(w + {j * step})" for j in wide)};
+    const sums_{tag} {", ".join(f"b{j} = SUMS_{tag}(w + {j * step})" for j in wide)};
     const floats_{tag} {", ".join(f"m{j} = FLOATS_{tag}(w + 4 * panel + {j * step})" for j in wide)};
 {_zeros(wide, tag, step) if layer.asymmetric else ""}{begin}
     w += {head} * panel;
@@ -277,7 +182,7 @@ static INLINE void {name}(const value *a, const value *w, value *c,
             for (int k = 0; k < run; k += 4) {{
                 for (int t = 0; t < terms; t++) {{
                     const bytes_{tag} {", ".join(f"w{j} = BYTES_{tag}(w + {j * step})" for j in wide)};
-                    int32_t s;
+                    bytes_{tag} s;
                     if (run >= {4 * FAR}) {{
 {fetch}
                     }}
@@ -304,118 +209,7 @@ def _zeros(wide: range, tag: str, step: int) -> str:
 def _stored(isa: Isa, i: int, j: int, tag: str, layer: Layer, less: str) -> str:
     if layer.rescale.zero is None:
         return (
-            f"*(loose_floats_{tag} *)(c + 4 * AT({i}, c) + {j * 4 * isa.lanes}) = "
-            f"__builtin_convertvector(c{i}_{j}{less}, floats_{tag}) * m{j};"
+            f"PUT_FLOATS_{tag}(c + 4 * AT({i}, c) + {j * 4 * isa.lanes}, SCALED_{tag}(c{i}_{j}{less}, m{j}));"
         )
-    return (
-        f"*(loose_few_{tag} *)(c + AT({i}, c) + {j * isa.lanes}) = "
-        f"__builtin_convertvector(low_level_{tag}(c{i}_{j}{less}, m{j}, least, most, zero), few_{tag});"
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Depthwise:
-    """A depthwise kernel: `positions` vectors of a row, each of `together` pixels."""
-
-    isa: Isa
-    bytes: int
-    positions: int
-    together: int
-    kernel: int
-    stride: int
-    terms: int
-
-    @property
-    def name(self) -> str:
-        many = f"_by{self.together}" if self.together > 1 else ""
-        more = f"_t{self.terms}" if self.terms > 1 else ""
-        return f"filter{self.kernel}s{self.stride}_{self.positions}x{self.bytes}{many}{more}_{self.isa.name}"
-
-    def text(self) -> str:
-        tag, quads = f"{self.bytes}_{self.isa.name}", range(4)
-        positions = range(self.positions)
-        begin = "\n".join(
-            "            sums_"
-            + tag
-            + " "
-            + ", ".join(f"c{x}_{j} = SUMS_{tag}(w + {j} * line)" for j in quads)
-            + ";"
-            for x in positions
-        )
-        columns: dict[str, list[tuple[int, int]]] = {}
-        for x in positions:
-            for across in range(self.kernel):
-                at = f"{x * self.stride + across} * beside"
-                if self.together > 1:
-                    at = f"{x} * next + {across} * beside"
-                columns.setdefault(at, []).append((x, across))
-        sums = "".join(self._column(tag, at, users) for at, users in columns.items())
-        end = "\n".join(
-            f"            *(loose_bytes_{tag} *)(out + {x} * pitch) = pack_{tag}("
-            + ", ".join(f"level_{tag}(c{x}_{j}, m{j}, least, most, zero)" for j in quads)
-            + ");"
-            for x in positions
-        )
-        scales = ", ".join(f"m{j} = FLOATS_{tag}(w + {4 + j} * line)" for j in quads)
-        pixels = f"{self.positions * self.together} pixels" + (
-            f", {self.together} at a time" if self.together > 1 else ""
-        )
-        return f"""\
-/* {pixels} of a row through {self.kernel}×{self.kernel} taps, each channel by itself */
-static INLINE void {self.name}(const value *in, const value *w, value *out, int parts,
-    const int below, const int beside, const int next, const int pitch, const int span,
-    const int chunk, const int line, const int least, const int most, const int zero)
-{{
-    (void)next;
-    for (int v = 0; v < parts; v++) {{
-        for (int l = 0; l < span; l += {self.bytes}) {{
-{begin}
-{sums}            const floats_{tag} {scales};
-{end}
-            in += {self.bytes};
-            out += {self.bytes};
-            w += {self.bytes};
-        }}
-        w += chunk - span;
-    }}
-}}
-"""
-
-    def _column(self, tag: str, at: str, users: list[tuple[int, int]]) -> str:
-        """One column of the window: its rows by fours, and every output that it adds to."""
-        text = ""
-        for group in range(groups(self.kernel)):
-            rows = range(4 * group, min(4 * group + 4, self.kernel))
-            text += "            {\n"
-            for i in range(4):
-                value = (
-                    self._load(tag, f"in + {at} + {4 * group + i} * below")
-                    if 4 * group + i in rows
-                    else "{0}"
-                )
-                text += f"                const bytes_{tag} r{i} = {value};\n"
-            text += (
-                f"                const bytes_{tag} p = LOW_{tag}(r0, r1), q = HIGH_{tag}(r0, r1);\n"
-                f"                const bytes_{tag} s = LOW_{tag}(r2, r3), t = HIGH_{tag}(r2, r3);\n"
-                f"                const bytes_{tag} v0 = LOW2_{tag}(p, s), v1 = HIGH2_{tag}(p, s);\n"
-                f"                const bytes_{tag} v2 = LOW2_{tag}(q, t), v3 = HIGH2_{tag}(q, t);\n"
-            )
-            for x, across in users:
-                for term in range(self.terms):
-                    place = (across * groups(self.kernel) + group) * self.terms + term
-                    for j in range(4):
-                        text += (
-                            f"                c{x}_{j} = dot_{tag}(c{x}_{j}, v{j}, "
-                            f"BYTES_{tag}(w + {8 + 4 * place + j} * line));\n"
-                        )
-            text += "            }\n"
-        return text
-
-    def _load(self, tag: str, at: str) -> str:
-        if self.together == 1 or self.stride == 1:
-            return f"BYTES_{tag}({at})"
-        pixel = self.bytes // self.together
-        order = ", ".join(
-            str(self.stride * pixel * i + j) for i in range(self.together) for j in range(pixel)
-        )
-        return f"SHUFFLE_{self.bytes}(BYTES_{tag}({at}), BYTES_{tag}({at} + {self.bytes}), {order})"
+    quantity = f"low_level_{tag}(c{i}_{j}{less}, m{j}, least, most, zero)"
+    return f"PUT_{tag}(c + AT({i}, c) + {j * isa.lanes}, {quantity});"

@@ -154,3 +154,13 @@ X86_BYTES = Family(
     asking="cpuid.c",
     line=64,
 )
+SCALAR_BYTES = Isa(
+    name="plain",
+    lanes=1,
+    vectors=4,
+    rows=2,
+    columns=1,
+    largest="({a}) > ({b}) ? ({a}) : ({b})",
+    smallest="({a}) < ({b}) ? ({a}) : ({b})",
+)
+PLAIN_BYTES = Family(name="c", isas=(SCALAR_BYTES,), line=16)

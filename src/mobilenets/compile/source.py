@@ -176,6 +176,7 @@ def _settings(
         "FRACTION": repr(pre.fraction),
         "FILL": pre.fill,
         "INTEGER": int(bool(model.scales)),
+        "VECTORS": int(family.lanes > 1),
         "IMAGE": places["image"] // image.bytes + image.origin,
         "IMAGE_ROW": image.row,
         "MAPS_BYTES": f"(size_t){sizes[0]}",

@@ -15,7 +15,7 @@ typedef uint8_t order_16 __attribute__((vector_size(16)));
 typedef int32_t four_bytes __attribute__((aligned(1), may_alias));
 #endif
 
-static INLINE __attribute__((unused)) int32_t total(const value *at, int count)
+static APART __attribute__((unused)) int32_t total(const value *at, int count)
 {
     int32_t sum = 0;
     for (int i = 0; i < count; i++)

@@ -119,7 +119,7 @@ class Bytes:
         made = f"PUT_FLOATS_{tag}(out + v * {4 * lanes}, SCALED_{tag}(sum, scale))"
         if rescale.zero is not None:
             bounds = f"{rescale.least}, {rescale.most}, {rescale.zero}"
-            made = f"PUT_{tag}(out + v * {lanes}, low_level_{tag}(sum, scale, {bounds}))"
+            made = f"put_{tag}(out + v * {lanes}, low_level_{tag}(sum, scale, {bounds}))"
         return f"""\
     const floats_{tag} none = {{0}}, scale = none + {float(rescale.multiplier[0])!r}f;
     for (int v = SHARE(part, parts, {vectors}); v < SHARE(part + 1, parts, {vectors}); v++) {{
@@ -179,6 +179,7 @@ static INLINE void {name}(const value *a, const value *w, value *c,
     for (int y = 0; y < down; y++)
         for (int x = 0; x < across; x++) {{
             const value *p = a + y * below + x * beside;
+            UNROLL_1
             for (int k = 0; k < run; k += 4) {{
                 for (int t = 0; t < terms; t++) {{
                     const bytes_{tag} {", ".join(f"w{j} = BYTES_{tag}(w + {j * step})" for j in wide)};
@@ -212,4 +213,4 @@ def _stored(isa: Isa, i: int, j: int, tag: str, layer: Layer, less: str) -> str:
             f"PUT_FLOATS_{tag}(c + 4 * AT({i}, c) + {j * 4 * isa.lanes}, SCALED_{tag}(c{i}_{j}{less}, m{j}));"
         )
     quantity = f"low_level_{tag}(c{i}_{j}{less}, m{j}, least, most, zero)"
-    return f"PUT_{tag}(c + AT({i}, c) + {j * isa.lanes}, {quantity});"
+    return f"put_{tag}(c + AT({i}, c) + {j * isa.lanes}, {quantity});"

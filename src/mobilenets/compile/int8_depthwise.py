@@ -55,7 +55,7 @@ static INLINE void {self.name}(const value *in, const value *w, value *out, int 
                     for (int t = 0; t < {self.terms}; t++)
                         sum += in[y * below + x * beside + l] *
                                (int8_t)w[4 * (2 * line + {place} + l) + y % 4];
-            PUT_{tag}(out + l, low_level_{tag}(sum, FLOATS_{tag}(w + 4 * (line + l)), least, most, zero));
+            put_{tag}(out + l, low_level_{tag}(sum, FLOATS_{tag}(w + 4 * (line + l)), least, most, zero));
         }}
 }}
 """

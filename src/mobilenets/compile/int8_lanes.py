@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mobilenets.compile.isa import Isa
+from mobilenets.compile.isa import ANY_PUT, Isa
 
 VECTORS = """\
 /* {bytes} bytes at a time: sums of 32 bits, four bytes to each */
@@ -21,7 +21,6 @@ typedef few_{tag} loose_few_{tag} __attribute__((aligned(1), may_alias));
 #define BYTES_{tag}(p) ((bytes_{tag})*(const loose_bytes_{tag} *)(p))
 #define FOUR_{tag}(p) ((bytes_{tag})((sums_{tag}){{0}} + *(const four_bytes *)(p)))
 #define WIDE_{tag}(p) __builtin_convertvector(*(const loose_few_{tag} *)(p), sums_{tag})
-#define PUT_{tag}(p, v) (*(loose_few_{tag} *)(p) = __builtin_convertvector(v, few_{tag}))
 #define PUT_FLOATS_{tag}(p, v) (*(loose_floats_{tag} *)(p) = (v))
 #define SCALED_{tag}(s, m) (__builtin_convertvector(s, floats_{tag}) * (m))
 #define BITS_{tag}(v) ((sums_{tag})(v))
@@ -30,6 +29,12 @@ typedef few_{tag} loose_few_{tag} __attribute__((aligned(1), may_alias));
 static INLINE sums_{tag} dot_{tag}(sums_{tag} s, bytes_{tag} a, bytes_{tag} w)
 {{
 {dot}
+}}
+
+/* The lowest byte of each sum, stored. */
+static INLINE void put_{tag}(value *p, sums_{tag} q)
+{{
+{put}
 }}
 
 /* Four vectors of quantities, in each sixteenth of which lie four channels, to bytes in order. */
@@ -54,7 +59,7 @@ typedef uint32_t bytes_{tag};
 #define BYTES_{tag}(p) four_{tag}(p)
 #define FOUR_{tag}(p) four_{tag}(p)
 #define WIDE_{tag}(p) ((sums_{tag}) * (p))
-#define PUT_{tag}(p, v) (*(p) = (value)(v))
+#define put_{tag}(p, q) (*(p) = (value)(q))
 #define PUT_FLOATS_{tag}(p, v) (*(floats_{tag} *)(void *)(p) = (v))
 #define SCALED_{tag}(s, m) ((float)(s) * (m))
 #define BITS_{tag}(v) bits_{tag}(v)
@@ -139,6 +144,7 @@ def lanes(isa: Isa, width: int) -> str:
         few=width // 4,
         dot=isa.dot.format(**names),
         pack=isa.pack.format(**names),
+        put=(isa.put if width == 4 * isa.lanes else ANY_PUT).format(**names),
         low=mixed(0, 1),
         high=mixed(8, 1),
         low2=mixed(0, 2),

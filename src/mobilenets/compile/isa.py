@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from mobilenets.compile.step import Layout
 
+ANY_PUT = "    *(loose_few_{tag} *)p = __builtin_convertvector(q, few_{tag});"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Isa:
@@ -27,8 +29,9 @@ class Isa:
     smallest: str = ""
     """Greater and lesser of two vectors of floats, as C over {a} and {b}."""
     dot: str = ""
+    put: str = ANY_PUT
     pack: str = ""
-    """Bodies of the two functions on bytes that instruction sets differ in; see `int8.VECTORS`."""
+    """Bodies of the functions on bytes that instruction sets differ in; see `int8_lanes.VECTORS`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +113,17 @@ X86_PAIRS = """\
 X86_PACK = """\
     const {mi} left = {mm}_packs_epi32(({mi})a, ({mi})b), right = {mm}_packs_epi32(({mi})c, ({mi})d);
     return (bytes_{tag}){mm}_packus_epi16(left, right);"""
+# GCC 12 takes a conversion from sums to bytes apart where the sums are a float's bits.
+AVX512_PUT = "    _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8((__m512i)q));"
+AVX2_PUT = """\
+    const __m256i lowest = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+                                            0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+    const __m256i r = _mm256_shuffle_epi8((__m256i)q, lowest);
+    *(four_bytes *)p = _mm256_extract_epi32(r, 0);
+    *(four_bytes *)(p + 4) = _mm256_extract_epi32(r, 4);"""
+SSE2_PUT = """\
+    const __m128i r = _mm_packs_epi32(_mm_and_si128((__m128i)q, _mm_set1_epi32(255)), _mm_setzero_si128());
+    *(four_bytes *)p = _mm_cvtsi128_si32(_mm_packus_epi16(r, r));"""
 AVX512_VNNI_BYTES = Isa(
     name="avx512vnni",
     lanes=16,
@@ -121,6 +135,7 @@ AVX512_VNNI_BYTES = Isa(
     largest=X86_MOST,
     smallest=X86_LEAST,
     dot=X86_VNNI,
+    put=AVX512_PUT,
     pack=X86_PACK,
 )
 AVX2_BYTES = Isa(
@@ -134,6 +149,7 @@ AVX2_BYTES = Isa(
     largest=X86_MOST,
     smallest=X86_LEAST,
     dot=X86_PAIRS,
+    put=AVX2_PUT,
     pack=X86_PACK,
 )
 SSE2_BYTES = Isa(
@@ -145,6 +161,7 @@ SSE2_BYTES = Isa(
     largest=X86_MOST,
     smallest=X86_LEAST,
     dot=X86_PAIRS,
+    put=SSE2_PUT,
     pack=X86_PACK,
 )
 X86_BYTES = Family(

@@ -189,17 +189,23 @@ def _panels(writer: Writer, step: Product, a: str, c: str, first: str, last: str
 def _strips(writer: Writer, step: Product, a: str, w: str, c: str, width: int, indent: int) -> str:
     """One panel, as many of its channels at a time as a tile of this instruction set has."""
     isa, kit = writer.isa, writer.kit
-    text, at, left = "", 0, width // isa.lanes
+    text, at, left = "", 0, width
     while left:
-        wide = min(left, isa.vectors)
+        lanes = min(left, isa.lanes)
+        wide = min(left // lanes, isa.vectors)
         places = (a, f"{w} + {at * kit.weight}", f"{c} + {at * kit.unit(step.target)}") if at else (a, w, c)
-        text += _tiles(writer, step, places, wide, width, indent)
-        at, left = at + wide * isa.lanes, left - wide
+        text += _tiles(writer, step, places, (wide, lanes), width, indent)
+        at, left = at + wide * lanes, left - wide * lanes
     return text
 
 
 def _tiles(
-    writer: Writer, step: Product, places: tuple[str, str, str], wide: int, panel: int, indent: int
+    writer: Writer,
+    step: Product,
+    places: tuple[str, str, str],
+    wide: tuple[int, int],
+    panel: int,
+    indent: int,
 ) -> str:
     """All pixels of a block of rows: stretches of one row, or several whole rows, to a tile."""
     (a, w, c), kit = places, writer.kit
@@ -210,7 +216,7 @@ def _tiles(
     if width > most:
         x, lines = 0, ""
         for pixels, times in counted(split(width, most)):
-            use = kit.tile(writer.use, Tiling(step, pixels, pixels, wide, panel))
+            use = kit.tile(writer.use, Tiling(step, pixels, pixels, *wide, panel))
             move = f"(x + {x})" if x else "x"
             lines += (
                 f"{pad}    for (int x = 0; x < {times * pixels}; x += {pixels})\n"
@@ -222,7 +228,7 @@ def _tiles(
         return f"{pad}for (int r = 0; r < {step.rows}; r++) {{\n{lines}{pad}}}\n"
     row = 0
     for rows, times in counted(split(step.rows, max(1, most // width))):
-        use = kit.tile(writer.use, Tiling(step, rows * width, width, wide, panel))
+        use = kit.tile(writer.use, Tiling(step, rows * width, width, *wide, panel))
         move = f"(r + {row})" if row else "r"
         text += (
             f"{pad}for (int r = 0; r < {times * rows}; r += {rows})\n"

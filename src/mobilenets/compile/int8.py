@@ -62,13 +62,12 @@ class Bytes:
     def tile(self, use: Use, tiling: Tiling) -> str:
         layer = self.layers[tiling.step.name]
         kind = "f" * (layer.rescale.zero is None) + "z" * layer.asymmetric
-        name = f"tile_{tiling.pixels}x{tiling.wide}{kind}_{self.isa.name}"
+        name = f"tile_{tiling.pixels}x{tiling.wide}{kind}_{tag_of(self.isa, 4 * tiling.lanes)}"
         text = _tile(self.isa, name, tiling, layer)
         arguments, given = "const value *a, const value *w, value *c", "a, w, c"
         if layer.asymmetric:
             arguments, given = f"{arguments}, const int32_t *sums", f"{given}, sums"
-        rescale = layer.rescale
-        sizes = (*tiling.sizes, layer.terms, rescale.least, rescale.most, rescale.zero or 0)
+        sizes = (*tiling.sizes, layer.terms, *self._cut(layer))
         return use((name, text), arguments, f"{given}, {', '.join(map(str, sizes))}")
 
     def share(self, step: Filter) -> tuple[int, int, int]:
@@ -88,11 +87,10 @@ class Bytes:
             if x + positions * together > target.shape.width:
                 x = target.shape.width - together  # the last are made again with the first of the rest
             kernel = Depthwise(self.isa, bytes_, positions, together, step.kernel, step.stride, layer.terms)
-            rescale = layer.rescale
             sizes = (
                 *(source.row, source.pitch, step.stride * together * source.pitch, together * target.pitch),
                 *(min(room, line) if together == 1 else bytes_, self._chunk(step), line),
-                *(rescale.least, rescale.most, rescale.zero or 0),
+                *self._cut(layer),
             )
             called = use(
                 (kernel.name, kernel.text()),
@@ -118,8 +116,13 @@ class Bytes:
         begun = f"{{0}};\n        sum -= {off}" if off else "{0}"
         made = f"PUT_FLOATS_{tag}(out + v * {4 * lanes}, SCALED_{tag}(sum, scale))"
         if rescale.zero is not None:
-            bounds = f"{rescale.least}, {rescale.most}, {rescale.zero}"
-            made = f"put_{tag}(out + v * {lanes}, low_level_{tag}(sum, scale, {bounds}))"
+            least, most, zero, tame = self._cut(self.layers[step.name])
+            quantity = f"whole_{tag}(sum, scale, {least}, {most}, {zero}{f', {tame}' * (lanes > 1)})"
+            made = f"out[v] = (value){quantity}"
+            if lanes > 1:
+                bounds = f"{zero + least if tame else 0}, {zero + most if tame else 255}"
+                made = f"const sums_{tag} q = {quantity};\n        "
+                made += f"put1_{tag}(out + v * {lanes}, pack_{tag}(q, q, q, q, {bounds}))"
         return f"""\
     const floats_{tag} none = {{0}}, scale = none + {float(rescale.multiplier[0])!r}f;
     for (int v = SHARE(part, parts, {vectors}); v < SHARE(part + 1, parts, {vectors}); v++) {{
@@ -132,6 +135,11 @@ class Bytes:
         {made};
     }}
 """
+
+    def _cut(self, layer: Layer) -> tuple[int, int, int, int]:
+        """Bounds, zero, and whether packing does the cutting, as kernels take them."""
+        made = layer.rescale
+        return made.least, made.most, made.zero or 0, int(layer.tame and self.isa.saturates)
 
     def _chunk(self, step: Filter) -> int:
         return chunk_bytes(step.kernel, self.layers[step.name].terms, self.family.line)
@@ -151,8 +159,8 @@ class Bytes:
 
 def _tile(isa: Isa, name: str, tiling: Tiling, layer: Layer) -> str:
     """Pixels × vectors of a product, all sums in registers; see `float32` for the form."""
-    pixels, wide, tag = range(tiling.pixels), range(tiling.wide), f"{4 * isa.lanes}_{isa.name}"
-    step = 4 * isa.lanes
+    pixels, wide, tag = range(tiling.pixels), range(tiling.wide), tag_of(isa, 4 * tiling.lanes)
+    step = 4 * tiling.lanes
     begin = "\n".join(f"    sums_{tag} " + ", ".join(f"c{i}_{j} = b{j}" for j in wide) + ";" for i in pixels)
     sums = "\n".join(
         f"                    s = FOUR_{tag}(p + AT({i}, a)); "
@@ -160,22 +168,28 @@ def _tile(isa: Isa, name: str, tiling: Tiling, layer: Layer) -> str:
         for i in pixels
     )
     fetch = "\n".join(f"                        FETCH(w + {4 * AHEAD} * panel + {j * step});" for j in wide)
-    less = [f"sums[{i}] * z" for i in pixels] if layer.asymmetric else []
-    stores = "\n".join(
-        "    " + " ".join(_stored(isa, i, j, tag, layer, f" - {less[i]}{j}" if less else "") for j in wide)
-        for i in pixels
+    heads = {"sums": "b", "floats": "m", **({"zeros": "z"} if layer.asymmetric else {})}
+    loads = (
+        "\n".join(
+            f"    const {kind}_{tag} "
+            + ", ".join(
+                f"{letter}{j} = {kind.upper()}_{tag}(w + {4 * at} * panel + {j * step})" for j in wide
+            )
+            + ";"
+            for at, (kind, letter) in enumerate(heads.items())
+        )
+        .replace("zeros_", "sums_")
+        .replace("ZEROS_", "SUMS_")
     )
-    head = HEAD + 4 * layer.asymmetric
     return f"""\
-/* {tiling.pixels} pixels × {tiling.wide * isa.lanes} channels: bias + a · w by fours, window by window */
+/* {tiling.pixels} pixels × {tiling.wide * tiling.lanes} channels: bias + a · w by fours, window by window */
 static INLINE void {name}(const value *a, const value *w, value *c,
     {"const int32_t *sums, " * layer.asymmetric}TILE_SIZES,
-    const int terms, const int least, const int most, const int zero)
+    const int terms, const int least, const int most, const int zero, const int tame)
 {{
-    const sums_{tag} {", ".join(f"b{j} = SUMS_{tag}(w + {j * step})" for j in wide)};
-    const floats_{tag} {", ".join(f"m{j} = FLOATS_{tag}(w + 4 * panel + {j * step})" for j in wide)};
-{_zeros(wide, tag, step) if layer.asymmetric else ""}{begin}
-    w += {head} * panel;
+{loads}
+{begin}
+    w += {4 * len(heads)} * panel;
     for (int y = 0; y < down; y++)
         for (int x = 0; x < across; x++) {{
             const value *p = a + y * below + x * beside;
@@ -193,24 +207,39 @@ static INLINE void {name}(const value *a, const value *w, value *c,
                 p += 4;
             }}
         }}
-    (void)least, (void)most, (void)zero;
-{stores}
+    (void)least, (void)most, (void)zero, (void)tame;
+{_stores(tiling, layer, tag)}
 }}
 """
 
 
-def _zeros(wide: range, tag: str, step: int) -> str:
-    return (
-        f"    const sums_{tag} "
-        + ", ".join(f"z{j} = SUMS_{tag}(w + 8 * panel + {j * step})" for j in wide)
-        + ";\n"
-    )
-
-
-def _stored(isa: Isa, i: int, j: int, tag: str, layer: Layer, less: str) -> str:
+def _stores(tiling: Tiling, layer: Layer, tag: str) -> str:
+    """The sums of a tile as bytes, four vectors at a time; or in float32 as they are."""
+    wide, lanes = tiling.wide, tiling.lanes
+    places = [(i, j) for i in range(tiling.pixels) for j in range(wide)]
+    less = " - sums[{i}] * z{j}" if layer.asymmetric else ""
+    sums = {(i, j): f"c{i}_{j}" + less.format(i=i, j=j) for i, j in places}
     if layer.rescale.zero is None:
-        return (
-            f"PUT_FLOATS_{tag}(c + 4 * AT({i}, c) + {j * 4 * isa.lanes}, SCALED_{tag}(c{i}_{j}{less}, m{j}));"
+        return "\n".join(
+            f"    PUT_FLOATS_{tag}(c + 4 * AT({i}, c) + {4 * j * lanes}, SCALED_{tag}({sums[i, j]}, m{j}));"
+            for i, j in places
         )
-    quantity = f"low_level_{tag}(c{i}_{j}{less}, m{j}, least, most, zero)"
-    return f"put_{tag}(c + AT({i}, c) + {j * isa.lanes}, {quantity});"
+    at = {(i, j): f"c + AT({i}, c) + {j * lanes}" for i, j in places}
+    if lanes == 1:
+        return "\n".join(
+            f"    *({at[i, j]}) = (value)whole_{tag}({sums[i, j]}, m{j}, least, most, zero);"
+            for i, j in places
+        )
+    text = "    const int low = tame ? zero + least : 0, high = tame ? zero + most : 255;\n"
+    whole = {(i, j): f"whole_{tag}({sums[i, j]}, m{j}, least, most, zero, tame)" for i, j in places}
+    for first in range(0, len(places), 4):
+        own = places[first : first + 4]
+        if len(own) == 4:
+            packed = f"pack_{tag}({', '.join(whole[one] for one in own)}, low, high)"
+            ends = own[::2] if wide == 2 else own
+            text += f"    put{len(ends)}_{tag}({', '.join(at[one] for one in ends)}, {packed});\n"
+        else:
+            for one in own:
+                packed = f"pack_{tag}({', '.join([whole[one]] * 4)}, low, high)"
+                text += f"    put1_{tag}({at[one]}, {packed});\n"
+    return text.rstrip()

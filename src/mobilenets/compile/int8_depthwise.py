@@ -38,7 +38,8 @@ class Depthwise:
 /* {pixels} of a row through {self.kernel}×{self.kernel} taps, each channel by itself */
 static INLINE void {self.name}(const value *in, const value *w, value *out, int parts,
     const int below, const int beside, const int next, const int pitch, const int span,
-    const int chunk, const int line, const int least, const int most, const int zero)
+    const int chunk, const int line, const int least, const int most, const int zero,
+    const int tame)
 """
 
     def _single(self) -> str:
@@ -46,7 +47,7 @@ static INLINE void {self.name}(const value *in, const value *w, value *out, int 
         place = f"((x * {groups(self.kernel)} + y / 4) * {self.terms} + t) * line"
         return f"""\
 {self._head}{{
-    (void)next, (void)pitch;
+    (void)next, (void)pitch, (void)tame;
     for (int v = 0; v < parts; v++, in += span, out += span, w += chunk)
         for (int l = 0; l < span; l++) {{
             sums_{tag} sum = SUMS_{tag}(w + 4 * l);
@@ -55,7 +56,7 @@ static INLINE void {self.name}(const value *in, const value *w, value *out, int 
                     for (int t = 0; t < {self.terms}; t++)
                         sum += in[y * below + x * beside + l] *
                                (int8_t)w[4 * (2 * line + {place} + l) + y % 4];
-            put_{tag}(out + l, low_level_{tag}(sum, FLOATS_{tag}(w + 4 * (line + l)), least, most, zero));
+            out[l] = (value)whole_{tag}(sum, FLOATS_{tag}(w + 4 * (line + l)), least, most, zero);
         }}
 }}
 """
@@ -81,13 +82,14 @@ static INLINE void {self.name}(const value *in, const value *w, value *out, int 
         sums = "".join(self._column(tag, at, users) for at, users in columns.items())
         end = "\n".join(
             f"            *(loose_bytes_{tag} *)(out + {x} * pitch) = pack_{tag}("
-            + ", ".join(f"level_{tag}(c{x}_{j}, m{j}, least, most, zero)" for j in quads)
-            + ");"
+            + ", ".join(f"whole_{tag}(c{x}_{j}, m{j}, least, most, zero, tame)" for j in quads)
+            + ", low, high);"
             for x in positions
         )
         scales = ", ".join(f"m{j} = FLOATS_{tag}(w + {4 + j} * line)" for j in quads)
         return f"""\
 {self._head}{{
+    const int low = tame ? zero + least : 0, high = tame ? zero + most : 255;
     (void)next;
     for (int v = 0; v < parts; v++) {{
         for (int l = 0; l < span; l += {self.bytes}) {{

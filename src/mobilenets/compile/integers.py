@@ -33,6 +33,8 @@ class Layer:
     weights: tuple[NDArray[np.int8], ...] = ()
     bias: NDArray[np.int32] | None = None
     zeros: NDArray[np.int32] | None = None
+    tame: bool = False
+    """Whether no sum times its multiplier can leave 32 bits."""
 
     @property
     def asymmetric(self) -> bool:
@@ -62,10 +64,14 @@ def layers(
         bias = (tensors[f"{node.name}.bias"] - off).astype(np.int32)
         own = tensors.get(f"{node.name}.zero")
         if own is not None and isinstance(node.op, Pointwise | Dense):
-            parts = (np.asarray(tensors[f"{node.name}.weight"], np.int8),)
-            found[node.name] = Layer(made, source_zero, parts, bias, np.asarray(own, np.int32))
+            parts: tuple[NDArray[np.int8], ...] = (np.asarray(tensors[f"{node.name}.weight"], np.int8),)
+            zeros_own: NDArray[np.int32] | None = np.asarray(own, np.int32)
         else:
-            found[node.name] = Layer(made, source_zero, _terms(weight), bias)
+            parts, zeros_own = _terms(weight), None
+        most = 255 * np.abs(weight).reshape(len(weight), -1).sum(1, dtype=np.int64)
+        most += np.abs(tensors[f"{node.name}.bias"].astype(np.int64))
+        tame = bool((most * made.multiplier.astype(np.float64)).max() < 1 << 30)
+        found[node.name] = Layer(made, source_zero, parts, bias, zeros_own, tame)
     return found
 
 

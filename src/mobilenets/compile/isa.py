@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from mobilenets.compile.step import Layout
 
-ANY_PUT = "    *(loose_few_{tag} *)p = __builtin_convertvector(q, few_{tag});"
+ANY_ROUNDED = "(sums_{tag})(v + 12582912.0f) - 0x4b400000"
+"""1.5 · 2^23 is added, whose last bit weighs 1: for numbers that are small already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +30,15 @@ class Isa:
     smallest: str = ""
     """Greater and lesser of two vectors of floats, as C over {a} and {b}."""
     dot: str = ""
-    put: str = ANY_PUT
     pack: str = ""
     """Bodies of the functions on bytes that instruction sets differ in; see `int8_lanes.VECTORS`."""
+    rounded: str = ANY_ROUNDED
+    """The whole numbers nearest to floats v."""
+    saturates: bool = False
+    """Whether `pack` cuts whole numbers to bytes, and `rounded` takes any."""
+    most_bytes: str = "{a}"
+    least_bytes: str = "{a}"
+    """Greater and lesser of bytes {a} and a number {b}; needed where packing cuts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,15 +55,17 @@ class Family:
     """The C file that tells what a processor has; without one all has to be there."""
     line: int = 0
     """Of a family that computes with bytes, those of its widest vector; of one with float32, 0."""
+    least: int = 0
+    """Channels to whose multiples they are padded, where that is not the widest vector."""
 
     @property
     def layout(self) -> Layout:
-        return Layout(1, self.line, self.line // 16) if self.line else Layout(4, self.lanes)
+        return Layout(1, self.line, self.line // max(8, self.lanes)) if self.line else Layout(4, self.lanes)
 
     @property
     def lanes(self) -> int:
         """Channels of a map are padded to a multiple of this."""
-        return max(isa.lanes for isa in self.isas)
+        return self.least or max(isa.lanes for isa in self.isas)
 
     @property
     def panel(self) -> int:
@@ -112,18 +121,10 @@ X86_PAIRS = """\
     return s + (sums_{tag})even + (sums_{tag})odd;"""
 X86_PACK = """\
     const {mi} left = {mm}_packs_epi32(({mi})a, ({mi})b), right = {mm}_packs_epi32(({mi})c, ({mi})d);
-    return (bytes_{tag}){mm}_packus_epi16(left, right);"""
-# GCC 12 takes a conversion from sums to bytes apart where the sums are a float's bits.
-AVX512_PUT = "    _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8((__m512i)q));"
-AVX2_PUT = """\
-    const __m256i lowest = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
-                                            0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
-    const __m256i r = _mm256_shuffle_epi8((__m256i)q, lowest);
-    *(four_bytes *)p = _mm256_extract_epi32(r, 0);
-    *(four_bytes *)(p + 4) = _mm256_extract_epi32(r, 4);"""
-SSE2_PUT = """\
-    const __m128i r = _mm_packs_epi32(_mm_and_si128((__m128i)q, _mm_set1_epi32(255)), _mm_setzero_si128());
-    *(four_bytes *)p = _mm_cvtsi128_si32(_mm_packus_epi16(r, r));"""
+    bytes_{tag} q = (bytes_{tag}){mm}_packus_epi16(left, right);"""
+X86_ROUNDED = "(sums_{tag}){mm}_cvtps_epi32(({mf})v)"
+X86_MOST_BYTES = "(bytes_{tag}){mm}_max_epu8(({mi}){a}, {mm}_set1_epi8((char){b}))"
+X86_LEAST_BYTES = "(bytes_{tag}){mm}_min_epu8(({mi}){a}, {mm}_set1_epi8((char){b}))"
 AVX512_VNNI_BYTES = Isa(
     name="avx512vnni",
     lanes=16,
@@ -135,8 +136,11 @@ AVX512_VNNI_BYTES = Isa(
     largest=X86_MOST,
     smallest=X86_LEAST,
     dot=X86_VNNI,
-    put=AVX512_PUT,
     pack=X86_PACK,
+    rounded=X86_ROUNDED,
+    saturates=True,
+    most_bytes=X86_MOST_BYTES,
+    least_bytes=X86_LEAST_BYTES,
 )
 AVX2_BYTES = Isa(
     name="avx2",
@@ -149,8 +153,11 @@ AVX2_BYTES = Isa(
     largest=X86_MOST,
     smallest=X86_LEAST,
     dot=X86_PAIRS,
-    put=AVX2_PUT,
     pack=X86_PACK,
+    rounded=X86_ROUNDED,
+    saturates=True,
+    most_bytes=X86_MOST_BYTES,
+    least_bytes=X86_LEAST_BYTES,
 )
 SSE2_BYTES = Isa(
     name="sse2",
@@ -161,8 +168,11 @@ SSE2_BYTES = Isa(
     largest=X86_MOST,
     smallest=X86_LEAST,
     dot=X86_PAIRS,
-    put=SSE2_PUT,
     pack=X86_PACK,
+    rounded=X86_ROUNDED,
+    saturates=True,
+    most_bytes=X86_MOST_BYTES,
+    least_bytes=X86_LEAST_BYTES,
 )
 X86_BYTES = Family(
     name="x86-64",
@@ -170,6 +180,7 @@ X86_BYTES = Family(
     includes=("immintrin.h",),
     asking="cpuid.c",
     line=64,
+    least=8,
 )
 SCALAR_BYTES = Isa(
     name="plain",

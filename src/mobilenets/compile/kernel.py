@@ -15,12 +15,13 @@ Use = Callable[[tuple[str, str], str, str], str]
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """A tile of a product: so many pixels, in rows of `width`, × `wide` vectors of a panel of channels."""
+    """A tile of a product: pixels, in rows of `width`, × `wide` vectors of `lanes` channels of a panel."""
 
     step: Product
     pixels: int
     width: int
     wide: int
+    lanes: int
     panel: int
 
     @property

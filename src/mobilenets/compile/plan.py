@@ -64,5 +64,5 @@ def begins(placed: Sequence[Span]) -> Mapping[str, int]:
 
 
 def _bytes(made: Map) -> int:
-    past = 3 if made.bytes == 1 else 0  # kernels read bytes by fours
+    past = LINE if made.bytes == 1 else 0  # of pixels narrower than a vector kernels touch what follows
     return -(-(made.bytes * made.values + past) // LINE) * LINE

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mobilenets.infer import tflite
+from mobilenets.infer import integer, tflite
 from mobilenets.infer.artefact import Artefact, from_bytes, to_bytes
 from mobilenets.infer.image import decode, normalise, prepare
 from mobilenets.infer.integer import IntegerWalk
@@ -383,6 +383,14 @@ def _read_or_refused(data: bytes) -> None:
         return
     check(model.net, model.weights)
     assert all(np.isfinite(value).all() for value in model.weights.values())
+    try:
+        model = tflite.read(data, integers=True)
+    except ValueError as error:
+        assert 0 < len(str(error)) < 2000
+        assert "\n" not in str(error)
+        return
+    if model.scales:
+        integer.check(model.net, model.weights, model.scales)
 
 
 @cache

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import tarfile
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mobilenets.infer import tflite
-from mobilenets.infer.artefact import Artefact
+from mobilenets.infer import integer, tflite
+from mobilenets.infer.artefact import Artefact, from_bytes, to_bytes
 from mobilenets.infer.image import decode, normalise, prepare
+from mobilenets.infer.integer import IntegerWalk
 from mobilenets.infer.walk import Walk, check
 from mobilenets.spec.op import Conv, Depthwise, Pointwise
 from mobilenets.spec.preprocess import Preprocess
@@ -44,17 +47,27 @@ def _prepared(material: Path, pre: Preprocess) -> np.ndarray:
 class Oracle:
     """The LiteRT interpreter with its plain kernels, giving the values before a closing softmax."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, kernels: str = "BUILTIN_WITHOUT_DEFAULT_DELEGATES") -> None:
         interpreter = pytest.importorskip("ai_edge_litert.interpreter", reason="needs ai-edge-litert")
-        plain = interpreter.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        self._run = interpreter.Interpreter(
-            model_content=data, experimental_preserve_all_tensors=True, experimental_op_resolver_type=plain
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that keeping all maps takes memory
+            self._run = interpreter.Interpreter(
+                model_content=data,
+                experimental_preserve_all_tensors=True,
+                experimental_op_resolver_type=getattr(interpreter.OpResolverType, kernels),
+            )
         self._run.allocate_tensors()
         self.input = self._run.get_input_details()[0]
         softmax = [op for op in self._run._get_ops_details() if op["op_name"] == "SOFTMAX"]
         self._place = int(softmax[-1]["inputs"][0]) if softmax else self._run.get_output_details()[0]["index"]
         self._scale, self._zero = self._run._get_tensor_details(self._place, 0)["quantization"]
+
+    def maps(self) -> list[np.ndarray]:
+        """What each layer gave last, in order, as unsigned bytes."""
+        layers = ("CONV_2D", "DEPTHWISE_CONV_2D", "AVERAGE_POOL_2D", "MEAN", "FULLY_CONNECTED")
+        places = [op["outputs"][0] for op in self._run._get_ops_details() if op["op_name"] in layers]
+        found = [self._run.get_tensor(int(place)) for place in places]
+        return [(y.astype(np.int16) + 128 * (y.dtype == np.int8)).astype(np.uint8) for y in found]
 
     def __call__(self, prepared: np.ndarray, pre: Preprocess) -> np.ndarray:
         """Logits [n, classes] for uint8 pictures [n, height, width, 3]."""
@@ -118,6 +131,64 @@ def test_the_person_detectors_agree_with_the_interpreter(material: Path) -> None
     # Its output saturates: eight bits hold −1.80…1.93 of logits that go beyond.
     assert np.abs(theirs - np.clip(ours, theirs.min(), theirs.max())).max() < 0.5
     assert (theirs.argmax(1) == ours.argmax(1)).mean() >= 0.9
+
+
+@pytest.mark.parametrize("name", [*QUANTISED, "vww_96_int8"])
+def test_in_its_own_integers_a_file_gives_the_interpreters_bytes_in_every_layer(
+    material: Path, name: str
+) -> None:
+    data = _data(material, name)
+    model = tflite.read(data, integers=True)
+    prepared = _prepared(material, model.preprocess)
+    oracle = Oracle(data, "BUILTIN")  # with XNNPACK, as it comes
+    walk = IntegerWalk(model.net, model.weights, model.scales, model.preprocess)
+    names = [node.name for node in model.net.nodes]
+    for picture in prepared:
+        oracle(picture[None], model.preprocess)
+        ours = walk(picture[None], names)
+        for name_, theirs in zip(names, oracle.maps(), strict=True):
+            mine = ours[name_].ravel()
+            np.testing.assert_array_equal(mine, theirs.ravel()[-mine.size :], err_msg=name_)
+
+
+def test_the_plain_kernels_of_the_interpreter_round_twice_and_part_from_it(material: Path) -> None:
+    """What is promised is the interpreter as it comes; how far its own two ways are apart bounds the rest."""
+    data = _data(material, QUANTISED[0])
+    pre = tflite.read(data).preprocess
+    prepared = _prepared(material, pre)
+    one, other = Oracle(data)(prepared, pre), Oracle(data, "BUILTIN")(prepared, pre)
+    assert (one != other).any()
+    assert (one.argmax(1) == other.argmax(1)).mean() >= 0.8
+
+
+def test_integers_are_kept_where_they_are_asked_for_and_there(material: Path) -> None:
+    assert tflite.read(_data(material, QUANTISED[0])).dtype == "float32"
+    assert tflite.read(_data(material, FLOAT), integers=True).dtype == "float32"
+    made = tflite.read(_data(material, QUANTISED[0]), integers=True)
+    assert made.dtype == "int8"
+    assert made.scales.keys() == {node.name for node in made.net.nodes}
+    assert len(made.labels) == 1000
+    again = from_bytes(to_bytes(made))
+    assert again.scales == made.scales
+
+
+def test_a_relu_of_its_own_between_integers_is_refused(material: Path) -> None:
+    schema, model = _opened(material, QUANTISED[0])
+    graph = model.subgraphs[0]
+    place = 0
+    old = graph.operators[place]
+    old.builtinOptions.fusedActivationFunction = 0
+    relu = schema.OperatorT()
+    relu.opcodeIndex = _code(schema, model, schema.BuiltinOperator.RELU6)
+    between = copy.copy(graph.tensors[old.outputs[0]])
+    graph.tensors.append(between)
+    relu.outputs, old.outputs = list(old.outputs), [len(graph.tensors) - 1]
+    relu.inputs = list(old.outputs)
+    graph.operators.insert(place + 1, relu)
+    data = _packed(model)
+    assert tflite.read(data).dtype == "float32"
+    with pytest.raises(ValueError, match="RELU6 rounds between layers"):
+        tflite.read(data, integers=True)
 
 
 @pytest.mark.parametrize("name", [*QUANTISED, FLOAT, "vww_96_float", "vww_96_int8"])
@@ -312,6 +383,14 @@ def _read_or_refused(data: bytes) -> None:
         return
     check(model.net, model.weights)
     assert all(np.isfinite(value).all() for value in model.weights.values())
+    try:
+        model = tflite.read(data, integers=True)
+    except ValueError as error:
+        assert 0 < len(str(error)) < 2000
+        assert "\n" not in str(error)
+        return
+    if model.scales:
+        integer.check(model.net, model.weights, model.scales)
 
 
 @cache

@@ -21,6 +21,7 @@ Ranges = Literal["min-max", "percentile", "mse"]
 BATCH = 4
 MOST_PLACES = 256
 """Places of one picture whose windows are looked at; each layer's are drawn anew for each batch."""
+ROUNDING = 1e-5
 BINS = 512
 SHARE = 1e-4
 """Of values above zero, what `percentile` cuts off."""
@@ -45,8 +46,11 @@ class Moments:
 
     @property
     def covariance(self) -> NDArray[np.float64]:
-        mean = self.mean
-        return np.asarray(self.products / self.count - mean[:, :, None] * mean[:, None, :])
+        squares, mean = self.products / self.count, self.mean
+        # Where nothing changes, the rounding of float32 products is left, and must not pass for a covariance.
+        rounded = ROUNDING * np.trace(squares, axis1=1, axis2=2) / squares.shape[1]
+        apart = squares - mean[:, :, None] * mean[:, None, :]
+        return np.asarray(apart + rounded[:, None, None] * np.eye(squares.shape[1]))
 
     def of(self, channels: NDArray[np.int64]) -> Moments:
         """The moments of other channels, those in the order given."""
@@ -106,7 +110,7 @@ class Spread:
         most = self.most.astype(np.float64)
         if ranges == "min-max" or self.signed:
             return most
-        places = (np.arange(BINS) + 0.5) * (self.top / BINS)
+        places = np.asarray((np.arange(BINS) + 0.5) * (self.top / BINS), np.float64)
         if ranges == "percentile":
             above = self.counts[:, ::-1].cumsum(1)[:, ::-1]
             enough = above > SHARE * np.maximum(above[:, :1], 1)

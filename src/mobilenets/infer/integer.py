@@ -54,7 +54,8 @@ class Scale:
 class Rescale:
     """From the sums of a node to what it gives: bytes about `zero`, or float32 where `zero` is None.
 
-    `multiplier` has one number a channel; `least` and `most` bound the quantity less its zero.
+    `multiplier` has one number a channel; `least` and `most` bound the quantity less its zero. Sums in
+    float32 are overwritten.
     """
 
     multiplier: NDArray[np.float32]
@@ -63,11 +64,14 @@ class Rescale:
     most: int = 0
 
     def __call__(self, sums: NDArray[Any]) -> NDArray[Any]:
-        scaled: Map = sums.astype(np.float32) * self.multiplier
+        scaled: Map = sums.astype(np.float32, copy=False)
+        scaled *= self.multiplier
         if self.zero is None:
             return scaled
         np.rint(np.clip(scaled, self.least, self.most, out=scaled), out=scaled)
-        return (scaled + np.float32(self.zero)).astype(np.uint8)
+        if self.zero:
+            scaled += np.float32(self.zero)
+        return scaled.astype(np.uint8)
 
 
 def image_zero(pre: Preprocess) -> tuple[int, int, int]:
@@ -124,12 +128,16 @@ class IntegerLayer:
 
     def sums(self, x: NDArray[np.uint8]) -> NDArray[Any]:
         """The node's sums with their biases, whole numbers all."""
-        moved = x - self._zero
         if isinstance(self._node.op, Pool):
-            return np.asarray(moved.sum(axis=(1, 2), keepdims=True, dtype=np.float64))
-        return np.asarray(
-            linear(self._node.op, moved.astype(self._kernel.dtype, copy=False), self._kernel) + self._bias
-        )
+            return np.asarray((x - self._zero).sum(axis=(1, 2), keepdims=True, dtype=np.float64))
+        moved = x.astype(self._kernel.dtype)
+        if np.any(self._zero):
+            moved -= self._zero
+        sums = linear(self._node.op, moved, self._kernel)
+        if self._bias.dtype != sums.dtype:
+            return np.asarray(sums + self._bias)
+        sums += self._bias
+        return sums
 
 
 class IntegerWalk:

@@ -19,11 +19,10 @@ MOST = 127
 DAMPING = 0.01
 """Of the mean variance, added to each: terms that were never seen to change may do so in other pictures."""
 FACTORS = tuple(0.8 + 0.01 * i for i in range(41))
-"""Steps that are tried, over the greatest weight's 127th part."""
-MATRIX_FACTORS = (0.85, 0.925, 1.0)
+"""Steps that are tried for rows that are searched, over the greatest weight's 127th part."""
 SEARCHED_TERMS = 9
 """Rows up to here have all their roundings up and down compared."""
-FEEDBACK_BLOCK = 64
+FEEDBACK_BLOCK = 32
 SWEEPS = 3
 
 
@@ -62,10 +61,8 @@ def second_order(weight: Matrix, least: Matrix, covariance: Matrix) -> Rounded:
 def _tried(weight: Matrix, least: Matrix, covariance: Matrix) -> Iterator[Rounded]:
     """Other roundings at other steps."""
     if len(covariance) == 1:
-        feedback = _Feedback(covariance[0])
-        for factor in MATRIX_FACTORS:
-            step = _steps(weight, least, factor)
-            yield Rounded(feedback.rounded(weight, step), step)
+        step = _steps(weight, least, 1.0)
+        yield Rounded(_fed_back(weight, step, covariance[0]), step)
     elif weight.shape[1] <= SEARCHED_TERMS:
         search = _Search(covariance)
         for factor in FACTORS:
@@ -131,30 +128,26 @@ class _Search:
         return np.asarray(floor + self._ups[cost.argmin(1)], np.int8)
 
 
-class _Feedback:
+def _fed_back(weight: Matrix, step: NDArray[np.float32], covariance: Matrix) -> NDArray[np.int8]:
     """One term after the other, its error made up for by those still to come (arXiv:2210.17323)."""
-
-    def __init__(self, covariance: Matrix) -> None:
-        self._order = np.argsort(-np.diag(covariance), kind="stable")
-        # The upper factor of the inverse: row i tells how the later terms answer an error in term i.
-        inverse = np.linalg.inv(covariance[np.ix_(self._order, self._order)])
-        self._upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
-
-    def rounded(self, weight: Matrix, step: NDArray[np.float32]) -> NDArray[np.int8]:
-        upper, wide = self._upper, step.astype(np.float64)
-        left = weight[:, self._order]
-        whole = np.empty(weight.shape, np.int8)
-        for start in range(0, left.shape[1], FEEDBACK_BLOCK):
-            stop = min(start + FEEDBACK_BLOCK, left.shape[1])
-            errors = np.empty((len(weight), stop - start))
-            for i in range(start, stop):
-                whole[:, i] = _whole(left[:, i] / wide)
-                errors[:, i - start] = (left[:, i] - wide * whole[:, i]) / upper[i, i]
-                left[:, i:stop] -= errors[:, i - start, None] * upper[i, i:stop]
-            left[:, stop:] -= errors @ upper[start:stop, stop:]
-        found = np.empty_like(whole)
-        found[:, self._order] = whole
-        return found
+    order = np.argsort(-np.diag(covariance), kind="stable")
+    # The upper factor of the inverse: row i tells how the later terms answer an error in term i.
+    inverse = np.linalg.inv(covariance[np.ix_(order, order)])
+    upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
+    wide = step.astype(np.float64)
+    left = np.ascontiguousarray(weight.T[order])  # a term a row, so that rows lie together
+    whole = np.empty(left.shape, np.int8)
+    for start in range(0, len(left), FEEDBACK_BLOCK):
+        stop = min(start + FEEDBACK_BLOCK, len(left))
+        errors = np.empty((stop - start, left.shape[1]))
+        for i in range(start, stop):
+            whole[i] = _whole(left[i] / wide)
+            errors[i - start] = (left[i] - wide * whole[i]) / upper[i, i]
+            left[i + 1 : stop] -= upper[i, i + 1 : stop, None] * errors[i - start]
+        left[stop:] -= upper[start:stop, stop:].T @ errors
+    found = np.empty(weight.shape, np.int8)
+    found[:, order] = whole.T
+    return found
 
 
 def _swept(weight: Matrix, rounded: Rounded, covariance: Matrix) -> NDArray[np.int8]:

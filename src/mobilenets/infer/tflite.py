@@ -10,8 +10,9 @@ import numpy as np
 from mobilenets.infer import tflite_integers
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.flatbuffer import DamagedError, Table
-from mobilenets.infer.integer import Scale
+from mobilenets.infer.integer import Scale, check
 from mobilenets.infer.recognise import Layer, Tensor, labels_for, recognise
+from mobilenets.infer.tflite_integers import halves_up, scale_of
 from mobilenets.infer.tflite_schema import Entry, Graph, Operator
 from mobilenets.spec.net import shape_after
 from mobilenets.spec.op import (
@@ -79,6 +80,7 @@ def _read(graph: Graph, integers: bool) -> Artefact:
     if integers and quantised:
         named = zip(net.nodes, chain.scales, strict=True)
         scales = {node.name: scale for node, scale in named if scale is not None}
+        check(net, weights, scales)
         return Artefact(net, weights, pre, labels_for(net), source=source, scales=scales)
     if quantised:
         source["note"] = "integer activations in the file run here in float32"
@@ -204,16 +206,16 @@ class _Chain:
             self.scales += [None] * new
             return
         if new:
-            scale = tflite_integers.scale_of(self._graph.tensor(operator.outputs[0]))
+            scale = scale_of(self._graph.tensor(operator.outputs[0]))
             mean = isinstance(self.layers[-1].op, Pool)
-            self.scales.append(tflite_integers.halves_up(scale) if mean else scale)
-        elif operator.name in ("QUANTIZE", "PAD", "RELU", "RELU6"):
-            before, after = (self._graph.tensor(i) for i in (operator.inputs[0], operator.outputs[0]))
-            if tflite_integers.scale_of(before) != tflite_integers.scale_of(after) or "RELU" in operator.name:
-                raise ValueError(
-                    f"{operator.name} rounds between layers, which integers here don't do; "
-                    "read it without its integers"
-                )
+            self.scales.append(halves_up(scale) if mean else scale)
+            return
+        before, after = (self._graph.tensor(i) for i in (operator.inputs[0], operator.outputs[0]))
+        same = operator.name not in ("QUANTIZE", "PAD") or scale_of(before) == scale_of(after)
+        if operator.name in ("RELU", "RELU6") or not same:
+            raise ValueError(
+                f"{operator.name} rounds between layers, not defined here; read it without its integers"
+            )
 
     def _convolution(self, operator: Operator, *, depthwise: bool) -> None:
         options = _options(operator)
@@ -286,14 +288,15 @@ class _Chain:
         if len(entry.shape) != dimensions:
             raise DamagedError(f"{operator.name} with a weight of {list(entry.shape)}")
         self._types[entry.dtype] += 1
-        channels = entry.shape[3] if operator.name == "DEPTHWISE_CONV_2D" else entry.shape[0]
+        axis = 3 if operator.name == "DEPTHWISE_CONV_2D" else 0
+        channels = entry.shape[axis]
         of_bias = operator.inputs[2] if len(operator.inputs) > 2 else -1
         of_bias = self._aliases.get(of_bias, of_bias)
         before = self._graph.tensor(operator.inputs[0])
         if self._integers:
             second = None if of_bias < 0 else of_bias
             first = not self.layers
-            made = tflite_integers.tensors(self._graph, place, second, channels, before, first=first)
+            made = tflite_integers.tensors(self._graph, place, second, axis, before, first=first)
         else:
             scale = before.scale[:1] * entry.scale if len(before.scale) and len(entry.scale) else None
             made = {

@@ -41,24 +41,33 @@ def halves_up(scale: Scale) -> Scale:
 
 
 def tensors(
-    graph: Graph, weight: int, bias: int | None, channels: int, before: Entry, *, first: bool
+    graph: Graph, weight: int, bias: int | None, axis: int, before: Entry, *, first: bool
 ) -> dict[str, NDArray[Any]]:
     """A layer's `weight` in the file's order, `step`, `bias` and, unless it is nothing, `zero`.
 
-    `first` layers read the image, whose levels have step 1: the file's own step goes into theirs.
+    `axis` of the weight has its channels. `first` layers read the image, whose levels have step 1: the file's
+    own step goes into theirs.
     """
     entry = graph.tensor(weight)
-    if entry.dtype not in ("u1", "i1") or len(entry.scale) not in (1, channels):
+    channels = entry.shape[axis]
+    alike = len(entry.scale) in (1, channels) and len(entry.zero) in (0, 1, len(entry.scale))
+    if entry.dtype not in ("u1", "i1") or not alike or (len(entry.scale) > 1 and entry.axis != axis):
         raise ValueError("a layer's weights are not of bytes with scales; read it without its integers")
     values = graph.plain(weight)
     zero = np.broadcast_to(entry.zero if len(entry.zero) else np.zeros(1, np.int64), (channels,))
     if entry.dtype == "u1":
         values, zero = values.astype(np.int16) - SHIFT, zero - SHIFT
+    if zero.min() < -SHIFT or zero.max() >= SHIFT:
+        raise DamagedError(f"zero points of {zero.min()} to {zero.max()}")
     source = float(scale_of(before).step)
     step = np.broadcast_to(entry.scale, (channels,)).astype(np.float64)
+    if not (np.isfinite(step).all() and step.min() > 0):
+        raise DamagedError("a scale that is no number above zero")
+    with np.errstate(over="ignore", under="ignore"):  # what becomes nothing or infinite is refused later
+        own = (step * source if first else step).astype(np.float32)
     made: dict[str, NDArray[Any]] = {
         "weight": values.astype(np.int8),
-        "step": (step * source if first else step).astype(np.float32),
+        "step": own,
         "bias": np.zeros(channels, np.int32) if bias is None else _bias(graph, bias, source * step),
     }
     return made | ({"zero": zero.astype(np.int32)} if zero.any() else {})
@@ -68,6 +77,10 @@ def _bias(graph: Graph, place: int, wanted: NDArray[np.float64]) -> NDArray[np.i
     entry = graph.tensor(place)
     if entry.dtype != "<i4" or entry.zero.any():
         raise ValueError("a bias that is not of whole numbers of 32 bits; read it without its integers")
-    if len(entry.scale) and np.abs(entry.scale / wanted - 1).max() > SAME_STEP:
+    if len(entry.scale) not in (0, 1, len(wanted)):
+        raise DamagedError(f"{len(entry.scale)} scales for a bias of {len(wanted)}")
+    with np.errstate(all="ignore"):
+        apart = np.abs(entry.scale / wanted - 1) if len(entry.scale) else np.zeros(1)
+    if not (apart < SAME_STEP).all():
         raise ValueError("a bias whose step is not that of its sums; read it without its integers")
     return graph.plain(place).astype(np.int32)

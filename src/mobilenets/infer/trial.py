@@ -23,6 +23,8 @@ from mobilenets.spec.op import Conv, Depthwise, Pointwise, Pool
 Equalised = Literal["none", "depthwise", "all"]
 LEAST_RATIO = 1 / 64
 """A channel is never stretched by more than this."""
+MARGIN = 1.1
+"""Of a channel's own range: one channel is seen less often than all of a map."""
 ROOM = 4
 """Of the biases that there may be, the part that a float bias may take: correction moves it a little."""
 Tensors = dict[str, NDArray[Any]]
@@ -154,6 +156,7 @@ class _Trial:
             if power and not isinstance(node.op, Pool):
                 limits = spread.limits(self._choice.ranges)
                 most = float(limits.max(initial=0))
+                limits = np.minimum(MARGIN * limits, most)
                 if most > 0:
                     ratios[node.name] = (
                         np.where(limits > 0, np.maximum(limits / most, LEAST_RATIO), 1) ** power

@@ -2,11 +2,11 @@
 
     python benchmarks/race.py [--variants 1.0/224,0.25/128] [--again] [-- OPTIONS]
 
-OPTIONS go to `mobilenets bench` as they are; without any: --threads 1,2 --starts 0. Rows are added to
-results/race.csv as each variant ends, and a variant that has rows there with the same OPTIONS from the same
-machine is left out, so that a run that was cut off goes on where it was; --again measures it once more. At
-the end, and with --summary alone, the best of the others against ours is told for each variant, by its
-latest rows, and the geometric mean over all.
+OPTIONS go to `mobilenets bench` as they are; without any: both types, one and two threads, the engines that
+were ever the best, no cold starts. Rows are added to results/race.csv as each variant ends, and a variant
+that has rows there with the same OPTIONS from the same machine is left out, so that a run that was cut off
+goes on where it was; --again measures it once more. At the end, and with --summary alone, the best of the
+others against ours is told for each variant, by its latest rows, and the geometric mean over all.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from mobilenets.train.meter import machine_line
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = [(width, side) for width in (1.0, 0.75, 0.5, 0.25) for side in (224, 192, 160, 128)]
-USUAL = ["--threads", "1,2", "--starts", "0"]
+USUAL = ["--threads", "1,2", "--dtype", "float32,int8", "--starts", "0"]
+USUAL += ["--engines", "ours,onnxruntime,openvino,litert,ncnn"]
 
 
 def chosen(text: str) -> list[tuple[float, int]]:

@@ -6,7 +6,6 @@ import random
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -154,7 +153,7 @@ def _aside(found: Found, job: Job, reason: str) -> None:
 
 
 def _peak(worker: Worker, times: Times) -> float:
-    return worker.operations / median(times.calls)
+    return worker.operations / times.at(0.5)[0]
 
 
 def _told(
@@ -192,8 +191,8 @@ def _told(
 
 
 def _row(subject: Subject, found: Found, job: Job) -> dict[str, Any]:
-    engine, seconds = job.engine, found.times[job].calls
-    low, middle, high = (float(v) for v in np.percentile(seconds, (10, 50, 90)))
+    engine, times = job.engine, found.times[job]
+    low, middle, high = times.at(0.1, 0.5, 0.9)
     peak = found.peaks.get((engine.dtype, job.threads))
     start, agreed = found.starts.get(job), found.agreements.get(job)
     return {
@@ -204,7 +203,7 @@ def _row(subject: Subject, found: Found, job: Job) -> dict[str, Any]:
         "latency_ms": round(1e3 * middle, 4),
         "p10_ms": round(1e3 * low, 4),
         "p90_ms": round(1e3 * high, 4),
-        "n": len(seconds),
+        "n": times.n,
         "peak_share": None if peak is None else round(2 * subject.macs / middle / peak, 4),
         "cold_start_s": None if start is None else round(start.seconds, 3),
         "peak_rss_mb": None if start is None else start.peak_rss_mb,
@@ -220,8 +219,8 @@ def _row(subject: Subject, found: Found, job: Job) -> dict[str, Any]:
 def _best(found: Found) -> list[dict[str, Any]]:
     """For each type and number of threads the fastest of the others against ours.
 
-    `times` is the quotient of the medians over all calls; low and high are the tenth and ninetieth
-    percentile of the quotients of one round's medians.
+    `times` is the quotient of the medians; low and high are the tenth and ninetieth percentile of the
+    quotients of one round's medians.
     """
     rows = []
     groups = dict.fromkeys((job.engine.dtype, job.threads) for job in found.times)
@@ -231,7 +230,7 @@ def _best(found: Found) -> list[dict[str, Any]]:
         others = [job for job in group if job.engine.family != "ours"]
         if own is None or not others:
             continue
-        rival = min(others, key=lambda job: median(group[job].calls))
+        rival = min(others, key=lambda job: group[job].at(0.5))
         pairs = zip(group[rival].medians, group[own].medians, strict=True)
         low, high = np.percentile([theirs / ours for theirs, ours in pairs], (10, 90))
         rows.append(
@@ -239,7 +238,7 @@ def _best(found: Found) -> list[dict[str, Any]]:
                 "dtype": dtype,
                 "threads": threads,
                 "engine": rival.engine.name,
-                "times": round(median(group[rival].calls) / median(group[own].calls), 3),
+                "times": round(group[rival].at(0.5)[0] / group[own].at(0.5)[0], 3),
                 "low": round(float(low), 3),
                 "high": round(float(high), 3),
             }

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+import numpy as np
+
 from mobilenets.bench.team import Worker, WorkerError
 from mobilenets.data.digests import Progress
 
-FIRST_CALLS = 4
-LEAST_CALLS, MOST_CALLS = 3, 4000
 Aside = Callable[[Worker, str], None]
 """Told of a worker that fell out, and why."""
 
@@ -23,8 +23,18 @@ class Times:
     turns: list[list[float]] = field(default_factory=list)
 
     @property
-    def calls(self) -> list[float]:
-        return [one for turn in self.turns for one in turn]
+    def n(self) -> int:
+        return sum(len(turn) for turn in self.turns)
+
+    def at(self, *shares: float) -> list[float]:
+        """Seconds below which these shares of the calls lie, each turn counting the same.
+
+        A turn in which the machine was disturbed has fewer calls, and would count for less.
+        """
+        seconds = np.concatenate(self.turns)
+        weights = np.concatenate([np.full(len(turn), 1 / len(turn)) for turn in self.turns])
+        found = np.quantile(seconds, shares, weights=weights, method="inverted_cdf")
+        return [float(one) for one in found]
 
     @property
     def medians(self) -> list[float]:
@@ -44,22 +54,18 @@ def raced(
 
     A worker that ends or hangs is told to `aside` and left out, all of its times with it.
     """
-    calls: dict[Worker, int] = {}
     times = {worker: Times() for worker in workers}
-    for number in range(-1, rounds):  # the first warms up and tells how long a call takes
+    for number in range(-1, rounds):  # the first warms up
         turns = list(times)
         order.shuffle(turns)
         for worker in turns:
             try:
-                found = worker.turn(calls.get(worker, FIRST_CALLS))
+                found = worker.turn(turn_s)
             except WorkerError as error:
                 aside(worker, str(error))
                 del times[worker]
                 continue
-            if number < 0:
-                wanted = round(turn_s / max(median(found), 1e-7))
-                calls[worker] = min(max(wanted, LEAST_CALLS), MOST_CALLS)
-            else:
+            if number >= 0:
                 times[worker].turns.append(found)
         progress("race", number + 1, rounds)
     return times

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilenets.costs.count import cost
-from mobilenets.infer import artefact, compiled, tflite, weights
+from mobilenets.infer import artefact, tflite, weights
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.image import ImageError, decode, normalise, prepare
 from mobilenets.infer.ready import load
@@ -119,8 +119,9 @@ def _alone(
 
 def _prepared(model: Artefact, path: Path | None, told: str, calibrate: Path | None) -> Subject:
     levels = np.stack([prepare(frame, model.preprocess) for frame in _frames(calibrate)])
-    given = path.read_bytes() if path is not None and path.suffix in (".tflite", *compiled.SUFFIXES) else b""
-    is_tflite = given[4:8] == tflite.MAGIC
+    data = b"" if path is None else path.read_bytes()
+    is_tflite = data[4:8] == tflite.MAGIC
+    given = data if is_tflite or not model.weights else b""
     own = artefact.digest(model) if model.weights else str(model.source["digest"])
     key = hashlib.sha256(f"{own} {levels.shape} ".encode() + levels.tobytes() + given).hexdigest()[:24]
     folder = weights.cache_dir() / "bench" / key

@@ -92,11 +92,11 @@ class Worker:
         seconds = time.perf_counter() - self._begun
         return seconds, self._line(OPEN_S)
 
-    def turn(self, calls: int) -> list[float]:
-        """Seconds of each of `calls` calls; it runs while nobody else does."""
+    def turn(self, seconds: float) -> list[float]:
+        """Seconds of each call of a turn of about `seconds`; it runs while nobody else does."""
         self._signal("SIGCONT")
         try:
-            self._in.write(f"{calls}\n".encode())
+            self._in.write(f"{seconds:.6f}\n".encode())
             self._in.flush()
         except OSError as error:
             raise self._ended() from error

@@ -1,4 +1,4 @@
-"""A process that runs one engine: it answers once, then times as many calls as each line of stdin asks for.
+"""A process that runs one engine: it answers once, then times calls for the seconds of each line of stdin.
 
 The first line on stdout follows the first answer at once, so that a parent can time the start; the second
 tells the answer, the largest resident set until then, and what the engine is.
@@ -18,8 +18,8 @@ from typing import Any
 from mobilenets.bench.peers.picture import Picture
 
 WARM = 8
-"""Of so many calls one more goes before, untimed: others had the caches meanwhile."""
-LEAST_WARM = 2
+"""One part in so many of a turn goes before it, not counted: others had the caches meanwhile."""
+LEAST_WARM, LEAST_CALLS = 2, 3
 
 
 def main() -> None:
@@ -41,16 +41,20 @@ def main() -> None:
     die_with_parent()
     gc.collect()
     gc.disable()
+    clock = time.perf_counter
     for line in sys.stdin:
-        calls = int(line)
-        for _ in range(max(LEAST_WARM, calls // WARM)):
+        limit = float(line)
+        begun = clock()
+        warm = 0
+        while warm < LEAST_WARM or clock() - begun < limit / WARM:
             run()
-        taken = [0.0] * calls
-        clock = time.perf_counter
-        for index in range(calls):
+            warm += 1
+        taken: list[float] = []
+        start = clock()
+        while len(taken) < LEAST_CALLS or clock() - start < limit:
             begun = clock()
             run()
-            taken[index] = clock() - begun
+            taken.append(clock() - begun)
         tell(taken)
 
 

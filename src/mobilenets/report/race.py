@@ -140,9 +140,10 @@ def _method(found: Mapping[str, Any]) -> str:
         "<p>Each engine runs in a process of its own, kept alive and stopped while others run. They take "
         f"turns in random order: {found['rounds']} turns of about {found['turn_ms']} ms, some calls before "
         "each that are not counted. A call runs a picture that is prepared and lies in memory as the engine "
-        "likes it best, and fetches the answer. Milliseconds are the median over all calls. Every engine's "
-        "first answer was compared with the numpy walk's. The peak is that of multiply-adds in registers, "
-        "measured in turns with the engines; the share is two operations a multiply-accumulate. Cold start "
+        "likes it best, and fetches the answer. Milliseconds are the median over all calls, each turn "
+        "counting the same. Every engine's first answer was compared with the numpy walk's. The peak is that "
+        "of multiply-adds in registers, measured in turns with the engines; the share is two operations a "
+        "multiply-accumulate. Cold start "
         "is from the start of a process to its first answer, files in the system's cache.</p>"
     )
 

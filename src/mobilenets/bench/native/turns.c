@@ -1,4 +1,4 @@
-/* The worker of bench/worker.py without Python: one answer, then as many timed calls as each line asks for.
+/* The worker of bench/worker.py without Python: one answer, then timed calls for the seconds of each line.
  * Arguments: threads, float32 or int8, the input's file, what the engine takes, and last `once` or `turns`. */
 #define _GNU_SOURCE
 #include "turns.h"
@@ -13,6 +13,8 @@
 
 #define WARM 8
 #define LEAST_WARM 2
+#define LEAST_CALLS 3
+#define MOST_CALLS 100000
 
 int failed(const char *what, const char *why)
 {
@@ -76,25 +78,25 @@ static int tell(void)
     return 0;
 }
 
-static int turn(long calls)
+static int turn(double limit)
 {
-    double *taken = malloc(sizeof(double) * (size_t)calls);
-    if (!taken)
-        return failed("turn", "no memory");
-    for (long i = 0; i < (calls / WARM > LEAST_WARM ? calls / WARM : LEAST_WARM); i++)
+    static double taken[MOST_CALLS];
+    size_t calls = 0;
+    double begun = seconds();
+    for (int i = 0; i < LEAST_WARM || seconds() - begun < limit / WARM; i++)
         if (engine_run())
             return 1;
-    for (long i = 0; i < calls; i++) {
-        const double begun = seconds();
+    const double start = seconds();
+    while (calls < LEAST_CALLS || (calls < MOST_CALLS && seconds() - start < limit)) {
+        begun = seconds();
         if (engine_run())
             return 1;
-        taken[i] = seconds() - begun;
+        taken[calls++] = seconds() - begun;
     }
-    for (long i = 0; i < calls; i++)
+    for (size_t i = 0; i < calls; i++)
         printf("%s%.9f", i ? ", " : "[", taken[i]);
     printf("]\n");
     fflush(stdout);
-    free(taken);
     return 0;
 }
 
@@ -115,8 +117,7 @@ int main(int count, char **words)
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* stopped, it would outlive its parent for ever */
 #endif
     while (fgets(line, sizeof line, stdin)) {
-        const long calls = strtol(line, NULL, 10);
-        if (calls < 1 || turn(calls))
+        if (turn(strtod(line, NULL)))
             return 1;
     }
     return 0;

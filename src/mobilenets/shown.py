@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mobilenets.compile.target import TARGETS
 from mobilenets.console import percent, say, size, table
 
 
@@ -77,3 +78,18 @@ def show(row: dict[str, Any]) -> None:
         f"{row['file']}: {unknown}"
         + ", ".join(f"{p['label']} {percent(p['score'])}" for p in row["predictions"])
     )
+
+
+def show_compiled(made: dict[str, Any], out: Path) -> None:
+    """What `compile` wrote, how it was verified, and what to do with it."""
+    parts = f"{size(made['code_bytes'])} of code, {size(made['weight_bytes'])} of weights"
+    say(f"{out / (made['library'] or made['name'] + '.c')}: {parts}")
+    say(f"built in {made['compile_s']:.1f} s by {made['compiler']}")
+    if made["verified_on"]:
+        worst = max(one["relative"] for one in made["largest_error"].values())
+        by = ", ".join(made["ran_by"])
+        say(f"largest error {worst:.1e} of the largest output, on {made['verified_on']}, by {by}")
+    else:
+        say(f"built but not verified, it never ran: {made['unverified']}")
+    use, library = TARGETS[made["target"]].use, out / str(made["library"])
+    say(f"try it  {use.format(folder=out, name=made['name'], library=library)}")

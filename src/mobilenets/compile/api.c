@@ -146,7 +146,8 @@ int @name@_run_input(@name@_model *given, const float *input)
     float *image = net->arena + IMAGE;
     border_of_image(net);
     for (int y = 0; y < INPUT_HEIGHT; y++)
-        __builtin_memcpy(image + y * IMAGE_ROW, input + y * INPUT_WIDTH * 3, sizeof(float) * INPUT_WIDTH * 3);
+        for (int x = 0; x < INPUT_WIDTH * 3; x++)
+            image[y * IMAGE_ROW + x] = input[y * INPUT_WIDTH * 3 + x];
     net->view = (struct view){0, 0, INPUT_HEIGHT, INPUT_WIDTH, 0, 0, INPUT_HEIGHT, INPUT_WIDTH};
     run_steps(net);
     return @NAME@_OK;

@@ -4,6 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+EXTENSION = """\
+typedef float vector_{name} __attribute__((vector_size({bytes})));
+typedef float loose_{name} __attribute__((vector_size({bytes}), aligned(4), may_alias));
+#define vector vector_{name}
+#define load(p) ((vector)*(const loose_{name} *)(p))
+#define store(p, v) (*(loose_{name} *)(p) = (v))
+"""
+"""Vectors as GCC and Clang spell them for any processor."""
+SCALAR = """\
+#define vector float
+#define load(p) (*(p))
+#define store(p, v) (*(p) = (v))
+"""
+"""Vectors of one float, for a compiler that has no others."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Isa:
@@ -21,9 +36,11 @@ class Isa:
     columns: int
     enabled: str = ""
     asked: str = "0"
-    largest: str = ""
-    smallest: str = ""
-    """Greater and lesser of two vectors, as C over {a} and {b}; empty where a comparison has to do."""
+    vector: str = EXTENSION
+    """What a vector is and how one is read and written, as C over {name} and {bytes}."""
+    largest: str
+    smallest: str
+    """Greater and lesser of two vectors, as C over {a} and {b}."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +55,14 @@ class Family:
     includes: tuple[str, ...] = ()
     asking: str = ""
     """The C file that tells what a processor has; without one all has to be there."""
+    threads: tuple[str, ...] = ("pthreads.c", "pool.c")
+    """The C files by which a network has threads of its own; none where it has not."""
+    library: tuple[str, ...] = ()
+    """The C files that stand in for a C library, where there is none."""
+    example: tuple[str, str] = ("main.c", "main.c")
+    harness: tuple[str, str] = ("harness.c", "harness.c")
+    """What shows the use of the code, and what feeds it frames to verify it: a file of this package each, and
+    its name where it is written; @name@ is the model's."""
 
     @property
     def lanes(self) -> int:
@@ -86,3 +111,31 @@ X86 = Family(
     includes=("immintrin.h",),
     asking="cpuid.c",
 )
+
+NEON = Isa(
+    name="neon",
+    lanes=4,
+    vectors=3,
+    rows=8,
+    columns=8,
+    largest="(vector)vmaxq_f32((float32x4_t)({a}), (float32x4_t)({b}))",
+    smallest="(vector)vminq_f32((float32x4_t)({a}), (float32x4_t)({b}))",
+)
+AARCH64 = Family(
+    name="aarch64",
+    isas=(NEON,),
+    includes=("arm_neon.h",),
+    asking="hwcap.c",
+)
+
+SCALARS = Isa(
+    name="plain",
+    lanes=1,
+    vectors=4,
+    rows=4,
+    columns=4,
+    vector=SCALAR,
+    largest="({a}) > ({b}) ? ({a}) : ({b})",
+    smallest="({a}) < ({b}) ? ({a}) : ({b})",
+)
+PLAIN = Family(name="c", isas=(SCALARS,), threads=())

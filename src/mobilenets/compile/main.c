@@ -1,4 +1,4 @@
-/* Classifies one raw frame:  cc -O2 main.c @name@.c -o example -lpthread
+/* Classifies one raw frame:  cc -O2 main.c @name@.c -o example@libraries@
  *                            ./example frame.rgb WIDTH HEIGHT            (RGB bytes, row after row) */
 #include "@name@.h"
 #include <stdio.h>

@@ -25,20 +25,27 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A compiled model as text and bytes; its files are `name`.c, .h, .weights and main.c."""
+    """A compiled model as text and bytes; its files are `name`.c, .h, .weights and an example."""
 
     name: str
     code: str
     header: str
-    example: str
+    example: tuple[str, str]
+    harness: tuple[str, str]
+    """A file's name and text: what shows the use of it, what verifies it where no library can be loaded."""
     weights: bytes
-    outputs: tuple[str, ...]
+    outputs: Mapping[str, int]
+    """How many values each has."""
+    threads: int
+    """The most it can be given."""
     maps_bytes: int
     scratch_bytes: int
 
 
 def compiled(model: Artefact, name: str, family: isa.Family = isa.X86, *, threads: bool = True) -> Source:
     """The C of a model. Raises ValueError that names what cannot be compiled, before anything is written."""
+    threads = threads and bool(family.threads)
+    most_threads = MOST_THREADS if threads else 1
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name for a C library: small letters, digits and _, a letter first")
     net, weights = fold(model.net, model.weights)
@@ -66,7 +73,9 @@ def compiled(model: Artefact, name: str, family: isa.Family = isa.X86, *, thread
         "outputs": len(net.outputs),
         "labels": len(model.labels),
         "isas": ", ".join(one.name for one in family.isas),
-        "threads": MOST_THREADS if threads else 1,
+        "threads": most_threads,
+        "libraries": " -lpthread" if threads else "",
+        "shared": str(threads).lower(),
         "mean": ", ".join(f"{v!r}f" for v in model.preprocess.mean),
         "std": ", ".join(f"{v!r}f" for v in model.preprocess.std),
     }
@@ -74,7 +83,9 @@ def compiled(model: Artefact, name: str, family: isa.Family = isa.X86, *, thread
     code = "\n".join(
         (
             _settings(model.preprocess, image, program, plan.begins(spans), sizes, family, values, threads),
+            *(_text(file) for file in family.library),
             _text("runtime.c"),
+            *(_filled(_text(file), values) for file in family.threads if threads),
             _text("frame.c"),
             *(
                 (_text(family.asking),)
@@ -91,9 +102,11 @@ def compiled(model: Artefact, name: str, family: isa.Family = isa.X86, *, thread
         name=name,
         code=code,
         header=_filled(_text("api.h"), values),
-        example=_filled(_text("main.c"), values),
+        example=_file(family.example, values),
+        harness=_file(family.harness, values),
         weights=packed.values.tobytes(),
-        outputs=tuple(output.name for output in net.outputs),
+        outputs={output.name: maps[output.node].shape.channels for output in net.outputs},
+        threads=most_threads,
         maps_bytes=sizes[0],
         scratch_bytes=sizes[1],
     )
@@ -234,6 +247,11 @@ def _long(text: str, width: int = 90) -> str:
 
 def _text(file: str) -> str:
     return files("mobilenets.compile").joinpath(file).read_text(encoding="utf-8")
+
+
+def _file(named: tuple[str, str], values: Mapping[str, object]) -> tuple[str, str]:
+    template, name = named
+    return _filled(name, values), _filled(_text(template), values)
 
 
 def _filled(text: str, values: Mapping[str, object]) -> str:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from mobilenets.infer.compiled import CompiledEngine
 from mobilenets.infer.engine import Engine
 from mobilenets.infer.resize import Frame
 
 AGREE = 1e-4
 """Largest difference that float32 in another order explains, in parts of the largest value of an output."""
+
+
+class Tried(Engine, Protocol):
+    """An engine that can be told by which instruction set to run."""
+
+    def use(self, isa: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +34,7 @@ class Difference:
 
 
 def compared(
-    engine: CompiledEngine, isas: Sequence[str], reference: Engine, frames: Sequence[Frame]
+    engine: Tried, isas: Sequence[str], reference: Engine, frames: Sequence[Frame]
 ) -> dict[str, Difference]:
     """The largest difference of each output by any of the instruction sets.
 
@@ -52,3 +58,9 @@ def compared(
                 f"of {difference.of:.2g}: nothing was written"
             )
     return found
+
+
+def largest(found: Sequence[Mapping[str, Difference]]) -> dict[str, Difference]:
+    """Of each output the largest difference by any of several engines."""
+    names = dict.fromkeys(name for one in found for name in one)
+    return {name: max((one[name] for one in found), key=lambda d: d.largest) for name in names}

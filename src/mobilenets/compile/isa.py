@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 EXTENSION = """\
 typedef float vector_{name} __attribute__((vector_size({bytes})));
@@ -127,6 +127,26 @@ AARCH64 = Family(
     includes=("arm_neon.h",),
     asking="hwcap.c",
 )
+
+SIMD128 = Isa(
+    name="simd128",
+    lanes=4,
+    vectors=2,
+    rows=4,
+    columns=4,
+    largest="(vector)wasm_f32x4_pmax((v128_t)({b}), (v128_t)({a}))",
+    smallest="(vector)wasm_f32x4_pmin((v128_t)({b}), (v128_t)({a}))",
+)
+WASM = Family(
+    name="wasm",
+    isas=(SIMD128,),
+    includes=("wasm_simd128.h",),
+    threads=(),
+    library=("freestanding.c",),
+    example=("loader.mjs", "@name@.mjs"),
+    harness=("harness.mjs", "harness.mjs"),
+)
+WASM_THREADS = replace(WASM, name="wasm-threads", threads=("workers.c", "pool.c"))
 
 SCALARS = Isa(
     name="plain",

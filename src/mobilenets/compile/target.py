@@ -9,6 +9,20 @@ from dataclasses import dataclass
 from mobilenets.compile import isa
 
 LIBRARY = ("-fPIC", "-shared", "-s")
+WEB = ("-target", "wasm32-freestanding")
+MODULE = (
+    *(
+        "-nostdlib",
+        "-s",
+        "-Wl,--no-entry",
+        "-fvisibility=default",
+        "-Wl,--export-dynamic",
+        "-Wl,--export=__heap_base",
+    ),
+    *("-Wl,--import-memory", "-Wl,--initial-memory=4194304", "-Wl,--max-memory=536870912"),
+)
+"""Memory is JavaScript's: the pages that loader.mjs gives."""
+IMPORTED = 'import {{ load }} from "{folder}/{name}.mjs"; (await load()).run(PIXELS, WIDTH, HEIGHT)'
 X86_MACHINES = ("x86_64", "AMD64")
 ARM_MACHINES = ("aarch64", "arm64")
 
@@ -73,9 +87,35 @@ TARGETS: Mapping[str, Target] = {
             says="any 64-bit ARM Linux, as of a Raspberry Pi: NEON",
             use="on the device  mobilenets predict {name}.so PICTURE",
         ),
+        Target(
+            name="wasm",
+            family="wasm",
+            zig=(*WEB, "-mcpu=generic+simd128"),
+            flags=MODULE,
+            suffix=".wasm",
+            linked=False,
+            runners=(("node",),),
+            packages="Node.js",
+            says="browsers and Node: simd128, one thread",
+            use=IMPORTED,
+        ),
+        Target(
+            name="wasm-threads",
+            family="wasm-threads",
+            zig=(*WEB, "-mcpu=generic+simd128+atomics+bulk_memory"),
+            flags=(*MODULE, "-Wl,--shared-memory", "-Wl,--export=__stack_pointer"),
+            suffix=".wasm",
+            linked=False,
+            runners=(("node",),),
+            packages="Node.js",
+            says="the same with threads, which a page has that is isolated from other origins",
+            use=IMPORTED,
+        ),
     )
 }
-FAMILIES: Mapping[str, isa.Family] = {one.name: one for one in (isa.X86, isa.AARCH64, isa.PLAIN)}
+FAMILIES: Mapping[str, isa.Family] = {
+    one.name: one for one in (isa.X86, isa.AARCH64, isa.WASM, isa.WASM_THREADS, isa.PLAIN)
+}
 
 
 def family(target: Target, machine: str = "") -> isa.Family:

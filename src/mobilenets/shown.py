@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mobilenets.compile.target import TARGETS
 from mobilenets.console import percent, say, size, table
 
 
@@ -114,3 +115,23 @@ def show_race(found: dict[str, Any]) -> None:
     for row in found["skipped"]:
         said = f" with threads {row['threads']}" if "threads" in row else ""
         say(f"not raced: {row['engine']} {row['dtype']}{said}: {row['reason']}")
+
+
+def show_compiled(made: dict[str, Any], out: Path) -> None:
+    """What `compile` wrote, how it was verified, and what to do with it."""
+    parts = f"{size(made['code_bytes'])} of code, {size(made['weight_bytes'])} of weights"
+    say(f"{out / (made['library'] or made['name'] + '.c')}: {parts}")
+    say(f"built in {made['compile_s']:.1f} s by {made['compiler']}")
+    if made["verified_on"]:
+        worst = max(one["relative"] for one in made["largest_error"].values())
+        by = ", ".join(made["ran_by"])
+        said = (
+            f"largest error {worst:.1e} of the largest output"
+            if worst
+            else "equal to the reference bit for bit"
+        )
+        say(f"{said}, on {made['verified_on']}, by {by}")
+    else:
+        say(f"built but not verified, it never ran: {made['unverified']}")
+    use, library = TARGETS[made["target"]].use, out / str(made["library"])
+    say(f"try it  {use.format(folder=out, name=made['name'], library=library)}")

@@ -10,19 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mobilenets.compile import isa
-from mobilenets.compile.build import TARGETS, build, write
+from mobilenets.compile.build import build, write
 from mobilenets.compile.source import compiled
+from mobilenets.compile.target import TARGETS, family
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.compiled import CompiledEngine
 from mobilenets.infer.fold import fold
 from mobilenets.infer.integer import Scale
-from mobilenets.spec.net import Net, Node, Output, shapes, tensors, weight_shape
-from mobilenets.spec.op import Conv, Dense, Depthwise, Op, Pointwise, Pool, Shape
+from mobilenets.infer.walk import Walk
+from mobilenets.spec.net import Net, shapes, tensors, weight_shape
+from mobilenets.spec.op import Dense, Pool
 from mobilenets.spec.preprocess import Preprocess
+
+HOST = family(TARGETS["host"])
+RELATIVE = 2e-5
+"""What float32 in another order may differ by, in parts of the largest value."""
 
 if shutil.which("cc") is None and shutil.which("gcc") is None:
     pytest.skip("no C compiler on this machine", allow_module_level=True)
@@ -74,6 +78,22 @@ def in_bytes(model: Artefact, seed: int = 0, asymmetric: bool = False) -> Artefa
     return replace(model, net=net, weights=parts, scales=scales)
 
 
+def agrees(engine: Any, model: Artefact, seed: int = 0) -> None:
+    shape = tuple(model.net.input)
+    x = np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32)
+    wanted = Walk(model.net, model.weights)(x[None])
+    assert engine.isas
+    for name in engine.isas:
+        engine.use(name)
+        for _ in range(2):  # the second time nothing of the first must be left
+            got = engine.input(x)
+            assert set(got) == set(wanted)
+            for output, value in wanted.items():
+                assert got[output].shape == value[0].shape
+                scale = float(np.abs(value).max()) or 1.0
+                assert float(np.abs(got[output] - value[0]).max()) <= RELATIVE * scale, (name, output)
+
+
 @pytest.fixture
 def made(tmp_path: Path) -> Callable[..., CompiledEngine]:
     """Builds a model for this machine and opens it."""
@@ -82,36 +102,8 @@ def made(tmp_path: Path) -> Callable[..., CompiledEngine]:
     def make(model: Artefact, threads: int = 1) -> CompiledEngine:
         place = tmp_path / f"built{next(numbers)}"
         place.mkdir()
-        source = compiled(model, "tested", isa.X86_BYTES if model.scales else isa.X86)
+        source = compiled(model, "tested", family(TARGETS["host"], model.dtype))
         write(source, place)
         return CompiledEngine(build(source, TARGETS["host"], place).file, threads)
 
     return make
-
-
-@st.composite
-def networks(draw: st.DrawFn) -> Net:
-    """Chains of any layers on small maps of any shape."""
-    shape = Shape(draw(st.integers(1, 19)), draw(st.integers(1, 19)), 3)
-    activation = st.sampled_from(("none", "relu", "relu6"))
-    padding = st.sampled_from(("same", "symmetric"))
-    nodes: list[Node] = []
-    before = "image"
-    for index in range(draw(st.integers(1, 5))):
-        kinds = ["conv", "pointwise"] + ["depthwise"] * 2 * (index > 0)
-        out, kernel = draw(st.integers(1, 70)), draw(st.sampled_from((1, 3, 5)))
-        stride = draw(st.integers(1, min(2, kernel)))
-        rest = {"kernel": kernel, "stride": stride, "padding": draw(padding), "activation": draw(activation)}
-        op: Op
-        match draw(st.sampled_from(kinds)):
-            case "conv":
-                op = Conv(out=out, bias=draw(st.booleans()), **rest)
-            case "depthwise":
-                op = Depthwise(bias=draw(st.booleans()), **rest)
-            case _:
-                op = Pointwise(out=out, bias=draw(st.booleans()), activation=draw(activation))
-        nodes.append(Node(f"layer{index}", op, (before,)))
-        before = f"layer{index}"
-    nodes += [Node("pool", Pool(), (before,)), Node("head", Dense(out=draw(st.integers(1, 70))), ("pool",))]
-    outputs = (Output("logits", "head", "classes"), Output("features", "pool", "vector"))
-    return Net("drawn", shape, tuple(nodes), outputs)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mobilenets.compile import isa
 from mobilenets.compile.build import FLAGS, WARNINGS, write
 from mobilenets.compile.source import compiled
+from mobilenets.compile.target import TARGETS, family
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.compiled import CompiledEngine
 from mobilenets.infer.engine import NumpyEngine
@@ -21,7 +21,8 @@ from mobilenets.spec import zoo
 from mobilenets.spec.head import classify
 from mobilenets.spec.net import Net
 
-from .conftest import filled, in_bytes, networks
+from .cases import networks
+from .conftest import filled, in_bytes
 
 Made = Callable[..., CompiledEngine]
 
@@ -88,7 +89,7 @@ def test_threads_share_the_work_and_change_no_bit(made: Made, small: Artefact) -
 def test_sanitizers_find_nothing_in_the_kernels_of_bytes(tmp_path: Path, asymmetric: bool) -> None:
     """AddressSanitizer and UBSan over the example, on frames of several sizes."""
     model = in_bytes(filled(classify(zoo.v1(0.25, 64), 4)), 2, asymmetric)
-    write(compiled(model, "tested", isa.X86_BYTES), tmp_path)
+    write(compiled(model, "tested", family(TARGETS["host"], "int8")), tmp_path)
     flags = [flag for flag in FLAGS if flag != "-O3"]
     words = ["cc", "-O1", "-g", *flags, *WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover"]
     subprocess.run([*words, "main.c", "tested.c", "-o", "example", "-lpthread"], cwd=tmp_path, check=True)

@@ -156,11 +156,11 @@ int @name@_run_input(@name@_model *given, const float *input)
     value *image = net->arena + IMAGE;
     border_of_image(net);
     for (int y = 0; y < INPUT_HEIGHT; y++)
+        for (int x = 0; x < INPUT_WIDTH * 3; x++)
 #if INTEGER
-        for (int i = 0; i < INPUT_WIDTH * 3; i++)
-            image[y * IMAGE_ROW + i] = level_of(input[y * INPUT_WIDTH * 3 + i] * std[i % 3] + mean[i % 3]);
+            image[y * IMAGE_ROW + x] = level_of(input[y * INPUT_WIDTH * 3 + x] * std[x % 3] + mean[x % 3]);
 #else
-        __builtin_memcpy(image + y * IMAGE_ROW, input + y * INPUT_WIDTH * 3, sizeof(float) * INPUT_WIDTH * 3);
+            image[y * IMAGE_ROW + x] = input[y * INPUT_WIDTH * 3 + x];
 #endif
     net->view = (struct view){0, 0, INPUT_HEIGHT, INPUT_WIDTH, 0, 0, INPUT_HEIGHT, INPUT_WIDTH};
     run_steps(net);
@@ -176,6 +176,16 @@ const void *@name@_output(const @name@_model *given, int index)
 {
     const struct state *net = (const struct state *)given;
     return net && index >= 0 && index < @NAME@_OUTPUTS ? (const char *)net->arena + places[index] : NULL;
+}
+
+float @name@_value(const @name@_model *given, int index, int place)
+{
+    const void *values = @name@_output(given, index);
+    if (!values || place < 0 || place >= outputs[index].shape[0])
+        return 0.0f;
+    if (outputs[index].dtype[0] == 'u')
+        return outputs[index].scale * (float)(((const uint8_t *)values)[place] - outputs[index].zero);
+    return ((const float *)values)[place];
 }
 
 const char *const *@name@_labels(void)

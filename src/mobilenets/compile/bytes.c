@@ -24,7 +24,7 @@ typedef int32_t places_16 __attribute__((vector_size(16)));
 typedef int32_t four_bytes __attribute__((aligned(1), may_alias));
 #endif
 
-static APART __attribute__((unused)) int32_t total(const value *at, int count)
+static APART MAYBE int32_t total(const value *at, int count)
 {
     int32_t sum = 0;
     for (int i = 0; i < count; i++)

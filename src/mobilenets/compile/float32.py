@@ -18,12 +18,7 @@ FAR = 64
 LEVEL: Mapping[Activation, int] = {"none": 0, "relu": 1, "relu6": 2}
 VECTORS = """\
 /* ---- {name}: vectors of {lanes} floats ---- */
-typedef float vector_{name} __attribute__((vector_size({bytes})));
-typedef float loose_{name} __attribute__((vector_size({bytes}), aligned(4), may_alias));
-#define vector vector_{name}
-#define load(p) ((vector)*(const loose_{name} *)(p))
-#define store(p, v) (*(loose_{name} *)(p) = (v))
-static INLINE vector clip_{name}(vector v, int activation)
+{types}static INLINE vector clip_{name}(vector v, int activation)
 {{
     const vector none = {{0}}, six = none + 6.0f;
     if (activation >= 1)
@@ -49,7 +44,7 @@ class Floats:
         return VECTORS.format(
             name=isa.name,
             lanes=isa.lanes,
-            bytes=4 * isa.lanes,
+            types=isa.vector.format(name=isa.name, bytes=4 * isa.lanes),
             largest=isa.largest.format(a="v", b="none"),
             smallest=isa.smallest.format(a="v", b="six"),
         )

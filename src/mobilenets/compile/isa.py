@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mobilenets.compile.step import Layout
 
+EXTENSION = """\
+typedef float vector_{name} __attribute__((vector_size({bytes})));
+typedef float loose_{name} __attribute__((vector_size({bytes}), aligned(4), may_alias));
+#define vector vector_{name}
+#define load(p) ((vector)*(const loose_{name} *)(p))
+#define store(p, v) (*(loose_{name} *)(p) = (v))
+"""
+"""Vectors as GCC and Clang spell them for any processor."""
+SCALAR = """\
+#define vector float
+#define load(p) (*(p))
+#define store(p, v) (*(p) = (v))
+"""
+"""Vectors of one float, for a compiler that has no others."""
 ANY_ROUNDED = "(sums_{tag})(v + 12582912.0f) - 0x4b400000"
 """1.5 · 2^23 is added, whose last bit weighs 1: for numbers that are small already."""
 
@@ -26,8 +40,10 @@ class Isa:
     columns: int
     enabled: str = ""
     asked: str = "0"
-    largest: str = ""
-    smallest: str = ""
+    vector: str = EXTENSION
+    """What a vector is and how one is read and written, as C over {name} and {bytes}."""
+    largest: str
+    smallest: str
     """Greater and lesser of two vectors of floats, as C over {a} and {b}."""
     dot: str = ""
     pack: str = ""
@@ -57,6 +73,15 @@ class Family:
     """Of a family that computes with bytes, those of its widest vector; of one with float32, 0."""
     least: int = 0
     """Channels to whose multiples they are padded, where that is not the widest vector."""
+
+    threads: tuple[str, ...] = ("pthreads.c", "pool.c")
+    """The C files by which a network has threads of its own; none where it has not."""
+    library: tuple[str, ...] = ()
+    """The C files that stand in for a C library, where there is none."""
+    example: tuple[str, str] = ("main.c", "main.c")
+    harness: tuple[str, str] = ("harness.c", "harness.c")
+    """What shows the use of the code, and what feeds it frames to verify it: a file of this package each, and
+    its name where it is written; @name@ is the model's."""
 
     @property
     def layout(self) -> Layout:
@@ -110,85 +135,50 @@ X86 = Family(
     asking="cpuid.c",
 )
 
-X86_MOST = "(floats_{tag}){mm}_max_ps(({mf})({a}), ({mf})({b}))"
-X86_LEAST = "(floats_{tag}){mm}_min_ps(({mf})({a}), ({mf})({b}))"
-X86_VNNI = "    return (sums_{tag}){mm}_dpbusd_epi32(({mi})s, ({mi})a, ({mi})w);"
-X86_PAIRS = """\
-    /* even and odd bytes as numbers of 16 bits: no product of pairs can saturate */
-    const {mi} low = {mm}_set1_epi16(255), x = ({mi})a, y = ({mi})w;
-    const {mi} even = {mm}_madd_epi16({mm}_and_{si}(x, low), {mm}_srai_epi16({mm}_slli_epi16(y, 8), 8));
-    const {mi} odd = {mm}_madd_epi16({mm}_srli_epi16(x, 8), {mm}_srai_epi16(y, 8));
-    return s + (sums_{tag})even + (sums_{tag})odd;"""
-X86_PACK = """\
-    const {mi} left = {mm}_packs_epi32(({mi})a, ({mi})b), right = {mm}_packs_epi32(({mi})c, ({mi})d);
-    bytes_{tag} q = (bytes_{tag}){mm}_packus_epi16(left, right);"""
-X86_ROUNDED = "(sums_{tag}){mm}_cvtps_epi32(({mf})v)"
-X86_MOST_BYTES = "(bytes_{tag}){mm}_max_epu8(({mi}){a}, {mm}_set1_epi8((char){b}))"
-X86_LEAST_BYTES = "(bytes_{tag}){mm}_min_epu8(({mi}){a}, {mm}_set1_epi8((char){b}))"
-AVX512_VNNI_BYTES = Isa(
-    name="avx512vnni",
-    lanes=16,
-    vectors=2,
-    rows=14,
-    columns=4,
-    enabled="avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma",
-    asked="FMA | AVX2 | AVX512 | VNNI",
-    largest=X86_MOST,
-    smallest=X86_LEAST,
-    dot=X86_VNNI,
-    pack=X86_PACK,
-    rounded=X86_ROUNDED,
-    saturates=True,
-    most_bytes=X86_MOST_BYTES,
-    least_bytes=X86_LEAST_BYTES,
+NEON = Isa(
+    name="neon",
+    lanes=4,
+    vectors=3,
+    rows=8,
+    columns=8,
+    largest="(vector)vmaxq_f32((float32x4_t)({a}), (float32x4_t)({b}))",
+    smallest="(vector)vminq_f32((float32x4_t)({a}), (float32x4_t)({b}))",
 )
-AVX2_BYTES = Isa(
-    name="avx2",
-    lanes=8,
-    vectors=2,
-    rows=4,
-    columns=1,
-    enabled="avx2,fma",
-    asked="FMA | AVX2",
-    largest=X86_MOST,
-    smallest=X86_LEAST,
-    dot=X86_PAIRS,
-    pack=X86_PACK,
-    rounded=X86_ROUNDED,
-    saturates=True,
-    most_bytes=X86_MOST_BYTES,
-    least_bytes=X86_LEAST_BYTES,
+AARCH64 = Family(
+    name="aarch64",
+    isas=(NEON,),
+    includes=("arm_neon.h",),
+    asking="hwcap.c",
 )
-SSE2_BYTES = Isa(
-    name="sse2",
+
+SIMD128 = Isa(
+    name="simd128",
     lanes=4,
     vectors=2,
     rows=4,
-    columns=1,
-    largest=X86_MOST,
-    smallest=X86_LEAST,
-    dot=X86_PAIRS,
-    pack=X86_PACK,
-    rounded=X86_ROUNDED,
-    saturates=True,
-    most_bytes=X86_MOST_BYTES,
-    least_bytes=X86_LEAST_BYTES,
+    columns=4,
+    largest="(vector)wasm_f32x4_pmax((v128_t)({b}), (v128_t)({a}))",
+    smallest="(vector)wasm_f32x4_pmin((v128_t)({b}), (v128_t)({a}))",
 )
-X86_BYTES = Family(
-    name="x86-64",
-    isas=(AVX512_VNNI_BYTES, AVX2_BYTES, SSE2_BYTES),
-    includes=("immintrin.h",),
-    asking="cpuid.c",
-    line=64,
-    least=8,
+WASM = Family(
+    name="wasm",
+    isas=(SIMD128,),
+    includes=("wasm_simd128.h",),
+    threads=(),
+    library=("freestanding.c",),
+    example=("loader.mjs", "@name@.mjs"),
+    harness=("harness.mjs", "harness.mjs"),
 )
-SCALAR_BYTES = Isa(
+WASM_THREADS = replace(WASM, name="wasm-threads", threads=("workers.c", "pool.c"))
+
+SCALARS = Isa(
     name="plain",
     lanes=1,
     vectors=4,
-    rows=2,
-    columns=1,
+    rows=4,
+    columns=4,
+    vector=SCALAR,
     largest="({a}) > ({b}) ? ({a}) : ({b})",
     smallest="({a}) < ({b}) ? ({a}) : ({b})",
 )
-PLAIN_BYTES = Family(name="c", isas=(SCALAR_BYTES,), line=16)
+PLAIN = Family(name="c", isas=(SCALARS,), threads=())

@@ -30,16 +30,23 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A compiled model as text and bytes; its files are `name`.c, .h, .weights and main.c."""
+    """A compiled model as text and bytes; its files are `name`.c, .h, .weights and an example."""
 
     name: str
     code: str
     header: str
-    example: str
+    example: tuple[str, str]
+    harness: tuple[str, str]
+    """A file's name and text: what shows the use of it, what verifies it where no library can be loaded."""
     weights: bytes
-    outputs: tuple[str, ...]
+    outputs: Mapping[str, int]
+    """How many values each has."""
+    threads: int
+    """The most it can be given."""
     maps_bytes: int
     scratch_bytes: int
+    exact: bool = False
+    """Whether its results are defined bit for bit: no two operations may be rounded as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,7 @@ class _Plan:
 
 def compiled(model: Artefact, name: str, family: isa.Family, *, threads: bool = True) -> Source:
     """The C of a model. Raises ValueError that names what cannot be compiled, before anything is written."""
+    threads = threads and bool(family.threads)
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name for a C library: small letters, digits and _, a letter first")
     made = _in_bytes(model, family) if model.scales else _in_floats(model, family)
@@ -120,6 +128,8 @@ def _written(model: Artefact, made: _Plan, name: str, family: isa.Family, thread
         "labels": len(model.labels),
         "isas": ", ".join(one.name for one in family.isas),
         "threads": MOST_THREADS if threads else 1,
+        "libraries": " -lpthread" if threads else "",
+        "shared": str(threads).lower(),
         "mean": ", ".join(f"{v!r}f" for v in model.preprocess.mean),
         "std": ", ".join(f"{v!r}f" for v in model.preprocess.std),
     }
@@ -129,8 +139,10 @@ def _written(model: Artefact, made: _Plan, name: str, family: isa.Family, thread
     code = "\n".join(
         (
             _settings(model, image, program, places, (*sizes, rows_bytes), family, values, threads),
+            *(_text(file) for file in family.library),
             _text("runtime.c"),
             *((_text("bytes.c"),) if model.scales else ()),
+            *(_filled(_text(file), values) for file in family.threads if threads),
             _text("frame.c"),
             *(
                 (_text(family.asking),)
@@ -147,11 +159,14 @@ def _written(model: Artefact, made: _Plan, name: str, family: isa.Family, thread
         name=name,
         code=code,
         header=_filled(_text("api.h"), values),
-        example=_filled(_text("main.c"), values),
+        example=_file(family.example, values),
+        harness=_file(family.harness, values),
         weights=packed.values,
-        outputs=tuple(output.name for output in net.outputs),
+        outputs={output.name: maps[output.node].shape.channels for output in net.outputs},
+        threads=MOST_THREADS if threads else 1,
         maps_bytes=sizes[0],
         scratch_bytes=sizes[1],
+        exact=bool(model.scales),
     )
 
 
@@ -273,7 +288,7 @@ def _image(model: Artefact, image: Map, start: int) -> str:
             )
     zero = ", ".join(map(str, image_zero(model.preprocess) if model.scales else (0, 0, 0)))
     return f"""\
-static __attribute__((unused)) void surround(value *at, int pixels)
+static MAYBE void surround(value *at, int pixels)
 {{
     static const value zero[3] = {{{zero}}};
     for (int i = 0; i < 3 * pixels; i++)
@@ -308,6 +323,11 @@ def _long(text: str, width: int = 90) -> str:
 
 def _text(file: str) -> str:
     return files("mobilenets.compile").joinpath(file).read_text(encoding="utf-8")
+
+
+def _file(named: tuple[str, str], values: Mapping[str, object]) -> tuple[str, str]:
+    template, name = named
+    return _filled(name, values), _filled(_text(template), values)
 
 
 def _filled(text: str, values: Mapping[str, object]) -> str:

@@ -46,6 +46,7 @@ from mobilenets.spec.net import shapes
 from mobilenets.spec.preprocess import Preprocess
 
 BATCH = 8
+THREADS = 2
 FLOAT = "mobilenet_v1_0.25_224_float.tflite"
 PERSON, PERSON_INT8 = "vww_96_float.tflite", "vww_96_int8.tflite"
 FIELDS = (
@@ -145,7 +146,7 @@ def crossed(model: Artefact, data: Set, most: int) -> dict[str, Any]:
     for learn, judge in halves(len(data.truth)):
         drawn = np.array(Random(1).sample(list(learn), min(most, len(learn))))
         begun = time.perf_counter()
-        made = quantise(model, data.levels[drawn])
+        made = quantise(model, data.levels[drawn], threads=THREADS)
         seconds += time.perf_counter() - begun
         used = len(drawn)
         chosen.append(_chosen(made))
@@ -194,7 +195,7 @@ def retrained(weights: Path, tar: Path, options: Sequence[str], most: int) -> tu
         drawn = Random(1).sample(learn, min(most, len(learn)))
         levels = np.stack([prepare(decode(catalog.read(item)), model.preprocess) for item in drawn])
         begun = time.perf_counter()
-        made = quantise(model, levels)
+        made = quantise(model, levels, threads=THREADS)
         seconds = time.perf_counter() - begun
         pictures = np.stack([prepare(decode(test.read(item)), model.preprocess) for item in test.items])
         truth = np.array([known[item.label] for item in test.items])

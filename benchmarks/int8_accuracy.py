@@ -151,14 +151,14 @@ def crossed(model: Artefact, data: Set, most: int) -> dict[str, Any]:
         used = len(drawn)
         chosen.append(_chosen(made))
         whole[judge] = logits(made, data.levels[judge])
-    told = {"calibrated_on": f"{used} of the other half", "chosen": " | ".join(dict.fromkeys(chosen))}
+    told = {"calibrated_on": f"{used} of the other half", "chosen": " | ".join(chosen)}
     return compared(data.truth, plain, whole) | told | {"calibrate_s": f"{seconds / 2:.1f}"}
 
 
 def _chosen(made: Artefact) -> str:
+    """All that was tried with its error on the pictures held out, least first: the first is what was kept."""
     tried = made.scores["quantised"]["tried"]
-    best = min(tried, key=tried.__getitem__)
-    return f"{best}: {tried[best]:.4f} (first {next(iter(tried.values())):.4f})"
+    return "; ".join(f"{name}: {tried[name]:.4f}" for name in sorted(tried, key=tried.__getitem__))
 
 
 def compared(truth: NDArray[np.int64], plain: Logits, whole: Logits) -> dict[str, Any]:

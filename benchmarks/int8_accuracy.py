@@ -230,8 +230,9 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--pictures", type=int, default=256)
     parser.add_argument("--out", type=Path, default=Path("results/int8.csv"))
-    parser.add_argument("options", nargs="*")
-    chosen = parser.parse_args()
+    words = sys.argv[1:]
+    cut = words.index("--") if "--" in words else len(words)
+    chosen, options = parser.parse_args(words[:cut]), words[cut + 1 :]
     if chosen.data is None:
         parser.error("--data FOLDER, or MOBILENETS_TEST_DATA, must name the folder with data/ and weights/")
     data, weights = chosen.data / "data", chosen.data / "weights"
@@ -261,9 +262,9 @@ def main() -> None:
     else:
         if chosen.weights is None:
             parser.error("caltech wants --weights FILE, the body to retrain")
-        name, row = retrained(chosen.weights, data / "caltech101.tar", chosen.options, chosen.pictures)
+        name, row = retrained(chosen.weights, data / "caltech101.tar", options, chosen.pictures)
         command += f" --weights DATA/weights/{chosen.weights.name}"
-        command += f" -- {' '.join(chosen.options)}" if chosen.options else ""
+        command += f" -- {' '.join(options)}" if options else ""
         add(chosen.out, {"model": name, "pictures": "Caltech-101", **row, "command": command})
 
 

@@ -46,6 +46,7 @@ from mobilenets.spec.net import shapes
 from mobilenets.spec.preprocess import Preprocess
 
 BATCH = 8
+THREADS = 2
 FLOAT = "mobilenet_v1_0.25_224_float.tflite"
 PERSON, PERSON_INT8 = "vww_96_float.tflite", "vww_96_int8.tflite"
 FIELDS = (
@@ -145,19 +146,19 @@ def crossed(model: Artefact, data: Set, most: int) -> dict[str, Any]:
     for learn, judge in halves(len(data.truth)):
         drawn = np.array(Random(1).sample(list(learn), min(most, len(learn))))
         begun = time.perf_counter()
-        made = quantise(model, data.levels[drawn])
+        made = quantise(model, data.levels[drawn], threads=THREADS)
         seconds += time.perf_counter() - begun
         used = len(drawn)
         chosen.append(_chosen(made))
         whole[judge] = logits(made, data.levels[judge])
-    told = {"calibrated_on": f"{used} of the other half", "chosen": " | ".join(dict.fromkeys(chosen))}
+    told = {"calibrated_on": f"{used} of the other half", "chosen": " | ".join(chosen)}
     return compared(data.truth, plain, whole) | told | {"calibrate_s": f"{seconds / 2:.1f}"}
 
 
 def _chosen(made: Artefact) -> str:
+    """All that was tried with its error on the pictures held out, least first: the first is what was kept."""
     tried = made.scores["quantised"]["tried"]
-    best = min(tried, key=tried.__getitem__)
-    return f"{best}: {tried[best]:.4f} (first {next(iter(tried.values())):.4f})"
+    return "; ".join(f"{name}: {tried[name]:.4f}" for name in sorted(tried, key=tried.__getitem__))
 
 
 def compared(truth: NDArray[np.int64], plain: Logits, whole: Logits) -> dict[str, Any]:
@@ -194,7 +195,7 @@ def retrained(weights: Path, tar: Path, options: Sequence[str], most: int) -> tu
         drawn = Random(1).sample(learn, min(most, len(learn)))
         levels = np.stack([prepare(decode(catalog.read(item)), model.preprocess) for item in drawn])
         begun = time.perf_counter()
-        made = quantise(model, levels)
+        made = quantise(model, levels, threads=THREADS)
         seconds = time.perf_counter() - begun
         pictures = np.stack([prepare(decode(test.read(item)), model.preprocess) for item in test.items])
         truth = np.array([known[item.label] for item in test.items])
@@ -229,8 +230,9 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--pictures", type=int, default=256)
     parser.add_argument("--out", type=Path, default=Path("results/int8.csv"))
-    parser.add_argument("options", nargs="*")
-    chosen = parser.parse_args()
+    words = sys.argv[1:]
+    cut = words.index("--") if "--" in words else len(words)
+    chosen, options = parser.parse_args(words[:cut]), words[cut + 1 :]
     if chosen.data is None:
         parser.error("--data FOLDER, or MOBILENETS_TEST_DATA, must name the folder with data/ and weights/")
     data, weights = chosen.data / "data", chosen.data / "weights"
@@ -260,9 +262,9 @@ def main() -> None:
     else:
         if chosen.weights is None:
             parser.error("caltech wants --weights FILE, the body to retrain")
-        name, row = retrained(chosen.weights, data / "caltech101.tar", chosen.options, chosen.pictures)
+        name, row = retrained(chosen.weights, data / "caltech101.tar", options, chosen.pictures)
         command += f" --weights DATA/weights/{chosen.weights.name}"
-        command += f" -- {' '.join(chosen.options)}" if chosen.options else ""
+        command += f" -- {' '.join(options)}" if options else ""
         add(chosen.out, {"model": name, "pictures": "Caltech-101", **row, "command": command})
 
 

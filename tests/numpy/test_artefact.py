@@ -32,6 +32,7 @@ from mobilenets.infer.artefact import (
     to_bytes,
 )
 from mobilenets.infer.engine import NumpyEngine
+from mobilenets.infer.quantise import quantise
 from mobilenets.infer.sealed import KEY, SEAL, json_text, pack, unpack, write_whole
 from mobilenets.spec import zoo
 from mobilenets.spec.net import tensors
@@ -391,6 +392,7 @@ def test_javascript_reads_the_file_and_computes_the_same_seal(tmp_path: Path) ->
     for model in (
         MODEL,
         small(2, labels=('tab\tline\nquote"', "\u2028", "𝄞"), recipe={"lr": 1e-7, "n": 10**15}),
+        quantise(MODEL, np.arange(5 * 8 * 8 * 3, dtype=np.uint8).reshape(5, 8, 8, 3)),
     ):
         save(model, tmp_path / "m.safetensors")
         done = subprocess.run(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from itertools import islice
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,8 @@ Maps = Callable[[Frame, Sequence[str]], Mapping[str, NDArray[Any]]]
 """Levels uint8 [n, height, width, 3] and names of nodes to outputs and those nodes' maps, in float32."""
 Ranges = Literal["min-max", "percentile", "mse"]
 
+T = TypeVar("T")
+R = TypeVar("R")
 BATCH = 4
 MOST_PLACES = 256
 """Places of one picture whose windows are looked at; each layer's are drawn anew for each batch."""
@@ -51,6 +55,9 @@ class Moments:
         rounded = ROUNDING * np.trace(squares, axis1=1, axis2=2) / squares.shape[1]
         apart = squares - mean[:, :, None] * mean[:, None, :]
         return np.asarray(apart + rounded[:, None, None] * np.eye(squares.shape[1]))
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(self.count + other.count, self.total + other.total, self.products + other.products)
 
     def of(self, channels: NDArray[np.int64]) -> Moments:
         """The moments of other channels, those in the order given."""
@@ -133,19 +140,31 @@ class Observed:
     spreads: Mapping[str, Spread]
 
 
-def observe(net: Net, maps: Maps, levels: Frame, zero: Map) -> Observed:
+def observe(net: Net, maps: Maps, levels: Frame, zero: Map, threads: int = 1) -> Observed:
     """What the pictures make of a folded network; `zero` is taken from the levels that it reads."""
     names = [node.name for node in net.nodes]
     moments: dict[str, Moments] = {}
     spreads: dict[str, Spread] = {}
-    for batch, part in enumerate(batches(levels)):
+
+    def seen(numbered: tuple[int, Frame]) -> tuple[Mapping[str, Map], dict[str, Moments]]:
+        number, part = numbered
         found = {**maps(part, names), "image": part - zero}
-        for node in net.nodes:
-            if not isinstance(node.op, Pool):
-                windows = looked_at(node, found[node.inputs[0]], batch)
-                moments[node.name] = added(moments.get(node.name), windows)
-            spreads[node.name] = spread(spreads.get(node.name), found[node.name], batch)
+        reading = (node for node in net.nodes if not isinstance(node.op, Pool))
+        return found, {n.name: moments_of(looked_at(n, found[n.inputs[0]], number)) for n in reading}
+
+    for number, (found, more) in enumerate(in_threads(seen, enumerate(batches(levels)), threads)):
+        for name in names:
+            spreads[name] = spread(spreads.get(name), found[name], number)
+        moments = {name: moments[name] + own if name in moments else own for name, own in more.items()}
     return Observed(moments, spreads)
+
+
+def in_threads(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+    """Results in order; only as many are made ahead as there are threads."""
+    left = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        while some := list(islice(left, threads)):
+            yield from pool.map(work, some)
 
 
 def batches(levels: Frame) -> Iterable[Frame]:
@@ -178,14 +197,11 @@ def _drawn(places: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).choice(places, MOST_PLACES, replace=False))
 
 
-def added(before: Moments | None, windows: Map) -> Moments:
-    """Moments with those of more windows."""
+def moments_of(windows: Map) -> Moments:
+    """The moments of windows [groups, places, terms]."""
     windows = windows.astype(np.float32, copy=False)
-    total = windows.sum(1, dtype=np.float64)
     products = (windows.transpose(0, 2, 1) @ windows).astype(np.float64)
-    if before is None:
-        return Moments(windows.shape[1], total, products)
-    return Moments(before.count + windows.shape[1], before.total + total, before.products + products)
+    return Moments(windows.shape[1], windows.sum(1, dtype=np.float64), products)
 
 
 def spread(before: Spread | None, values: Map, seed: int) -> Spread:

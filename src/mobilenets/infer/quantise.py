@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilenets.infer.artefact import Artefact
-from mobilenets.infer.calibrate import Maps, batches, observe
+from mobilenets.infer.calibrate import Maps, batches, in_threads, observe
 from mobilenets.infer.fold import fold
 from mobilenets.infer.image import normalise
 from mobilenets.infer.integer import IntegerWalk, image_zero
@@ -40,14 +40,20 @@ Progress = Callable[[str, int, int], None]
 
 
 def quantise(
-    model: Artefact, levels: Frame, *, maps: Maps | None = None, progress: Progress | None = None
+    model: Artefact,
+    levels: Frame,
+    *,
+    maps: Maps | None = None,
+    threads: int = 1,
+    progress: Progress | None = None,
 ) -> Artefact:
     """The model in integers, calibrated on prepared pictures, uint8 [n, height, width, 3].
 
     A quarter of them is held out to choose by. `maps` runs the float network (numpy's walk unless given);
     `scores` of the result has the error of all that was tried, and those of the float model under `float32`.
-    The same pictures in the same order give the same bytes. Raises ValueError where there is no picture, or
-    the model is quantised already.
+    The same pictures in the same order give the same bytes, whatever `threads` says; each takes pictures of
+    its own, so numpy's products are best held to one (OPENBLAS_NUM_THREADS=1).
+    Raises ValueError where there is no picture, or the model is quantised already.
     """
     if model.scales:
         raise ValueError(f"{model.net.name}: quantised already")
@@ -58,9 +64,10 @@ def quantise(
     judging = np.arange(len(levels)) % HELD_OUT == HELD_OUT - 1
     learn, judge = (levels[~judging], levels[judging]) if judging.any() else (levels, levels)
     zero = np.array(image_zero(model.preprocess), np.float32)
-    material = Material(folded, learn, observe(folded.net, run, learn, zero))
+    material = Material(folded, learn, observe(folded.net, run, learn, zero, threads), threads)
     output = judged(model.net)
-    wanted = np.concatenate([np.asarray(run(part, ())[output.name], np.float64) for part in batches(judge)])
+    parts = in_threads(lambda part: run(part, ())[output.name], batches(judge), threads)
+    wanted = np.concatenate(list(parts)).astype(np.float64)
     best, choice, least = folded, Choice(), np.inf
     tried: dict[str, float] = {}
     for number, change in enumerate(({}, *CHANGES)):
@@ -68,7 +75,7 @@ def quantise(
             progress("quantise", number, len(CHANGES) + 1)
         trial = replace(choice, **change)
         made = built(material, trial)
-        error = tried[str(trial)] = round(error_of(answers(made, judge, output), wanted, output), 6)
+        error = tried[str(trial)] = round(error_of(answers(made, judge, output, threads), wanted, output), 6)
         if error < least:
             best, choice, least = made, trial, error
     if progress is not None:
@@ -101,11 +108,11 @@ def error_of(found: NDArray[np.float64], wanted: NDArray[np.float64], output: Ou
     return float(((found - wanted) ** 2).sum() / max(float((wanted**2).sum()), 1e-30))
 
 
-def answers(model: Artefact, levels: Frame, output: Output) -> NDArray[np.float64]:
+def answers(model: Artefact, levels: Frame, output: Output, threads: int = 1) -> NDArray[np.float64]:
     """What a quantised model gives, as numbers [n, channels]."""
     walk = IntegerWalk(model.net, model.weights, model.scales, model.preprocess)
     scale = model.scales.get(output.node)
-    parts = [walk(part)[output.name] for part in batches(levels)]
+    parts = list(in_threads(lambda part: walk(part)[output.name], batches(levels), threads))
     found = np.concatenate(parts if scale is None else [scale.values(part) for part in parts])
     return found.astype(np.float64)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from mobilenets.infer import rounding
 from mobilenets.infer.artefact import Artefact
-from mobilenets.infer.calibrate import Moments, Observed, Ranges, added, batches, looked_at
+from mobilenets.infer.calibrate import Moments, Observed, Ranges, batches, in_threads, looked_at, moments_of
 from mobilenets.infer.integer import MOST, MOST_BIAS, IntegerLayer, Scale, image_zero
 from mobilenets.infer.resize import Frame
 from mobilenets.infer.rounding import Rounded
@@ -72,6 +74,7 @@ class Material:
     model: Artefact
     pictures: Frame
     observed: Observed
+    threads: int = 1
     rounded: dict[tuple[str, Choice], Rounded] = field(default_factory=dict)
     """What was rounded before, for choices that make no difference to a layer's weights."""
 
@@ -223,17 +226,15 @@ class _Running:
 
     def moments(self, node: Node) -> Moments:
         """The moments of what a layer reads, in the units that its weights want."""
-        found: Moments | None = None
-        for batch, part in enumerate(self._read(node.inputs[0])):
-            found = added(found, looked_at(node, part, batch))
-        if found is None:
-            raise ValueError(f"{node.name}: no pictures to calibrate on")
-        step = 1.0 if node.inputs[0] == "image" else self._scales[node.inputs[0]].step
-        return found.scaled(np.full(found.total.shape, step))
-
-    def _read(self, source: str) -> Iterator[Map]:
+        source = node.inputs[0]
         zero = self._material.zero if source == "image" else np.float32(self._scales[source].zero)
-        return (part - zero for part in self._maps[source])
+
+        def seen(numbered: tuple[int, NDArray[np.uint8]]) -> Moments:
+            return moments_of(looked_at(node, numbered[1] - zero, numbered[0]))
+
+        found = reduce(add, in_threads(seen, enumerate(self._maps[source]), self._material.threads))
+        step = 1.0 if source == "image" else self._scales[source].step
+        return found.scaled(np.full(found.total.shape, step))
 
     def give(self, node: Node, tensors: Tensors) -> None:
         """Run a layer whose tensors are decided; a map is kept no longer than it is read."""
@@ -242,7 +243,7 @@ class _Running:
         net, source = self._material.model.net, node.inputs[0]
         zero = self._material.zero if source == "image" else None
         layer = IntegerLayer(net, node, tensors, self._scales, zero)
-        self._maps[node.name] = [layer(part) for part in self._maps[source]]
+        self._maps[node.name] = list(in_threads(layer, self._maps[source], self._material.threads))
         if [other for other in net.nodes if source in other.inputs][-1] is node:
             del self._maps[source]
 

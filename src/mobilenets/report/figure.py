@@ -24,6 +24,8 @@ VARIABLES = {INK: "ink", FAINT: "line", GOOD: "good", BAD: "bad"} | {
     colour: f"s{index}" for index, colour in enumerate(SERIES, 1)
 }
 MARKERS = "osD^vP"
+LONGEST_BAR = 4
+"""Times the shortest: a bar that is longer is cut, or nothing could be seen of the others."""
 
 
 def calibration(before: NDArray[np.float64], after: NDArray[np.float64]) -> str:
@@ -105,7 +107,10 @@ def scatter(
 
 
 def latencies(rows: Sequence[Mapping[str, Any]], name: str) -> str:
-    """Bars of milliseconds, the fastest above, strokes from the tenth to the ninetieth percentile."""
+    """Bars of milliseconds, the fastest above, strokes from the tenth to the ninetieth percentile.
+
+    What goes on beyond `LONGEST_BAR` times the fastest ends in an arrow.
+    """
     with _style():
         figure = _figure(4.6, 0.7 + 0.27 * len(rows))
         _bars(figure.subplots(), rows, GOOD, SERIES[5])
@@ -130,16 +135,19 @@ def latencies_png(groups: Mapping[str, Sequence[Mapping[str, Any]]], title: str)
 
 def _bars(axes: Axes, rows: Sequence[Mapping[str, Any]], own: str, other: str, ink: str = INK) -> None:
     ordered = sorted(rows, key=lambda row: -float(row["latency_ms"]))
-    longest = max(float(row["p90_ms"]) for row in ordered)
+    end = min(max(float(row["p90_ms"]) for row in ordered), LONGEST_BAR * float(ordered[-1]["latency_ms"]))
     for place, row in enumerate(ordered):
         middle, low, high = (float(row[key]) for key in ("latency_ms", "p10_ms", "p90_ms"))
-        axes.barh(place, middle, color=own if row["engine"] == "ours" else other, height=0.68, zorder=2)
-        axes.hlines(place, low, high, color=ink, linewidth=1, zorder=3)
+        colour = own if row["engine"] == "ours" else other
+        axes.barh(place, min(middle, end), color=colour, height=0.68, zorder=2)
+        axes.hlines(place, min(low, end), min(high, end), color=ink, linewidth=1, zorder=3)
+        if high > end:  # it goes on beyond what is shown
+            axes.plot(end, place, color=ink, marker=">", markersize=3, zorder=3)
         share = row.get("peak_share")
         told = f"{middle:.3g} ms" + ("" if share is None else f", {100 * share:.0f} % of peak")
-        axes.text(max(high, middle) + 0.012 * longest, place, told, va="center", fontsize=7.5, color=ink)
+        axes.text(min(max(high, middle), end) + 0.02 * end, place, told, va="center", fontsize=7.5, color=ink)
     axes.set_yticks(range(len(ordered)), [row["engine"] + " (C)" * (row["call"] == "c") for row in ordered])
-    axes.set(xlim=(0, 1.42 * longest), xlabel="milliseconds")
+    axes.set(xlim=(0, 1.42 * end), xlabel="milliseconds")
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
 

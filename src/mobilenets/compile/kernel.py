@@ -6,10 +6,8 @@ from collections.abc import Iterable
 
 from mobilenets.compile.isa import Isa
 
-AHEAD = 40
-"""Input values by which weights are fetched ahead of their use."""
 FAR = 64
-"""Input values from which on that pays."""
+"""Input values from which on it pays to fetch weights ahead of their use."""
 
 VECTORS = """\
 /* ---- {name}: vectors of {lanes} floats ---- */
@@ -57,7 +55,8 @@ def tile(isa: Isa, pixels: int, wide: int) -> str:
         ),
         4,
     )
-    fetch = lines((f"FETCH(w + {AHEAD} * panel + {j * isa.lanes});" for j in columns), 24)
+    fetched = lines((f"FETCH(w + {isa.ahead} * panel + {j * isa.lanes});" for j in columns), 24)
+    fetch = f"\n                if (run >= {FAR}) {{\n{fetched}\n                }}" if isa.ahead else ""
     return f"""\
 /* {pixels} pixels × {wide * isa.lanes} channels: activation(bias + a · w), window by window */
 static INLINE void tile_{pixels}x{wide}_{isa.name}(const float *a, const float *w, float *c, TILE_SIZES)
@@ -68,12 +67,9 @@ static INLINE void tile_{pixels}x{wide}_{isa.name}(const float *a, const float *
     for (int y = 0; y < down; y++)
         for (int x = 0; x < across; x++) {{
             const float *p = a + y * below + x * beside;
-            UNROLL_2
+            UNROLL_{isa.unroll}
             for (int k = 0; k < run; k++) {{
-                const vector {_list(f"w{j} = load(w + {j * isa.lanes})" for j in columns)};
-                if (run >= {FAR}) {{
-{fetch}
-                }}
+                const vector {_list(f"w{j} = load(w + {j * isa.lanes})" for j in columns)};{fetch}
                 {{
                     float s;
 {sums}

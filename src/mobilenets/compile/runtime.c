@@ -13,12 +13,15 @@
 #define LEAST(a, b) ((a) < (b) ? (a) : (b))
 #define SHARE(part, parts, count) ((count) * (part) / (parts))
 #if defined(__clang__)
+#define UNROLL_1 _Pragma("clang loop unroll(disable)")
 #define UNROLL_2 _Pragma("clang loop unroll_count(2)")
 #define UNROLL_8 _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
+#define UNROLL_1 _Pragma("GCC unroll 1")
 #define UNROLL_2 _Pragma("GCC unroll 2")
 #define UNROLL_8 _Pragma("GCC unroll 8")
 #else
+#define UNROLL_1
 #define UNROLL_2
 #define UNROLL_8
 #endif

@@ -10,10 +10,8 @@ from mobilenets.compile.kernel import Tiling, Use, counted, split
 from mobilenets.compile.step import Filter, Map, Mean, Product, padded
 from mobilenets.spec.op import Activation
 
-AHEAD = 40
-"""Input values by which weights are fetched ahead of their use."""
 FAR = 64
-"""Input values from which on that pays."""
+"""Input values from which on it pays to fetch weights ahead of their use."""
 
 LEVEL: Mapping[Activation, int] = {"none": 0, "relu": 1, "relu6": 2}
 VECTORS = """\
@@ -138,7 +136,8 @@ def _tile(isa: Isa, pixels: int, wide: int) -> str:
         ),
         4,
     )
-    fetch = lines((f"FETCH(w + {AHEAD} * panel + {j * isa.lanes});" for j in columns), 24)
+    fetched = lines((f"FETCH(w + {isa.ahead} * panel + {j * isa.lanes});" for j in columns), 24)
+    fetch = f"\n                if (run >= {FAR}) {{\n{fetched}\n                }}" if isa.ahead else ""
     return f"""\
 /* {pixels} pixels × {wide * isa.lanes} channels: activation(bias + a · w), window by window */
 static INLINE void tile_{pixels}x{wide}_{isa.name}(const value *a, const value *w, value *c, TILE_SIZES,
@@ -150,12 +149,9 @@ static INLINE void tile_{pixels}x{wide}_{isa.name}(const value *a, const value *
     for (int y = 0; y < down; y++)
         for (int x = 0; x < across; x++) {{
             const value *p = a + y * below + x * beside;
-            UNROLL_2
+            UNROLL_{isa.unroll}
             for (int k = 0; k < run; k++) {{
-                const vector {_list(f"w{j} = load(w + {j * isa.lanes})" for j in columns)};
-                if (run >= {FAR}) {{
-{fetch}
-                }}
+                const vector {_list(f"w{j} = load(w + {j * isa.lanes})" for j in columns)};{fetch}
                 {{
                     float s;
 {sums}

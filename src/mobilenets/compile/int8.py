@@ -12,10 +12,8 @@ from mobilenets.compile.isa import Family, Isa
 from mobilenets.compile.kernel import Tiling, Use, counted, split
 from mobilenets.compile.step import Filter, Map, Mean, Product
 
-AHEAD = 40
-"""Groups of four input values by which weights are fetched ahead of their use."""
-FAR = 64
-"""Groups from which on that pays."""
+FAR = 256
+"""Input values from which on it pays to fetch weights ahead of their use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +165,12 @@ def _tile(isa: Isa, name: str, tiling: Tiling, layer: Layer) -> str:
         + " ".join(f"c{i}_{j} = dot_{tag}(c{i}_{j}, s, w{j});" for j in wide)
         for i in pixels
     )
-    fetch = "\n".join(f"                        FETCH(w + {4 * AHEAD} * panel + {j * step});" for j in wide)
+    fetched = "\n".join(
+        f"                        FETCH(w + {4 * isa.ahead} * panel + {j * step});" for j in wide
+    )
+    fetch = (
+        f"\n                    if (run >= {FAR}) {{\n{fetched}\n                    }}" if isa.ahead else ""
+    )
     heads = {"sums": "b", "floats": "m", **({"zeros": "z"} if layer.asymmetric else {})}
     loads = (
         "\n".join(
@@ -197,10 +200,7 @@ static INLINE void {name}(const value *a, const value *w, value *c,
             for (int k = 0; k < run; k += 4) {{
                 for (int t = 0; t < terms; t++) {{
                     const bytes_{tag} {", ".join(f"w{j} = BYTES_{tag}(w + {j * step})" for j in wide)};
-                    bytes_{tag} s;
-                    if (run >= {4 * FAR}) {{
-{fetch}
-                    }}
+                    bytes_{tag} s;{fetch}
 {sums}
                     w += 4 * panel;
                 }}

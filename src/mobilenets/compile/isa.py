@@ -30,7 +30,8 @@ class Isa:
 
     A tile is `rows` pixels × `vectors` vectors of `lanes` float32 channels, all of it held in registers with
     the weights of one step; `columns` pixels of a row are what a depthwise kernel holds. `enabled` is what
-    the compiler is told (GCC's words), `asked` the features of the processor that it takes, in C.
+    the compiler is told (GCC's words), `asked` the features of the processor that it takes, in C. A turn of a
+    product's inner loop takes `unroll` input values (1 or 2), and fetches weights `ahead` of them by so many.
     """
 
     name: str
@@ -38,6 +39,8 @@ class Isa:
     vectors: int
     rows: int
     columns: int
+    unroll: int = 2
+    ahead: int = 40
     enabled: str = ""
     asked: str = "0"
     vector: str = EXTENSION
@@ -157,6 +160,8 @@ SIMD128 = Isa(
     vectors=2,
     rows=4,
     columns=4,
+    unroll=1,
+    ahead=0,
     largest="(vector)wasm_f32x4_pmax((v128_t)({b}), (v128_t)({a}))",
     smallest="(vector)wasm_f32x4_pmin((v128_t)({b}), (v128_t)({a}))",
 )

@@ -100,6 +100,7 @@ SIMD128_BYTES = Isa(
     vectors=2,
     rows=4,
     columns=1,
+    ahead=0,
     largest="(floats_{tag})wasm_f32x4_pmax((v128_t)({b}), (v128_t)({a}))",
     smallest="(floats_{tag})wasm_f32x4_pmin((v128_t)({b}), (v128_t)({a}))",
     dot="""\
@@ -124,6 +125,7 @@ SCALAR_BYTES = Isa(
     vectors=4,
     rows=2,
     columns=1,
+    ahead=0,
     largest="({a}) > ({b}) ? ({a}) : ({b})",
     smallest="({a}) < ({b}) ? ({a}) : ({b})",
 )

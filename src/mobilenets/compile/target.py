@@ -11,6 +11,7 @@ from mobilenets.compile import isa, isa_int8
 LIBRARY = ("-fPIC", "-shared", "-s")
 WEB = ("-target", "wasm32-freestanding")
 MODULE = (
+    *("-mllvm", "-disable-lsr"),  # else addresses are computed for each load, which could take a constant
     *(
         "-nostdlib",
         "-s",

@@ -27,7 +27,7 @@ from mobilenets.spec import zoo
 from mobilenets.spec.head import classify
 
 from .cases import SMALL, drawn
-from .conftest import agrees, filled
+from .conftest import agrees, filled, in_bytes
 
 DRAWN = 12
 SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover")
@@ -71,7 +71,7 @@ def test_any_network_gives_the_references_outputs_on_every_target(name: str, tmp
     def tried(number: int, model: Artefact) -> None:
         place = tmp_path / str(number)
         place.mkdir()
-        source = compiled(model, "tested", family(target))
+        source = compiled(model, "tested", family(target, model.dtype))
         write(source, place)
         built = build(source, target, place)
         assert built.file.stat().st_size < 200_000 + len(source.weights)
@@ -84,6 +84,7 @@ def test_any_network_gives_the_references_outputs_on_every_target(name: str, tmp
                 agrees(engine, model, number)
 
     models = [*drawn(DRAWN), *map(filled, SMALL)]
+    models += [in_bytes(model, seed, bool(seed % 2)) for seed, model in enumerate(models)]
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(tried, number, model) for number, model in enumerate(models)]:
             done.result()

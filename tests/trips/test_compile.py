@@ -124,14 +124,15 @@ def test_other_targets_name_pictures_as_predict_does(
         subprocess.run(words, cwd=tmp_path, check=True)
     (tmp_path / "script.mjs").write_text(NAMES)
     command = ["./example"] if target == "c" else ["node", "script.mjs"]
-    for picture in sorted(taught.folder.rglob("*.webp"))[::11]:
+    pictures = sorted(taught.folder.rglob("*.webp"))[::11]
+    rows = ask("predict", taught.model, *pictures, "--json").facts["results"]
+    for picture, row in zip(pictures, rows, strict=True):
         frame = Image.open(picture).convert("RGB")
         (tmp_path / "frame.rgb").write_bytes(frame.tobytes())
         words = [*command, "frame.rgb", str(frame.width), str(frame.height)]
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
-        rows = ask("predict", taught.model, picture, "--json").facts["results"]
         best = done.stdout.splitlines()[0].split(maxsplit=1)[1]
-        assert best == rows[0]["predictions"][0]["label"]
+        assert best == row["predictions"][0]["label"]
 
 
 NAMES = """

@@ -213,9 +213,11 @@ def test_the_example_builds_for_arm_by_the_cross_compiler_alone(
         assert found == [LABELS[i] for i in np.argsort(-logits, kind="stable")]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
 @pytest.mark.parametrize("level", ["-O0", "-O1", "-O3"])
-def test_plain_c_keeps_to_the_standard(small: Artefact, tmp_path: Path, level: str) -> None:
-    write(compiled(small, "tested", family(TARGETS["c"])), tmp_path)
+def test_plain_c_keeps_to_the_standard(small: Artefact, tmp_path: Path, level: str, dtype: str) -> None:
+    model = in_bytes(small, asymmetric=True) if dtype == "int8" else small
+    write(compiled(model, "tested", family(TARGETS["c"], dtype)), tmp_path)
     # What a model tells of itself is one string, longer than every compiler has to take.
     asked = [*WARNINGS, level, "-Wpedantic", "-Wno-overlength-strings", "-Wshadow", "-std=c11"]
     for compiler in (["cc"], *([ZIG] if find_spec("ziglang") is not None else [])):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mobilenets.costs.count import cost
 from mobilenets.infer import artefact, tflite, weights
+from mobilenets.infer.adopt import in_floats
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.image import ImageError, decode, normalise, prepare
 from mobilenets.infer.ready import load
@@ -121,7 +122,8 @@ def _prepared(model: Artefact, path: Path | None, told: str, calibrate: Path | N
     levels = np.stack([prepare(frame, model.preprocess) for frame in _frames(calibrate)])
     data = b"" if path is None else path.read_bytes()
     is_tflite = data[4:8] == tflite.MAGIC
-    given = data if is_tflite or not model.weights else b""
+    given = data if is_tflite or model.scales or not model.weights else b""
+    model = in_floats(model)
     own = artefact.digest(model) if model.weights else str(model.source["digest"])
     key = hashlib.sha256(f"{own} {levels.shape} ".encode() + levels.tobytes() + given).hexdigest()[:24]
     folder = weights.cache_dir() / "bench" / key

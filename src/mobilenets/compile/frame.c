@@ -73,10 +73,10 @@ static int share_of(int side)
     return whole < 1 ? 1 : whole;
 }
 
-static int nearest_even(double value)
+static int nearest_even(double side)
 {
-    const int below = (int)value;
-    const double rest = value - below;
+    const int below = (int)side;
+    const double rest = side - below;
     return below + (rest > 0.5 || (rest == 0.5 && below % 2));
 }
 

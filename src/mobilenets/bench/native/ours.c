@@ -66,5 +66,11 @@ const float *engine_output(size_t *count)
     *count = 1;
     for (int i = 0; i < outputs[0].rank; i++)
         *count *= (size_t)outputs[0].shape[i];
-    return strcmp(outputs[0].dtype, "float32") ? NULL : output_of(net, 0);
+    if (!strcmp(outputs[0].dtype, "float32"))
+        return output_of(net, 0);
+    const uint8_t *quantities = output_of(net, 0);
+    static float values[1 << 16];
+    for (size_t i = 0; i < *count && i < sizeof values / sizeof *values; i++)
+        values[i] = outputs[0].scale * (float)(quantities[i] - outputs[0].zero);
+    return values;
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,13 @@ def make(source: Path, place: Path, dtype: str) -> None:
         return
     from mobilenets.compiling import compile_model
     from mobilenets.infer import artefact
+    from mobilenets.infer.ready import load
 
-    more: dict[str, Any] = {}
-    if dtype != "float32":
-        if "dtype" not in inspect.signature(compile_model).parameters:
-            raise ValueError("int8 is not compiled by this release")
-        more = {"dtype": dtype, "calibrate": source / "calibration"}
-    model = artefact.load(source / "model.safetensors")
+    model, more = artefact.load(source / "model.safetensors"), dict[str, Any](dtype=dtype)
+    if dtype == "int8":
+        kept = next((load(file, integers=True).artefact for file in sorted(source.glob("given.*"))), model)
+        model = kept if kept.scales else model
+        more |= {} if kept.scales else {"calibrate": source / "calibration"}
     compile_model(model, place, lambda stage, done, total: None, name="model", **more)
 
 

@@ -13,8 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from mobilenets import console
-from mobilenets.console import Reporter, complain, percent, say, say_json, size, table
-from mobilenets.shown import mistaken, show, show_run
+from mobilenets.bench.options import BenchOptions
+from mobilenets.compile.target import told as targets_told
+from mobilenets.console import Reporter, complain, percent, say, say_json, size, table, taken
+from mobilenets.shown import mistaken, show, show_compiled, show_race, show_run
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions
 
 app = typer.Typer(
@@ -374,7 +376,13 @@ def info(
 def compile_(
     model: Annotated[str, typer.Argument(help="A model file, or a name of `mobilenets models`.")],
     out: Annotated[Path, typer.Option(help="Where C, weights, library and certificate go.")],
-    target: Annotated[str, typer.Option(help="What it is built for: host or x86-64.")] = "host",
+    target: Annotated[str, typer.Option(help=f"What it is built for: {targets_told()}.")] = "host",
+    dtype: Annotated[
+        str | None, typer.Option(help="float32 or int8; the model's own unless given.", show_default=False)
+    ] = None,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="Pictures such as it will see, to quantise a float32 model on.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads it is verified with.")] = 1,
     images: Annotated[
         Path | None, typer.Option(help="Pictures to verify on; frames drawn here unless given.")
@@ -388,13 +396,15 @@ def compile_(
     from mobilenets.infer.ready import load
 
     with Reporter() as progress:
-        ready = load(model, progress.download)
+        ready = load(model, progress.download, integers=dtype == "int8" and calibrate is None)
         made = compile_model(
             ready.artefact,
             out,
             progress,
             name=name or named(model),
             target=target,
+            dtype=dtype,
+            calibrate=calibrate,
             threads=threads,
             images=images,
             headless=headless,
@@ -402,12 +412,30 @@ def compile_(
     if json:
         say_json(made)
         return
-    worst = max(one["relative"] for one in made["largest_error"].values())
-    parts = f"{size(made['code_bytes'])} of code, {size(made['weight_bytes'])} of weights"
-    say(f"library {out / made['name']}.so: {parts}")
-    say(f"built in {made['compile_s']:.1f} s by {made['compiler']}")
-    say(f"largest error {worst:.1e} of the largest output, on {made['verified_on']}")
-    say(f"try it  mobilenets predict {out / made['name']}.so PICTURE")
+    show_compiled(made, out)
+
+
+def _bench(
+    model: Annotated[str, typer.Argument(help="A model file, a compiled one, or a network such as v1.")],
+    out: Annotated[Path | None, typer.Option(help="Where rows, plots and a page go.")] = None,
+    json: Json = False,
+    **options: Any,
+) -> None:
+    """Race a model's compiled code against the runtimes installed here, in turns, each at its best."""
+    from mobilenets.bench.command import bench
+
+    with Reporter() as progress:
+        told = shlex.join(["mobilenets", *sys.argv[1:]])
+        found = bench(model, taken(BenchOptions, options), out, progress, command=told)
+    if json:
+        say_json(found)
+        return
+    show_race(found)
+
+
+app.command(name="bench", epilog="Example: mobilenets bench v1 --width 0.25 --resolution 128 --threads 1,2")(
+    console.flags(BenchOptions)(_bench)
+)
 
 
 def _asked(arguments: list[str]) -> str:

@@ -7,9 +7,10 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from itertools import cycle
 from pathlib import Path
@@ -17,29 +18,45 @@ from typing import Any
 
 import numpy as np
 
-from mobilenets.compile import isa, verify
-from mobilenets.compile.build import TARGETS, Built, build, write
+from mobilenets.compile import runner, verify
+from mobilenets.compile.build import Built, build, program, write
 from mobilenets.compile.source import Source, compiled
+from mobilenets.compile.step import refuse
+from mobilenets.compile.target import TARGETS, Target, family, loads
 from mobilenets.costs.count import cost
+from mobilenets.data import calibration
 from mobilenets.data.digests import Progress
+from mobilenets.infer.adopt import in_floats
 from mobilenets.infer.artefact import Artefact, digest
 from mobilenets.infer.compiled import CompiledBody, CompiledEngine
 from mobilenets.infer.engine import NumpyEngine
 from mobilenets.infer.image import ImageError, decode
+from mobilenets.infer.quantise import quantise
 from mobilenets.infer.resize import Frame
 from mobilenets.infer.sealed import json_text
 from mobilenets.infer.weights import cache_dir
 from mobilenets.listing import pictures
 from mobilenets.spec.head import headless as without_head
-from mobilenets.spec.net import tensors
 
 CERTIFICATE = "certificate.json"
+DTYPES = ("float32", "int8")
 FRAMES = 16
 BODY_FRAMES = 2
 WORTH_MACS = 3e11
 """Work from which on a build of some three seconds pays: 500 images of V1 1.0/224."""
 DRAWN_SIDES = (160, 480)
-FAMILIES: Mapping[str, isa.Family] = {"x86-64": isa.X86}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How far outputs are from the reference's, made by what, on what; or why that is not known."""
+
+    differences: Mapping[str, verify.Difference] = field(default_factory=dict)
+    isas: tuple[str, ...] = ()
+    ran_by: tuple[str, ...] = ()
+    frames: int = 0
+    told: str | None = None
+    unverified: str | None = None
 
 
 def compile_model(
@@ -49,35 +66,71 @@ def compile_model(
     *,
     name: str,
     target: str = "host",
+    dtype: str | None = None,
+    calibrate: Path | None = None,
     threads: int = 1,
     images: Path | None = None,
     headless: bool = False,
 ) -> dict[str, Any]:
     """Write the compiled model to `out` and give its certificate; where anything fails nothing is left there.
 
-    Raises ValueError for what a user can mend, RuntimeError where the compiler or the verification fails.
+    `dtype` is the model's own unless given; from float32 to int8 it takes pictures, `calibrate`. Raises
+    ValueError for what a user can mend, RuntimeError where the compiler or the verification fails.
     """
     if target not in TARGETS:
         raise ValueError(f"--target {target}: unknown; known: {', '.join(TARGETS)}")
+    chosen = TARGETS[target]
     if not model.weights:
         raise ValueError("this is a compiled model already; give the model file that it was made of")
     if headless:
         model = _bodied(model)
+    refuse(model.net)
+    model, calibrated = _typed(model, dtype or model.dtype, calibrate, progress)
     progress("compile", 0, 4)
-    source = compiled(model, name, FAMILIES[TARGETS[target].family])
-    frames, told = _frames(images)
+    source = compiled(model, name, family(chosen, model.dtype))
+    if not 1 <= threads <= source.threads:
+        raise ValueError(f"--threads {threads}: --target {target} has at most {source.threads}")
+    frames, told = _frames(images or calibrate)
     with _whole(out) as place:
         write(source, place)
         progress("compile", 1, 4)
-        made = build(source, TARGETS[target], place)
+        made = build(source, chosen, place)
         progress("compile", 2, 4)
-        engine = CompiledEngine(made.file, threads)
-        isas = engine.isas
-        difference = verify.compared(engine, isas, NumpyEngine(model), frames)
+        verdict = _verified(model, source, chosen, made, threads, frames, told)
         progress("compile", 3, 4)
-        certificate = _certificate(model, source, made, target, difference, isas, len(frames), told)
+        certificate = _certificate(model, source, made, chosen, verdict) | calibrated
+        if not chosen.shipped:
+            made.file.unlink()
         (place / CERTIFICATE).write_text(json_text(certificate, indent=1) + "\n", encoding="utf-8")
     return certificate
+
+
+def _typed(
+    model: Artefact, dtype: str, calibrate: Path | None, progress: Progress
+) -> tuple[Artefact, dict[str, Any]]:
+    """The model in the type asked for, and what a certificate says of its calibration."""
+    if dtype not in DTYPES:
+        raise ValueError(f"--dtype {dtype}: unknown; known: {', '.join(DTYPES)}")
+    if dtype == "float32":
+        if calibrate is not None:
+            raise ValueError("--calibrate is for --dtype int8; float32 needs no pictures")
+        return in_floats(model), {}
+    if model.scales:
+        if calibrate is not None:
+            raise ValueError("--calibrate: the model is quantised already; leave it out")
+        return model, {}
+    if calibrate is None:
+        raise ValueError("--dtype int8 needs --calibrate FOLDER, pictures such as the model will see")
+    begun = time.perf_counter()
+    found = calibration.pictures(calibrate, model.preprocess, progress=progress)
+    made = quantise(model, found.levels, progress=progress)
+    told = {
+        "pictures": len(found.files),
+        "set_aside": [f"{one.file}: {one.reason}" for one in found.set_aside],
+        "seconds": round(time.perf_counter() - begun, 2),
+        **made.recipe["quantised"],
+    }
+    return made, {"calibration": told}
 
 
 def compiled_body(model: Artefact, streams: int, images: int, progress: Progress) -> CompiledBody | None:
@@ -87,7 +140,7 @@ def compiled_body(model: Artefact, streams: int, images: int, progress: Progress
     fails, or the outputs differ from the walk's.
     """
     try:
-        model = _bodied(model)
+        model = _bodied(in_floats(model))
         library = cache_dir() / "compiled" / f"{_key(model)}.so"
         if library.exists():
             try:
@@ -97,7 +150,7 @@ def compiled_body(model: Artefact, streams: int, images: int, progress: Progress
         if images * cost(model.net).macs < WORTH_MACS:
             return None
         progress("compile", 0, 1)
-        source = compiled(model, "body", FAMILIES[TARGETS["host"].family], threads=False)
+        source = compiled(model, "body", family(TARGETS["host"]), threads=False)
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=library.parent) as place:
             write(source, Path(place))
@@ -128,8 +181,10 @@ def _key(model: Artefact) -> str:
 
 def _bodied(model: Artefact) -> Artefact:
     body = without_head(model.net)
-    kept = {tensor: model.weights[tensor] for tensor in tensors(body)}
-    return replace(model, net=body, weights=kept, labels=(), threshold=None)
+    left = {node.name for node in model.net.nodes} - {node.name for node in body.nodes}
+    kept = {name: value for name, value in model.weights.items() if name.split(".")[0] not in left}
+    scales = {name: scale for name, scale in model.scales.items() if name not in left}
+    return replace(model, net=body, weights=kept, labels=(), threshold=None, scales=scales)
 
 
 def _frames(images: Path | None) -> tuple[list[Frame], str]:
@@ -157,39 +212,67 @@ def _frames(images: Path | None) -> tuple[list[Frame], str]:
     return frames, f"{len(frames)} pictures of {images}"
 
 
-def _certificate(
+def _verified(
     model: Artefact,
     source: Source,
+    target: Target,
     made: Built,
-    target: str,
-    difference: Mapping[str, verify.Difference],
-    isas: Sequence[str],
-    frames: int,
+    threads: int,
+    frames: Sequence[Frame],
     told: str,
+) -> Verdict:
+    """Library, or program of the same C, compared with the walk. Raises RuntimeError where they differ."""
+    reference, most = NumpyEngine(model), verify.SAME if model.scales else verify.AGREE
+    if loads(target):
+        engine = CompiledEngine(made.file, threads)
+        differences = verify.compared(engine, engine.isas, reference, frames, most)
+        return Verdict(differences, engine.isas, ("this machine",), len(frames), told)
+    lacking = runner.missing(target.runners)
+    if lacking or not target.runners:
+        reason = f"no {lacking} here, get {target.packages}" if lacking else "nothing here can run it"
+        return Verdict(unverified=reason)
+    if len(frames) > target.frames:
+        frames, told = frames[: target.frames], f"the first {target.frames} of {told}"
+    with tempfile.TemporaryDirectory(prefix="mobilenets-") as place:
+        words = [*program(source, target, made.file.parent, Path(place)), str(threads)]
+        isas = [one.name for one in family(target, model.dtype).isas]
+        with runner.programs(target.runners, words, source.outputs, isas) as programs:
+            found = [verify.compared(one, one.isas, reference, frames, most) for one in programs]
+            seen = tuple(name for name in isas if any(name in one.isas for one in programs))
+    ran_by = tuple(" ".join(words) for words in target.runners)
+    return Verdict(verify.largest(found), seen, ran_by, len(frames), told)
+
+
+def _certificate(
+    model: Artefact, source: Source, made: Built, target: Target, verdict: Verdict
 ) -> dict[str, Any]:
     pre = model.preprocess
-    with made.file.open("rb") as file:
-        library_bytes = len(file.read())
+    weights_within = len(source.weights) if target.linked else 0
     return {
         "name": source.name,
         "digest": digest(model),
         "net": model.net.name,
         "width": model.net.width,
         "resolution": model.net.resolution,
-        "dtype": "float32",
-        "target": target,
+        "dtype": model.dtype,
+        "target": target.name,
+        "library": made.file.name if target.shipped else None,
         "compiler": made.compiler,
         "command": made.command,
         "compile_s": round(made.seconds, 2),
-        "code_bytes": library_bytes - len(source.weights),
+        "code_bytes": made.file.stat().st_size - weights_within,
         "weight_bytes": len(source.weights),
         "arena_bytes": source.maps_bytes + source.scratch_bytes,
         "input": [pre.height, pre.width, 3],
         "outputs": list(source.outputs),
-        "verified_on": told,
-        "frames": frames,
-        "isas_verified": list(isas),
-        "largest_error": {name: asdict(one) | {"relative": one.relative} for name, one in difference.items()},
+        "verified_on": verdict.told,
+        "unverified": verdict.unverified,
+        "frames": verdict.frames,
+        "ran_by": list(verdict.ran_by),
+        "isas_verified": list(verdict.isas),
+        "largest_error": {
+            name: asdict(one) | {"relative": one.relative} for name, one in verdict.differences.items()
+        },
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mobilenets.compile.target import TARGETS
 from mobilenets.console import percent, say, size, table
 
 
@@ -77,3 +78,60 @@ def show(row: dict[str, Any]) -> None:
         f"{row['file']}: {unknown}"
         + ", ".join(f"{p['label']} {percent(p['score'])}" for p in row["predictions"])
     )
+
+
+def show_race(found: dict[str, Any]) -> None:
+    """A race in tables: every engine's row, the best of the others against ours, who could not take part."""
+    model = found["model"]
+    for dtype, threads in dict.fromkeys((row["dtype"], row["threads"]) for row in found["rows"]):
+        group = [row for row in found["rows"] if (row["dtype"], row["threads"]) == (dtype, threads)]
+        table(
+            (
+                *("engine", "call", "ms", "p10", "p90", "n", "of peak"),
+                *("cold start, s", "memory, MB", "file", "installed"),
+            ),
+            [
+                (
+                    row["engine"],
+                    row["call"],
+                    *(f"{row[key]:.3f}" for key in ("latency_ms", "p10_ms", "p90_ms")),
+                    row["n"],
+                    percent(row["peak_share"]),
+                    "–" if row["cold_start_s"] is None else f"{row['cold_start_s']:.3f}",
+                    "–" if row["peak_rss_mb"] is None else f"{row['peak_rss_mb']:.0f}",
+                    size(row["artefact_bytes"]),
+                    size(row["install_bytes"]),
+                )
+                for row in sorted(group, key=lambda row: row["latency_ms"])
+            ],
+            left=2,
+            title=f"{model['name']}, {dtype}, {threads} thread{'' if threads == 1 else 's'}",
+        )
+    for best in found["best"]:
+        say(
+            f"{best['dtype']}, threads {best['threads']}: the fastest of the others, {best['engine']}, takes "
+            f"{best['times']:.2f} times as long as ours ({best['low']:.2f} to {best['high']:.2f})"
+        )
+    for row in found["skipped"]:
+        said = f" with threads {row['threads']}" if "threads" in row else ""
+        say(f"not raced: {row['engine']} {row['dtype']}{said}: {row['reason']}")
+
+
+def show_compiled(made: dict[str, Any], out: Path) -> None:
+    """What `compile` wrote, how it was verified, and what to do with it."""
+    parts = f"{size(made['code_bytes'])} of code, {size(made['weight_bytes'])} of weights"
+    say(f"{out / (made['library'] or made['name'] + '.c')}: {parts}")
+    say(f"built in {made['compile_s']:.1f} s by {made['compiler']}")
+    if made["verified_on"]:
+        worst = max(one["relative"] for one in made["largest_error"].values())
+        by = ", ".join(made["ran_by"])
+        said = (
+            f"largest error {worst:.1e} of the largest output"
+            if worst
+            else "equal to the reference bit for bit"
+        )
+        say(f"{said}, on {made['verified_on']}, by {by}")
+    else:
+        say(f"built but not verified, it never ran: {made['unverified']}")
+    use, library = TARGETS[made["target"]].use, out / str(made["library"])
+    say(f"try it  {use.format(folder=out, name=made['name'], library=library)}")

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from mobilenets.compile import isa
-from mobilenets.compile.build import TARGETS, build, write
+from mobilenets.compile.build import build, write
 from mobilenets.compile.source import compiled
+from mobilenets.compile.target import TARGETS, family
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.compiled import CompiledEngine
-from mobilenets.spec.net import Net, tensors
+from mobilenets.infer.engine import NumpyEngine
+from mobilenets.infer.fold import fold
+from mobilenets.infer.integer import Scale
+from mobilenets.infer.walk import Walk
+from mobilenets.spec.net import Net, shapes, tensors, weight_shape
+from mobilenets.spec.op import Dense, Pool
 from mobilenets.spec.preprocess import Preprocess
+
+HOST = family(TARGETS["host"])
+RELATIVE = 2e-5
+"""What float32 in another order may differ by, in parts of the largest value."""
 
 if shutil.which("cc") is None and shutil.which("gcc") is None:
     pytest.skip("no C compiler on this machine", allow_module_level=True)
@@ -37,6 +49,58 @@ def filled(net: Net, seed: int = 0, geometry: str = "stretch", labels: tuple[str
     return Artefact(net=net, weights=weights, preprocess=pre, labels=labels)
 
 
+def in_bytes(model: Artefact, seed: int = 0, asymmetric: bool = False) -> Artefact:
+    """The network of a model with random bytes for weights, and scales that keep its activations in range."""
+    random = np.random.default_rng(seed)
+    net, _ = fold(model.net, model.weights)
+    known = shapes(net)
+    parts: dict[str, NDArray[Any]] = {}
+    scales: dict[str, Scale] = {}
+    read = {name for node in net.nodes for name in node.inputs}
+    for node in net.nodes:
+        relu = not isinstance(node.op, Pool | Dense) and node.op.activation != "none"
+        if node.name in read or random.random() < 0.5:
+            scales[node.name] = Scale(
+                float(random.uniform(0.01, 0.1)), 0 if relu else int(random.integers(256))
+            )
+        weight = weight_shape(node.op, known[node.inputs[0]])
+        if weight is None:
+            continue
+        least = 0 if asymmetric else -127
+        parts[f"{node.name}.weight"] = random.integers(least, 128, weight, dtype=np.int8)
+        if asymmetric:
+            parts[f"{node.name}.zero"] = np.full(weight[0], random.integers(0, 128), np.int32)
+        terms = int(np.prod(weight[1:]))
+        before = scales.get(node.inputs[0], Scale(1.0, 0)).step
+        after = scales.get(node.name, Scale(1.0, 0)).step
+        spread = random.uniform(0.3, 3, weight[0]) / (70 * np.sqrt(terms))
+        parts[f"{node.name}.step"] = (spread * after / before).astype(np.float32)
+        parts[f"{node.name}.bias"] = random.integers(-9000, 9000, weight[0], dtype=np.int32)
+    return replace(model, net=net, weights=parts, scales=scales)
+
+
+def agrees(engine: Any, model: Artefact, seed: int = 0) -> None:
+    """On a random input, by every instruction set: within rounding in float32, bit for bit in bytes."""
+    shape, random = tuple(model.net.input), np.random.default_rng(seed)
+    x = random.normal(0, 1, shape).astype(np.float32)
+    levels = random.integers(0, 256, shape, dtype=np.uint8)
+    if model.scales:
+        wanted, most, run = NumpyEngine(model)(levels), 0.0, lambda: engine(levels)
+    else:
+        found = Walk(model.net, model.weights)(x[None])
+        wanted, most, run = {name: v[0] for name, v in found.items()}, RELATIVE, lambda: engine.input(x)
+    assert engine.isas
+    for name in engine.isas:
+        engine.use(name)
+        for _ in range(2):  # the second time nothing of the first must be left
+            got = run()
+            assert set(got) == set(wanted)
+            for output, value in wanted.items():
+                assert got[output].shape == value.shape
+                scale = float(np.abs(value).max()) or 1.0
+                assert float(np.abs(got[output] - value).max()) <= most * scale, (name, output)
+
+
 @pytest.fixture
 def made(tmp_path: Path) -> Callable[..., CompiledEngine]:
     """Builds a model for this machine and opens it."""
@@ -45,7 +109,7 @@ def made(tmp_path: Path) -> Callable[..., CompiledEngine]:
     def make(model: Artefact, threads: int = 1) -> CompiledEngine:
         place = tmp_path / f"built{next(numbers)}"
         place.mkdir()
-        source = compiled(model, "tested", isa.X86)
+        source = compiled(model, "tested", family(TARGETS["host"], model.dtype))
         write(source, place)
         return CompiledEngine(build(source, TARGETS["host"], place).file, threads)
 

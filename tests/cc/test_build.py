@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mobilenets.compile import build
-from mobilenets.compile.build import TARGETS, _compiler
+from mobilenets.compile.build import _compiler
+from mobilenets.compile.target import TARGETS
 from mobilenets.compiling import named
 
 

@@ -13,90 +13,27 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mobilenets.compile import isa
 from mobilenets.compile.build import FLAGS, WARNINGS, write
 from mobilenets.compile.source import compiled
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.compiled import CompiledEngine
 from mobilenets.infer.engine import NumpyEngine
 from mobilenets.infer.image import normalise, prepare
-from mobilenets.infer.walk import Walk
 from mobilenets.spec import zoo
 from mobilenets.spec.head import classify
-from mobilenets.spec.net import Net, Node, Output
-from mobilenets.spec.op import Conv, Dense, Depthwise, Op, Pointwise, Pool, Shape
+from mobilenets.spec.net import Net
 
-from .conftest import filled
+from .cases import ZOO, networks
+from .conftest import HOST, agrees, filled
 
 Made = Callable[..., CompiledEngine]
-RELATIVE = 2e-5
-"""What float32 in another order may differ by, in parts of the largest value."""
 
 
-def agrees(engine: CompiledEngine, model: Artefact, seed: int = 0) -> None:
-    shape = tuple(model.net.input)
-    x = np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32)
-    wanted = Walk(model.net, model.weights)(x[None])
-    assert engine.isas
-    for name in engine.isas:
-        engine.use(name)
-        for _ in range(2):  # the second time nothing of the first must be left
-            got = engine.input(x)
-            assert set(got) == set(wanted)
-            for output, value in wanted.items():
-                assert got[output].shape == value[0].shape
-                scale = float(np.abs(value).max()) or 1.0
-                assert float(np.abs(got[output] - value[0]).max()) <= RELATIVE * scale, (name, output)
-
-
-@pytest.mark.parametrize(
-    "net",
-    [
-        classify(zoo.v1(0.25, 96), 10),
-        classify(zoo.v1(0.25, 97, padding="symmetric"), 3),  # odd sides, the other padding
-        classify(zoo.v1(0.3, 65, rounding="keras"), 1001),  # channels that no vector divides
-        classify(zoo.v1(1.0, 32), 5),
-        zoo.v1(0.25, 33),  # a body alone
-        zoo.v1(0.01, 20, rounding="keras"),  # one channel to a layer
-        classify(zoo.v1(0.25, 1), 2),  # one pixel
-        classify(zoo.v1_full(0.125, 64), 7),
-        classify(zoo.v1_shallow(0.5, 64), 12),
-        zoo.net("v1-cifar", 0.5),
-    ],
-    ids=lambda net: f"{net.name}-{net.width:g}-{net.resolution}",
-)
+@pytest.mark.parametrize("net", ZOO, ids=lambda net: f"{net.name}-{net.width:g}-{net.resolution}")
 @pytest.mark.slow
 def test_networks_of_the_zoo_give_the_references_outputs(made: Made, net: Net) -> None:
     model = filled(net)
     agrees(made(model), model)
-
-
-@st.composite
-def networks(draw: st.DrawFn) -> Net:
-    """Chains of any layers on small maps of any shape."""
-    shape = Shape(draw(st.integers(1, 19)), draw(st.integers(1, 19)), 3)
-    activation = st.sampled_from(("none", "relu", "relu6"))
-    padding = st.sampled_from(("same", "symmetric"))
-    nodes: list[Node] = []
-    before = "image"
-    for index in range(draw(st.integers(1, 5))):
-        kinds = ["conv", "pointwise"] + ["depthwise"] * 2 * (index > 0)
-        out, kernel = draw(st.integers(1, 70)), draw(st.sampled_from((1, 3, 5)))
-        stride = draw(st.integers(1, min(2, kernel)))
-        rest = {"kernel": kernel, "stride": stride, "padding": draw(padding), "activation": draw(activation)}
-        op: Op
-        match draw(st.sampled_from(kinds)):
-            case "conv":
-                op = Conv(out=out, bias=draw(st.booleans()), **rest)
-            case "depthwise":
-                op = Depthwise(bias=draw(st.booleans()), **rest)
-            case _:
-                op = Pointwise(out=out, bias=draw(st.booleans()), activation=draw(activation))
-        nodes.append(Node(f"layer{index}", op, (before,)))
-        before = f"layer{index}"
-    nodes += [Node("pool", Pool(), (before,)), Node("head", Dense(out=draw(st.integers(1, 70))), ("pool",))]
-    outputs = (Output("logits", "head", "classes"), Output("features", "pool", "vector"))
-    return Net("drawn", shape, tuple(nodes), outputs)
 
 
 @pytest.mark.slow
@@ -246,7 +183,7 @@ def test_sanitizers_find_nothing_and_the_example_gives_the_references_scores(
     small: Artefact, tmp_path: Path
 ) -> None:
     """AddressSanitizer and UBSan over the example, on frames of several sizes."""
-    write(compiled(small, "tested", isa.X86), tmp_path)
+    write(compiled(small, "tested", HOST), tmp_path)
     flags = [flag for flag in FLAGS if flag != "-O3"]
     words = ["cc", "-O1", "-g", *flags, *WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover"]
     subprocess.run([*words, "main.c", "tested.c", "-o", "example", "-lpthread"], cwd=tmp_path, check=True)
@@ -269,7 +206,7 @@ def test_sanitizers_find_nothing_and_the_example_gives_the_references_scores(
 
 
 def test_the_example_builds_by_a_plain_cc_from_its_folder_alone(small: Artefact, tmp_path: Path) -> None:
-    write(compiled(small, "tested", isa.X86), tmp_path)
+    write(compiled(small, "tested", HOST), tmp_path)
     subprocess.run(
         ["cc", "-O2", "main.c", "tested.c", "-o", "example", "-lpthread"], cwd=tmp_path, check=True
     )

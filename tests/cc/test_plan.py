@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobilenets.compile import emit, isa, plan
+from mobilenets.compile import isa, plan
+from mobilenets.compile.kernel import split
 from mobilenets.compile.pack import panels, taps, widths
 from mobilenets.compile.source import SCRATCH_BYTES
 from mobilenets.compile.step import Product, Separable, ends, steps
@@ -32,7 +33,7 @@ from .conftest import filled
 def test_tensors_alive_together_never_overlap(width: float, side: int, padding: str, scratch: int) -> None:
     net = classify(zoo.v1(width, side, padding=padding), 10)  # type: ignore[arg-type]
     net, _ = fold(net, filled(net).weights)
-    image, program = steps(net, 16, scratch)
+    image, program = steps(net, isa.X86.layout, scratch)
     kept = [output.node for output in net.outputs]
     placed = plan.spans(image, program, kept)
     assert len({span.name for span in placed}) == len(placed)
@@ -45,10 +46,10 @@ def test_tensors_alive_together_never_overlap(width: float, side: int, padding: 
     for index, step in enumerate(program):
         for made in ends(step):
             assert known[made.name].first <= index <= known[made.name].last
-            assert 4 * made.floats <= known[made.name].bytes
+            assert made.bytes * made.values <= known[made.name].bytes
             assert known[made.name].begin % 64 == 0
         if isinstance(step, Separable):
-            assert 4 * step.filter.target.floats <= plan.scratch_bytes(program)
+            assert step.filter.target.bytes * step.filter.target.values <= plan.scratch_bytes(program)
     assert all(known[name].last == len(program) for name in kept)
     assert plan.maps_bytes(placed) <= sum(span.bytes for span in placed)
 
@@ -56,15 +57,15 @@ def test_tensors_alive_together_never_overlap(width: float, side: int, padding: 
 def test_the_arena_of_v1_is_little_more_than_its_two_largest_neighbours() -> None:
     net = classify(zoo.v1(1.0, 224), 1000)
     net, _ = fold(net, filled(net).weights)
-    image, program = steps(net, 16, SCRATCH_BYTES)
+    image, program = steps(net, isa.X86.layout, SCRATCH_BYTES)
     placed = plan.spans(image, program, [output.node for output in net.outputs])
-    most = max(sum(4 * made.floats for made in ends(step)) for step in program)
+    most = max(sum(made.bytes * made.values for made in ends(step)) for step in program)
     assert most <= plan.maps_bytes(placed) <= 1.1 * most
 
 
 @given(count=st.integers(1, 500), most=st.integers(1, 40))
 def test_a_split_is_whole_even_and_as_coarse_as_it_can_be(count: int, most: int) -> None:
-    parts = emit.split(count, most)
+    parts = split(count, most)
     assert sum(parts) == count
     assert max(parts) <= most
     assert max(parts) - min(parts) <= 1
@@ -92,7 +93,7 @@ def test_taps_lie_channel_by_channel_with_zeros_to_whole_vectors() -> None:
 def test_depthwise_layers_are_joined_with_what_follows_them_where_maps_are_large() -> None:
     net = zoo.v1(0.25, 128)
     net, _ = fold(net, filled(net).weights)
-    _, program = steps(net, 16, SCRATCH_BYTES)
+    _, program = steps(net, isa.X86.layout, SCRATCH_BYTES)
     kinds = [type(step).__name__ for step in program]
     assert kinds.count("Separable") == 5  # maps of more than 64 pixels
     assert kinds.count("Filter") == 8
@@ -108,7 +109,7 @@ def test_what_no_kernel_is_written_for_is_refused_by_its_name(op: Conv | Depthwi
     nodes = (Node("strange", op, ("image",)), Node("pool", Pool(), ("strange",)))
     net = Net("odd", Shape(32, 32, 3), nodes, (Output("features", "pool", "vector"),))
     with pytest.raises(ValueError, match=f"strange.*{word}"):
-        steps(net, 16, SCRATCH_BYTES)
+        steps(net, isa.X86.layout, SCRATCH_BYTES)
 
 
 def test_an_output_that_is_a_map_is_refused_by_its_name() -> None:

@@ -73,6 +73,78 @@ def test_the_c_example_names_a_raw_frame_as_predict_names_the_picture(
         assert told == [p["label"] for p in rows[0]["predictions"]]
 
 
+@pytest.mark.parametrize(
+    ("target", "runners", "isas"),
+    [
+        ("c", ["this machine"], ["plain"]),
+        ("aarch64", ["qemu-aarch64 -cpu cortex-a53", "qemu-aarch64 -cpu cortex-a76"], ["neon"]),
+        ("wasm", ["node"], ["simd128"]),
+        ("wasm-threads", ["node"], ["simd128"]),
+    ],
+)
+def test_a_model_compiled_for_another_target_gives_the_references_answers(
+    ask: Ask, taught: Any, tmp_path: Path, target: str, runners: list[str], isas: list[str]
+) -> None:
+    """Verified on pictures by whatever can run it here."""
+    if target != "c":
+        pytest.importorskip("ziglang")
+    for words in runners:
+        command = words.split()[0]
+        if target != "c" and shutil.which(command) is None:
+            pytest.skip(f"no {command} on this machine")
+    threads = "2" if target == "wasm-threads" else "1"
+    words = ("--images", taught.folder, "--name", "five", "--threads", threads, "--json")
+    facts = ask("compile", taught.model, "--out", tmp_path, "--target", target, *words).facts
+    assert facts["ran_by"] == runners
+    assert facts["isas_verified"] == isas
+    assert facts["unverified"] is None
+    assert f"pictures of {taught.folder}" in facts["verified_on"]
+    assert facts["frames"] >= 2
+    assert set(facts["largest_error"]) == {"logits", "features"}
+    assert all(error["relative"] < 1e-4 for error in facts["largest_error"].values())
+    assert facts["code_bytes"] <= (64 << 10 if "wasm" in target else 200_000)
+    library = {"c": [], "aarch64": ["five.so"]}.get(target, ["five.wasm"])
+    example = "five.mjs" if "wasm" in target else "main.c"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["five.c", "five.h", "five.weights", example, "certificate.json", *library]
+    )
+
+
+@pytest.mark.parametrize("target", ["c", "wasm"])
+def test_other_targets_name_pictures_as_predict_does(
+    ask: Ask, taught: Any, tmp_path: Path, target: str
+) -> None:
+    from PIL import Image
+
+    if target == "wasm" and shutil.which("node") is None:
+        pytest.skip("no node on this machine")
+    ask("compile", taught.model, "--out", tmp_path, "--target", target, "--name", "five")
+    if target == "c":
+        words = ["cc", "-std=c11", "-O2", "main.c", "five.c", "-o", "example"]
+        subprocess.run(words, cwd=tmp_path, check=True)
+    (tmp_path / "script.mjs").write_text(NAMES)
+    command = ["./example"] if target == "c" else ["node", "script.mjs"]
+    for picture in sorted(taught.folder.rglob("*.webp"))[::11]:
+        frame = Image.open(picture).convert("RGB")
+        (tmp_path / "frame.rgb").write_bytes(frame.tobytes())
+        words = [*command, "frame.rgb", str(frame.width), str(frame.height)]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+        rows = ask("predict", taught.model, picture, "--json").facts["results"]
+        best = done.stdout.splitlines()[0].split(maxsplit=1)[1]
+        assert best == rows[0]["predictions"][0]["label"]
+
+
+NAMES = """
+import { readFileSync } from "node:fs";
+import { load } from "./five.mjs";
+const [file, width, height] = process.argv.slice(2);
+const net = await load();
+const { logits } = net.run(readFileSync(file), Number(width), Number(height));
+const best = Math.max(...logits);
+console.log(best, net.labels[logits.indexOf(best)]);
+"""
+
+
 def test_a_body_is_compiled_without_its_head(ask: Ask, taught: Any, tmp_path: Path) -> None:
     picture = sorted(taught.folder.rglob("*.webp"))[0]
     facts = ask(

@@ -53,7 +53,7 @@ static size_t laid_out(struct state *net, unsigned char *arena, int max_width, i
         net->line = arena + begins[7];
         net->made = net->line + (size_t)lines * 3 * INPUT_WIDTH;
         net->lines = lines;
-        net->arena = (float *)(arena + begins[8]);
+        net->arena = (value *)(arena + begins[8]);
 #if THREADS
         net->pool = (struct pool *)(arena + begins[0]);
 #endif
@@ -66,10 +66,11 @@ size_t @name@_arena_size(int max_width, int max_height, int threads)
     return sizes_can_be(max_width, max_height, threads) ? laid_out(NULL, NULL, max_width, max_height, threads) : 0;
 }
 
+static const float mean[3] = {@mean@}, std[3] = {@std@};
+
 int @name@_init(@name@_model **made, void *arena, size_t arena_bytes, const void *weights, int max_width,
     int max_height, int threads)
 {
-    static const float mean[3] = {@mean@}, std[3] = {@std@};
     if (!weights)
         weights = LINKED_WEIGHTS;
     if (!made || !arena || !weights)
@@ -89,9 +90,11 @@ int @name@_init(@name@_model **made, void *arena, size_t arena_bytes, const void
         if (runs(i))
             net->steps = isas[i].steps;
     net->view = view_of(INPUT_WIDTH, INPUT_HEIGHT);
+#if !INTEGER
     for (int c = 0; c < 3; c++)
         for (int i = 0; i < 256; i++)
             net->levels[c][i] = ((float)i - mean[c]) / std[c];
+#endif
 #if THREADS
     if (threads > 1 && start_threads(net, threads)) {
         end_threads(net);
@@ -138,15 +141,27 @@ int @name@_run_levels(@name@_model *given, const uint8_t *levels)
     return @NAME@_OK;
 }
 
+#if INTEGER
+static uint8_t level_of(float value_of)
+{
+    return value_of > 0.0f ? (uint8_t)(LEAST(value_of, 255.0f) + 0.5f) : 0;
+}
+#endif
+
 int @name@_run_input(@name@_model *given, const float *input)
 {
     struct state *net = (struct state *)given;
     if (!net || !input)
         return @NAME@_NULL;
-    float *image = net->arena + IMAGE;
+    value *image = net->arena + IMAGE;
     border_of_image(net);
     for (int y = 0; y < INPUT_HEIGHT; y++)
-        __builtin_memcpy(image + y * IMAGE_ROW, input + y * INPUT_WIDTH * 3, sizeof(float) * INPUT_WIDTH * 3);
+        for (int x = 0; x < INPUT_WIDTH * 3; x++)
+#if INTEGER
+            image[y * IMAGE_ROW + x] = level_of(input[y * INPUT_WIDTH * 3 + x] * std[x % 3] + mean[x % 3]);
+#else
+            image[y * IMAGE_ROW + x] = input[y * INPUT_WIDTH * 3 + x];
+#endif
     net->view = (struct view){0, 0, INPUT_HEIGHT, INPUT_WIDTH, 0, 0, INPUT_HEIGHT, INPUT_WIDTH};
     run_steps(net);
     return @NAME@_OK;
@@ -160,7 +175,17 @@ const struct @name@_output *@name@_outputs(void)
 const void *@name@_output(const @name@_model *given, int index)
 {
     const struct state *net = (const struct state *)given;
-    return net && index >= 0 && index < @NAME@_OUTPUTS ? net->arena + places[index] : NULL;
+    return net && index >= 0 && index < @NAME@_OUTPUTS ? (const char *)net->arena + places[index] : NULL;
+}
+
+float @name@_value(const @name@_model *given, int index, int place)
+{
+    const void *values = @name@_output(given, index);
+    if (!values || place < 0 || place >= outputs[index].shape[0])
+        return 0.0f;
+    if (outputs[index].dtype[0] == 'u')
+        return outputs[index].scale * (float)(((const uint8_t *)values)[place] - outputs[index].zero);
+    return ((const float *)values)[place];
 }
 
 const char *const *@name@_labels(void)

@@ -42,7 +42,7 @@ enum @name@_error {
 
 struct @name@_output {
     const char *name;
-    const char *dtype; /* "float32" */
+    const char *dtype; /* "float32" or "uint8" */
     int rank;
     int shape[4];
     float scale; /* of an integer output: value = scale * (integer - zero) */
@@ -72,6 +72,9 @@ int @name@_run_input(@name@_model *net, const float *input);
 /* What the outputs are, and the values of one after a run, there until the next; NULL for no such output. */
 const struct @name@_output *@name@_outputs(void);
 const void *@name@_output(const @name@_model *net, int index);
+
+/* One value of an output as a number, whatever its dtype; 0 for no such output. */
+float @name@_value(const @name@_model *net, int index, int place);
 
 /* Names of the classes in the order of the output `logits`. */
 const char *const *@name@_labels(void);

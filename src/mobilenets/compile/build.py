@@ -8,42 +8,18 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from mobilenets.compile.source import Source
+from mobilenets.compile.target import TARGETS, Target
 
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno")
 LIMIT_S = 600
 MOST_LINES = 12
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """What code is built for; `zig` is the target of the cross compiler, empty for the machine's own."""
-
-    name: str
-    family: str
-    zig: tuple[str, ...] = ()
-    suffix: str = ".so"
-    says: str = ""
-
-
-TARGETS: Mapping[str, Target] = {
-    target.name: target
-    for target in (
-        Target(name="host", family="x86-64", says="this machine, by its own C compiler"),
-        Target(
-            name="x86-64",
-            family="x86-64",
-            zig=("-target", "x86_64-linux-gnu.2.17"),
-            says="any x86-64 Linux: the best of AVX-512, AVX2 and SSE2 is chosen when it runs",
-        ),
-    )
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +36,54 @@ def write(source: Source, folder: Path) -> None:
     """The files of a compiled model, without its library."""
     (folder / f"{source.name}.c").write_text(source.code, encoding="utf-8")
     (folder / f"{source.name}.h").write_text(source.header, encoding="utf-8")
-    (folder / "main.c").write_text(source.example, encoding="utf-8")
+    (folder / source.example[0]).write_text(source.example[1], encoding="utf-8")
     (folder / f"{source.name}.weights").write_bytes(source.weights)
 
 
 def build(source: Source, target: Target, folder: Path) -> Built:
-    """The library of a model whose files lie in `folder`, weights linked in.
+    """The library of a model whose files lie in `folder`.
 
     Raises ValueError where there is no compiler, RuntimeError with its first lines where it fails.
     """
     compiler = _compiler(target)
     library = folder / f"{source.name}{target.suffix}"
-    words = [*compiler, *FLAGS, *WARNINGS, "-fPIC", "-shared", "-s", f"-D{source.name.upper()}_LINKED"]
-    words += [f"{source.name}.c", "-o", library.name, "-lpthread"]
+    words = [*compiler, *_flags(source), *WARNINGS, *target.flags]
+    words += [f"-D{source.name.upper()}_LINKED"] if target.linked else []
+    words += [f"{source.name}.c", "-o", library.name]
+    words += ["-lpthread"] if source.threads > 1 and target.linked else []
     begun = time.perf_counter()
     _run(words, folder)
     return Built(library, _version(compiler), shlex.join(words), time.perf_counter() - begun)
+
+
+def build_here(files: Sequence[str], made: str, folder: Path, flags: Sequence[str] = ()) -> None:
+    """A program or library of a few C files in `folder`, for this machine; raises as `build` does."""
+    words = [*_compiler(TARGETS["host"]), *FLAGS, *WARNINGS, *flags, *files, "-o", made, "-lpthread", "-ldl"]
+    _run(words, folder)
+
+
+def program(source: Source, target: Target, folder: Path, place: Path) -> list[str]:
+    """What a runner is given: a program made in `place` of the files in `folder`, and the words it takes."""
+    name, text = source.harness
+    (place / name).write_text(text, encoding="utf-8")
+    if not target.program:
+        return [str(place / name), str(folder / source.example[0])]
+    compiler = [*_compiler(target)[: -len(target.zig)], *target.program]
+    words = [
+        *compiler,
+        *_flags(source),
+        *WARNINGS,
+        "-s",
+        f"-I{folder}",
+        str(place / name),
+        f"{source.name}.c",
+    ]
+    _run([*words, "-o", str(place / "program")], folder)
+    return [str(place / "program"), str(folder / f"{source.name}.weights")]
+
+
+def _flags(source: Source) -> tuple[str, ...]:
+    return (*FLAGS, "-ffp-contract=off") if source.exact else FLAGS
 
 
 def _compiler(target: Target) -> list[str]:

@@ -106,11 +106,17 @@ static struct view view_of(int width, int height)
 }
 
 /* Levels to the network's input; where `levels` is NULL, what a letterbox is filled with. */
-static void normal(const struct state *net, const uint8_t *levels, float *out, int pixels)
+static void normal(const struct state *net, const uint8_t *levels, value *out, int pixels)
 {
+#if INTEGER /* the first layer takes levels as they are */
+    (void)net;
+    for (int i = 0; i < 3 * pixels; i++)
+        out[i] = levels ? levels[i] : FILL;
+#else
     for (int i = 0; i < pixels; i++)
         for (int c = 0; c < 3; c++)
             out[3 * i + c] = net->levels[c][levels ? levels[3 * i + c] : FILL];
+#endif
 }
 
 /* Rows that have the input's size already. */
@@ -135,9 +141,9 @@ static void take_frame(struct state *net, const uint8_t *rgb, int width, int hei
     }
     for (int i = 0; i < net->lines; i++)
         net->held[i] = -1;
-    float *image = net->arena + IMAGE;
+    value *image = net->arena + IMAGE;
     for (int y = 0; y < INPUT_HEIGHT; y++) {
-        float *out = image + y * IMAGE_ROW;
+        value *out = image + y * IMAGE_ROW;
         const int own = y - view.above;
         if (own < 0 || own >= view.tall) {
             normal(net, NULL, out, INPUT_WIDTH);

@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from mobilenets.compile.step import Layout
+
+EXTENSION = """\
+typedef float vector_{name} __attribute__((vector_size({bytes})));
+typedef float loose_{name} __attribute__((vector_size({bytes}), aligned(4), may_alias));
+#define vector vector_{name}
+#define load(p) ((vector)*(const loose_{name} *)(p))
+#define store(p, v) (*(loose_{name} *)(p) = (v))
+"""
+"""Vectors as GCC and Clang spell them for any processor."""
+SCALAR = """\
+#define vector float
+#define load(p) (*(p))
+#define store(p, v) (*(p) = (v))
+"""
+"""Vectors of one float, for a compiler that has no others."""
+ANY_ROUNDED = "(sums_{tag})(v + 12582912.0f) - 0x4b400000"
+"""1.5 · 2^23 is added, whose last bit weighs 1: for numbers that are small already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,7 +30,8 @@ class Isa:
 
     A tile is `rows` pixels × `vectors` vectors of `lanes` float32 channels, all of it held in registers with
     the weights of one step; `columns` pixels of a row are what a depthwise kernel holds. `enabled` is what
-    the compiler is told (GCC's words), `asked` the features of the processor that it takes, in C.
+    the compiler is told (GCC's words), `asked` the features of the processor that it takes, in C. A turn of a
+    product's inner loop takes `unroll` input values (1 or 2), and fetches weights `ahead` of them by so many.
     """
 
     name: str
@@ -19,11 +39,25 @@ class Isa:
     vectors: int
     rows: int
     columns: int
+    unroll: int = 2
+    ahead: int = 40
     enabled: str = ""
     asked: str = "0"
-    largest: str = ""
-    smallest: str = ""
-    """Greater and lesser of two vectors, as C over {a} and {b}; empty where a comparison has to do."""
+    vector: str = EXTENSION
+    """What a vector is and how one is read and written, as C over {name} and {bytes}."""
+    largest: str
+    smallest: str
+    """Greater and lesser of two vectors of floats, as C over {a} and {b}."""
+    dot: str = ""
+    pack: str = ""
+    """Bodies of the functions on bytes that instruction sets differ in; see `int8_lanes.VECTORS`."""
+    rounded: str = ANY_ROUNDED
+    """The whole numbers nearest to floats v."""
+    saturates: bool = False
+    """Whether `pack` cuts whole numbers to bytes, and `rounded` takes any."""
+    most_bytes: str = "{a}"
+    least_bytes: str = "{a}"
+    """Greater and lesser of bytes {a} and a number {b}; needed where packing cuts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +72,28 @@ class Family:
     includes: tuple[str, ...] = ()
     asking: str = ""
     """The C file that tells what a processor has; without one all has to be there."""
+    line: int = 0
+    """Of a family that computes with bytes, those of its widest vector; of one with float32, 0."""
+    least: int = 0
+    """Channels to whose multiples they are padded, where that is not the widest vector."""
+
+    threads: tuple[str, ...] = ("pthreads.c", "pool.c")
+    """The C files by which a network has threads of its own; none where it has not."""
+    library: tuple[str, ...] = ()
+    """The C files that stand in for a C library, where there is none."""
+    example: tuple[str, str] = ("main.c", "main.c")
+    harness: tuple[str, str] = ("harness.c", "harness.c")
+    """What shows the use of the code, and what feeds it frames to verify it: a file of this package each, and
+    its name where it is written; @name@ is the model's."""
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(1, self.line, self.line // max(8, self.lanes)) if self.line else Layout(4, self.lanes)
 
     @property
     def lanes(self) -> int:
         """Channels of a map are padded to a multiple of this."""
-        return max(isa.lanes for isa in self.isas)
+        return self.least or max(isa.lanes for isa in self.isas)
 
     @property
     def panel(self) -> int:
@@ -86,3 +137,53 @@ X86 = Family(
     includes=("immintrin.h",),
     asking="cpuid.c",
 )
+
+NEON = Isa(
+    name="neon",
+    lanes=4,
+    vectors=3,
+    rows=8,
+    columns=8,
+    largest="(vector)vmaxq_f32((float32x4_t)({a}), (float32x4_t)({b}))",
+    smallest="(vector)vminq_f32((float32x4_t)({a}), (float32x4_t)({b}))",
+)
+AARCH64 = Family(
+    name="aarch64",
+    isas=(NEON,),
+    includes=("arm_neon.h",),
+    asking="hwcap.c",
+)
+
+SIMD128 = Isa(
+    name="simd128",
+    lanes=4,
+    vectors=2,
+    rows=4,
+    columns=4,
+    unroll=1,
+    ahead=0,
+    largest="(vector)wasm_f32x4_pmax((v128_t)({b}), (v128_t)({a}))",
+    smallest="(vector)wasm_f32x4_pmin((v128_t)({b}), (v128_t)({a}))",
+)
+WASM = Family(
+    name="wasm",
+    isas=(SIMD128,),
+    includes=("wasm_simd128.h",),
+    threads=(),
+    library=("freestanding.c",),
+    example=("loader.mjs", "@name@.mjs"),
+    harness=("harness.mjs", "harness.mjs"),
+)
+WASM_THREADS = replace(WASM, name="wasm-threads", threads=("workers.c", "pool.c"))
+
+SCALARS = Isa(
+    name="plain",
+    lanes=1,
+    vectors=4,
+    rows=4,
+    columns=4,
+    vector=SCALAR,
+    largest="({a}) > ({b}) ? ({a}) : ({b})",
+    smallest="({a}) < ({b}) ? ({a}) : ({b})",
+)
+PLAIN = Family(name="c", isas=(SCALARS,), threads=())

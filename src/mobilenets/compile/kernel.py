@@ -1,128 +1,107 @@
-"""The kernels as C text: one for each shape of a tile, its sizes constants where it is called."""
+"""What the emitter asks of the kernels of a type of values: their text, and how it is called."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from mobilenets.compile.isa import Isa
+from mobilenets.compile.step import Filter, Map, Mean, Product
 
-AHEAD = 40
-"""Input values by which weights are fetched ahead of their use."""
-FAR = 64
-"""Input values from which on that pays."""
-
-VECTORS = """\
-/* ---- {name}: vectors of {lanes} floats ---- */
-typedef float vector_{name} __attribute__((vector_size({bytes})));
-typedef float loose_{name} __attribute__((vector_size({bytes}), aligned(4), may_alias));
-#define vector vector_{name}
-#define load(p) ((vector)*(const loose_{name} *)(p))
-#define store(p, v) (*(loose_{name} *)(p) = (v))
-static INLINE vector clip_{name}(vector v, int activation)
-{{
-    const vector none = {{0}}, six = none + 6.0f;
-    if (activation >= 1)
-        v = {largest};
-    if (activation >= 2)
-        v = {smallest};
-    return v;
-}}
-"""
+Use = Callable[[tuple[str, str], str, str], str]
+"""From a kernel's name and text, its arguments and what constants it is given, the function to call."""
 
 
-def vectors(isa: Isa) -> str:
-    """Types and the few operations whose spelling differs."""
-    return VECTORS.format(
-        name=isa.name,
-        lanes=isa.lanes,
-        bytes=4 * isa.lanes,
-        largest=isa.largest.format(a="v", b="none"),
-        smallest=isa.smallest.format(a="v", b="six"),
-    )
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """A tile of a product: pixels, in rows of `width`, × `wide` vectors of `lanes` channels of a panel."""
+
+    step: Product
+    pixels: int
+    width: int
+    wide: int
+    lanes: int
+    panel: int
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """What TILE_SIZES names, in its order."""
+        step, source, target = self.step, self.step.source, self.step.target
+        one_row = self.pixels == self.width
+        window = (step.kernel, source.row, step.across, source.pitch) if step.kernel > 1 else (1, 0, 1, 0)
+        return (
+            *(*window, step.run, self.panel, self.width, step.stride * source.pitch),
+            *(0 if one_row else step.stride * source.row, target.pitch, 0 if one_row else target.row),
+        )
 
 
-def tile(isa: Isa, pixels: int, wide: int) -> str:
-    """`pixels` × `wide` vectors of a product of matrices, all sums in registers."""
-    rows, columns = range(pixels), range(wide)
+class Kernels(Protocol):
+    """Kernels of one type of values on one instruction set."""
 
-    def lines(texts: Iterable[str], indent: int) -> str:
-        return "\n".join(" " * indent + text for text in texts)
+    @property
+    def isa(self) -> Isa: ...
 
-    begin = lines((f"vector {_list(f'c{i}_{j} = b{j}' for j in columns)};" for i in rows), 4)
-    sums = lines(
-        (f"s = p[AT({i}, a)]; " + " ".join(f"c{i}_{j} += s * w{j};" for j in columns) for i in rows), 20
-    )
-    end = lines(
-        (
-            " ".join(
-                f"store(c + AT({i}, c) + {j * isa.lanes}, clip_{isa.name}(c{i}_{j}, activation));"
-                for j in columns
-            )
-            for i in rows
-        ),
-        4,
-    )
-    fetch = lines((f"FETCH(w + {AHEAD} * panel + {j * isa.lanes});" for j in columns), 24)
-    return f"""\
-/* {pixels} pixels × {wide * isa.lanes} channels: activation(bias + a · w), window by window */
-static INLINE void tile_{pixels}x{wide}_{isa.name}(const float *a, const float *w, float *c, TILE_SIZES)
-{{
-    const vector {_list(f"b{j} = load(w + {j * isa.lanes})" for j in columns)};
-{begin}
-    w += panel;
-    for (int y = 0; y < down; y++)
-        for (int x = 0; x < across; x++) {{
-            const float *p = a + y * below + x * beside;
-            UNROLL_2
-            for (int k = 0; k < run; k++) {{
-                const vector {_list(f"w{j} = load(w + {j * isa.lanes})" for j in columns)};
-                if (run >= {FAR}) {{
-{fetch}
-                }}
-                {{
-                    float s;
-{sums}
-                }}
-                p++;
-                w += panel;
-            }}
-        }}
-{end}
-}}
-"""
+    @property
+    def weight(self) -> int:
+        """Values by which one channel of a panel lies apart from the next."""
+        ...
 
+    @property
+    def end(self) -> str:
+        """What closes the section."""
+        ...
 
-def depthwise(isa: Isa, pixels: int) -> str:
-    """`pixels` neighbours of a row through a depthwise filter, vector by vector of channels."""
-    rows = range(pixels)
-    names = _list(f"c{i} = bias" for i in rows)
-    sums = "\n".join(
-        f"                c{i} += load(in + y * below + (x + {i} * stride) * beside) * weight;" for i in rows
-    )
-    end = "\n".join(f"        store(out + {i} * pitch, clip_{isa.name}(c{i}, activation));" for i in rows)
-    return f"""\
-/* {pixels} pixels of a row, each channel by itself */
-static INLINE void filter_{pixels}_{isa.name}(const float *in, const float *w, float *out, int vectors,
-                                              FILTER_SIZES)
-{{
-    for (int v = 0; v < vectors; v++) {{
-        const vector bias = load(w);
-        vector {names};
-        UNROLL_8
-        for (int y = 0; y < kernel; y++)
-            UNROLL_8
-            for (int x = 0; x < kernel; x++) {{
-                const vector weight = load(w + (1 + y * kernel + x) * channels);
-{sums}
-            }}
-{end}
-        in += {isa.lanes};
-        w += {isa.lanes};
-        out += {isa.lanes};
-    }}
-}}
-"""
+    def vectors(self) -> str:
+        """Types, and the operations whose spelling differs."""
+        ...
+
+    def unit(self, made: Map) -> int:
+        """Values of the arena to one of a map."""
+        ...
+
+    def zero(self, made: Map) -> str:
+        """What stands for 0 around a map."""
+        ...
+
+    def panel(self, step: Product, width: int) -> int:
+        """Values from one panel of so many channels to the next."""
+        ...
+
+    def before(self, step: Product, a: str, indent: int) -> str:
+        """What has to be known of a block's inputs before it is multiplied."""
+        ...
+
+    def tile(self, use: Use, tiling: Tiling) -> str:
+        """The function of a tile."""
+        ...
+
+    def more(self, step: Product, pixel: str) -> str:
+        """Further arguments of a tile that begins at a pixel of its block."""
+        ...
+
+    def share(self, step: Filter) -> tuple[int, int, int]:
+        """Parts of a depthwise layer's channels that threads can share, values of one, and of its weights."""
+        ...
+
+    def row(
+        self, use: Use, step: Filter, places: tuple[str, str, str], parts: str | None, indent: int
+    ) -> str:
+        """One row of a depthwise layer: input, weights and output, and how many parts unless all."""
+        ...
+
+    def mean(self, step: Mean) -> str:
+        """The body of a mean over a map, from `in` to `out`."""
+        ...
 
 
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(names)
+def split(count: int, most: int) -> list[int]:
+    """`count` in as few parts of at most `most` as it takes, as even as can be, larger ones first."""
+    parts = -(-count // most)
+    size, rest = divmod(count, parts)
+    return [size + 1] * rest + [size] * (parts - rest)
+
+
+def counted(parts: Sequence[int]) -> list[tuple[int, int]]:
+    """Each size, and how many there are of it."""
+    return [(size, parts.count(size)) for size in dict.fromkeys(parts)]

@@ -1,4 +1,4 @@
-/* Classifies one raw frame:  cc -O2 main.c @name@.c -o example -lpthread
+/* Classifies one raw frame:  cc -O2 main.c @name@.c -o example@libraries@
  *                            ./example frame.rgb WIDTH HEIGHT            (RGB bytes, row after row) */
 #include "@name@.h"
 #include <stdio.h>
@@ -39,17 +39,19 @@ int main(int count, char **words)
         fprintf(stderr, "error %d, see @name@.h\n", error);
         return 1;
     }
-    const float *scores = @name@_output(net, 0);
-    const int most = @name@_outputs()[0].shape[0] < 5 ? @name@_outputs()[0].shape[0] : 5;
-    for (int place = 0, last = -1; place < most; place++) {
+    const int classes = @name@_outputs()[0].shape[0];
+    for (int place = 0, last = -1; place < 5 && place < classes; place++) {
+        const float before = @name@_value(net, 0, last);
         int best = -1;
-        for (int i = 0; i < @name@_outputs()[0].shape[0]; i++)
-            if ((last < 0 || scores[i] < scores[last] || (scores[i] == scores[last] && i > last)) &&
-                (best < 0 || scores[i] > scores[best]))
+        for (int i = 0; i < classes; i++) {
+            const float score = @name@_value(net, 0, i);
+            if ((last < 0 || score < before || (score == before && i > last)) &&
+                (best < 0 || score > @name@_value(net, 0, best)))
                 best = i;
+        }
         if (best < 0)
             break;
-        printf("%9.4f  %s\n", scores[best], best < @NAME@_LABELS ? @name@_labels()[best] : "");
+        printf("%9.4f  %s\n", @name@_value(net, 0, best), best < @NAME@_LABELS ? @name@_labels()[best] : "");
         last = best;
     }
     @name@_free(net);

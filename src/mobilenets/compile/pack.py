@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobilenets.compile.step import Filter, Mean, Product, Separable, Step, padded
 
-LINE_FLOATS = 16
+LINE = 64
 Tensor = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """All weights as one array and where each layer's begin, in floats."""
+    """The weight file, and the byte at which each layer's begin."""
 
-    values: Tensor
+    values: bytes
     begins: Mapping[str, int]
 
 
-def pack(program: Sequence[Step], weights: Mapping[str, Tensor], lanes: int, panel: int) -> Packed:
-    """The weight file of a program; see `panels` and `taps` for the order inside a layer."""
-    parts: list[Tensor] = []
+def pack(program: Sequence[Step], laid_out: Callable[[Filter | Product], NDArray[Any]]) -> Packed:
+    """The weights of a program in the order of its layers, each as `laid_out` gives them."""
+    parts: list[bytes] = []
     begins: dict[str, int] = {}
     at = 0
-    for layer in (layer for step in program for layer in _layers(step)):
-        weight = np.asarray(weights[f"{layer.name}.weight"], np.float32)
-        bias = weights.get(f"{layer.name}.bias", np.zeros(len(weight), np.float32))
-        match layer:
-            case Filter():
-                values = taps(weight, bias, lanes)
-            case Product():
-                values = panels(weight, bias, lanes, panel)
+    for layer in (layer for step in program for layer in layers_of(step)):
+        values = laid_out(layer).tobytes()
         begins[layer.name] = at
-        room = padded(values.size, LINE_FLOATS)
-        parts += [values.ravel(), np.zeros(room - values.size, np.float32)]
+        room = padded(len(values), LINE)
+        parts += [values, bytes(room - len(values))]
         at += room
-    return Packed(np.concatenate(parts), begins)
+    return Packed(b"".join(parts), begins)
+
+
+def floats(layer: Filter | Product, weights: Mapping[str, Tensor], lanes: int, panel: int) -> Tensor:
+    """The weights of a layer in float32; see `panels` and `taps` for the order."""
+    weight = np.asarray(weights[f"{layer.name}.weight"], np.float32)
+    bias = weights.get(f"{layer.name}.bias", np.zeros(len(weight), np.float32))
+    match layer:
+        case Filter():
+            return taps(weight, bias, lanes)
+        case Product():
+            return panels(weight, bias, lanes, panel)
 
 
 def widths(channels: int, lanes: int, panel: int) -> list[int]:
@@ -70,7 +76,8 @@ def taps(weight: Tensor, bias: Tensor, lanes: int) -> Tensor:
     return full.ravel()
 
 
-def _layers(step: Step) -> tuple[Filter | Product, ...]:
+def layers_of(step: Step) -> tuple[Filter | Product, ...]:
+    """The layers of a step that have weights."""
     match step:
         case Separable():
             return step.filter, step.product

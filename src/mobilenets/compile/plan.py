@@ -31,7 +31,7 @@ def spans(image: Map, program: Sequence[Step], kept: Sequence[str]) -> tuple[Spa
     read = {ends(step)[0].name: index for index, step in enumerate(program)}
     for index, made in enumerate(maps_of(image, program)):
         last = len(program) if made.name in kept else read[made.name]
-        wanted.append((_bytes(made.floats), made.name, index - 1, last))
+        wanted.append((_bytes(made), made.name, index - 1, last))
     placed: list[Span] = []
     for size, name, first, last in sorted(wanted, key=lambda want: (-want[0], want[2])):
         alive = sorted(
@@ -55,13 +55,14 @@ def maps_bytes(placed: Sequence[Span]) -> int:
 
 def scratch_bytes(program: Sequence[Step]) -> int:
     """What each thread needs beside it, for rows between the two halves of a step."""
-    return max((_bytes(s.filter.target.floats) for s in program if isinstance(s, Separable)), default=0)
+    return max((_bytes(s.filter.target) for s in program if isinstance(s, Separable)), default=0)
 
 
 def begins(placed: Sequence[Span]) -> Mapping[str, int]:
-    """The first float of each map."""
-    return {span.name: span.begin // 4 for span in placed}
+    """The first byte of each map."""
+    return {span.name: span.begin for span in placed}
 
 
-def _bytes(floats: int) -> int:
-    return -(-4 * floats // LINE) * LINE
+def _bytes(made: Map) -> int:
+    past = LINE if made.bytes == 1 else 0  # of pixels narrower than a vector kernels touch what follows
+    return -(-(made.bytes * made.values + past) // LINE) * LINE

@@ -8,14 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from mobilenets.compile import emit, isa, plan
-from mobilenets.compile.pack import pack
-from mobilenets.compile.step import Map, Step, maps_of, steps
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilenets.compile import emit, integers, isa, plan
+from mobilenets.compile.float32 import Floats
+from mobilenets.compile.int8 import Bytes
+from mobilenets.compile.pack import Packed, floats, layers_of, pack
+from mobilenets.compile.step import Filter, Map, Product, Step, maps_of, padded, steps
 from mobilenets.infer.artefact import Artefact, digest
 from mobilenets.infer.fold import fold
+from mobilenets.infer.integer import image_zero
 from mobilenets.spec.codec import net_to_json, preprocess_to_json
 from mobilenets.spec.net import shapes
-from mobilenets.spec.preprocess import Preprocess
 
 MOST_THREADS = 64
 SCRATCH_BYTES = 256 << 10
@@ -25,31 +30,87 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A compiled model as text and bytes; its files are `name`.c, .h, .weights and main.c."""
+    """A compiled model as text and bytes; its files are `name`.c, .h, .weights and an example."""
 
     name: str
     code: str
     header: str
-    example: str
+    example: tuple[str, str]
+    harness: tuple[str, str]
+    """A file's name and text: what shows the use of it, what verifies it where no library can be loaded."""
     weights: bytes
-    outputs: tuple[str, ...]
+    outputs: Mapping[str, int]
+    """How many values each has."""
+    threads: int
+    """The most it can be given."""
     maps_bytes: int
     scratch_bytes: int
+    exact: bool = False
+    """Whether its results are defined bit for bit: no two operations may be rounded as one."""
 
 
-def compiled(model: Artefact, name: str, family: isa.Family = isa.X86, *, threads: bool = True) -> Source:
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the passes found: steps, places, packed weights, and the text of each instruction set."""
+
+    image: Map
+    program: tuple[Step, ...]
+    spans: tuple[plan.Span, ...]
+    packed: Packed
+    sections: tuple[str, ...]
+    sums_bytes: int = 0
+
+
+def compiled(model: Artefact, name: str, family: isa.Family, *, threads: bool = True) -> Source:
     """The C of a model. Raises ValueError that names what cannot be compiled, before anything is written."""
+    threads = threads and bool(family.threads)
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name for a C library: small letters, digits and _, a letter first")
+    made = _in_bytes(model, family) if model.scales else _in_floats(model, family)
+    return _written(model, made, name, family, threads)
+
+
+def _in_floats(model: Artefact, family: isa.Family) -> _Plan:
     net, weights = fold(model.net, model.weights)
-    image, program = steps(net, family.lanes, SCRATCH_BYTES)
-    kept = [output.node for output in net.outputs]
-    spans = plan.spans(image, program, kept)
-    packed = pack(program, weights, family.lanes, family.panel)
+    image, program = steps(net, family.layout, SCRATCH_BYTES)
+    spans = plan.spans(image, program, [output.node for output in net.outputs])
+    packed = pack(program, lambda layer: floats(layer, weights, family.lanes, family.panel))
+    weights_at = {name: begin // 4 for name, begin in packed.begins.items()}
+    maps_at = {name: begin // 4 for name, begin in plan.begins(spans).items()}
     sections = [
-        _enabled(one, emit.section(program, one, family, packed, plan.begins(spans))) for one in family.isas
+        _enabled(one, emit.section(program, family, Floats(one, family), weights_at, maps_at))
+        for one in family.isas
     ]
-    maps = {made.name: made for made in maps_of(image, program)}
+    return _Plan(image, program, spans, packed, tuple(sections))
+
+
+def _in_bytes(model: Artefact, family: isa.Family) -> _Plan:
+    net, layout = model.net, family.layout
+    known = integers.layers(net, model.weights, model.scales, model.preprocess)
+    in_floats = [node.name for node in net.nodes if node.name not in model.scales]
+    image, program = steps(net, layout, SCRATCH_BYTES, in_floats)
+    spans = plan.spans(image, program, [output.node for output in net.outputs])
+
+    def laid_out(layer: Filter | Product) -> NDArray[np.uint8]:
+        own = known[layer.name]
+        if isinstance(layer, Product):
+            return integers.panels(layer, own, family.lanes, family.panel)
+        return integers.taps(layer, own, layout.pitch(layer.source.shape.channels), family.line)
+
+    packed = pack(program, laid_out)
+    sections = [
+        _enabled(
+            one, emit.section(program, family, Bytes(one, family, known), packed.begins, plan.begins(spans))
+        )
+        for one in family.isas
+    ]
+    products = [layer for step in program for layer in layers_of(step) if isinstance(layer, Product)]
+    return _Plan(image, program, spans, packed, tuple(sections), integers.sums_bytes(products, known))
+
+
+def _written(model: Artefact, made: _Plan, name: str, family: isa.Family, threads: bool) -> Source:
+    net, image, program, spans, packed = model.net, made.image, made.program, made.spans, made.packed
+    maps = {one.name: one for one in maps_of(image, program)}
     for output in net.outputs:
         if maps[output.node].shape[:2] != (1, 1):
             raise ValueError(
@@ -62,28 +123,35 @@ def compiled(model: Artefact, name: str, family: isa.Family = isa.X86, *, thread
         "digest": digest(model),
         "width": model.preprocess.width,
         "height": model.preprocess.height,
-        "weight_bytes": packed.values.nbytes,
+        "weight_bytes": len(packed.values),
         "outputs": len(net.outputs),
         "labels": len(model.labels),
         "isas": ", ".join(one.name for one in family.isas),
         "threads": MOST_THREADS if threads else 1,
+        "libraries": " -lpthread" if threads else "",
+        "shared": str(threads).lower(),
         "mean": ", ".join(f"{v!r}f" for v in model.preprocess.mean),
         "std": ", ".join(f"{v!r}f" for v in model.preprocess.std),
     }
-    sizes = (plan.maps_bytes(spans), plan.scratch_bytes(program))
+    rows_bytes = plan.scratch_bytes(program)
+    sizes = (plan.maps_bytes(spans), rows_bytes + padded(made.sums_bytes, plan.LINE))
+    places = plan.begins(spans)
     code = "\n".join(
         (
-            _settings(model.preprocess, image, program, plan.begins(spans), sizes, family, values, threads),
+            _settings(model, image, program, places, (*sizes, rows_bytes), family, values, threads),
+            *(_text(file) for file in family.library),
             _text("runtime.c"),
+            *((_text("bytes.c"),) if model.scales else ()),
+            *(_filled(_text(file), values) for file in family.threads if threads),
             _text("frame.c"),
             *(
                 (_text(family.asking),)
                 if family.asking
                 else ("static int features(void)\n{\n    return 0;\n}\n",)
             ),
-            *sections,
-            _tables(model, maps, plan.begins(spans), family),
-            _image(image, plan.begins(spans)),
+            *made.sections,
+            _tables(model, maps, places, family),
+            _image(model, image, places["image"] // image.bytes),
             _filled(_text("api.c"), values),
         )
     )
@@ -91,25 +159,28 @@ def compiled(model: Artefact, name: str, family: isa.Family = isa.X86, *, thread
         name=name,
         code=code,
         header=_filled(_text("api.h"), values),
-        example=_filled(_text("main.c"), values),
-        weights=packed.values.tobytes(),
-        outputs=tuple(output.name for output in net.outputs),
+        example=_file(family.example, values),
+        harness=_file(family.harness, values),
+        weights=packed.values,
+        outputs={output.name: maps[output.node].shape.channels for output in net.outputs},
+        threads=MOST_THREADS if threads else 1,
         maps_bytes=sizes[0],
         scratch_bytes=sizes[1],
+        exact=bool(model.scales),
     )
 
 
 def _settings(
-    pre: Preprocess,
+    model: Artefact,
     image: Map,
     program: Sequence[Step],
-    begins: Mapping[str, int],
-    sizes: tuple[int, int],
+    places: Mapping[str, int],
+    sizes: tuple[int, int, int],
     family: isa.Family,
     values: Mapping[str, object],
     threads: bool,
 ) -> str:
-    geometry = {"stretch": 0, "crop": 1, "letterbox": 2}
+    pre, geometry = model.preprocess, {"stretch": 0, "crop": 1, "letterbox": 2}
     name = values["name"]
     defined = {
         "INPUT_WIDTH": pre.width,
@@ -119,10 +190,13 @@ def _settings(
         "GEOMETRY": geometry[pre.geometry],
         "FRACTION": repr(pre.fraction),
         "FILL": pre.fill,
-        "IMAGE": begins["image"] + image.origin,
+        "INTEGER": int(bool(model.scales)),
+        "VECTORS": int(family.lanes > 1),
+        "IMAGE": places["image"] // image.bytes + image.origin,
         "IMAGE_ROW": image.row,
         "MAPS_BYTES": f"(size_t){sizes[0]}",
         "SCRATCH_BYTES": f"(size_t){sizes[1]}",
+        "SUMS": sizes[2],
         "STEPS": len(program),
         "THREADS": int(threads),
         "MOST_THREADS": values["threads"],
@@ -133,6 +207,7 @@ def _settings(
             f'#include "{name}.h"',
             *(f"#include <{included}>" for included in family.includes),
             *(f"#define {key} {value}" for key, value in defined.items()),
+            f"typedef {'uint8_t' if model.scales else 'float'} value;",
             _filled(_text("linked.c"), values),
         )
     )
@@ -154,11 +229,14 @@ def _enabled(one: isa.Isa, text: str) -> str:
 def _tables(model: Artefact, maps: Mapping[str, Map], begins: Mapping[str, int], family: isa.Family) -> str:
     rows, places = [], []
     for output in model.net.outputs:
-        made = maps[output.node]
-        rows.append(
-            f'    {{{_quoted(output.name)}, "float32", 1, {{{made.shape.channels}, 1, 1, 1}}, 1.0f, 0}},'
+        made, scale = maps[output.node], model.scales.get(output.node)
+        kind = (
+            f'"uint8", 1, {{{made.shape.channels}, 1, 1, 1}}, {np.float32(scale.step)}f, {scale.zero}'
+            if scale
+            else (f'"float32", 1, {{{made.shape.channels}, 1, 1, 1}}, 1.0f, 0')
         )
-        places.append(str(begins[output.node] + made.origin))
+        rows.append(f"    {{{_quoted(output.name)}, {kind}}},")
+        places.append(str(begins[output.node] + made.origin * made.bytes))
     isas = "".join(f'    {{"{one.name}", {one.asked}, steps_{one.name}}},\n' for one in family.isas)
     about = {
         "net": net_to_json(model.net),
@@ -168,7 +246,7 @@ def _tables(model: Artefact, maps: Mapping[str, Map], begins: Mapping[str, int],
         "source": dict(model.source),
         "scores": dict(model.scores),
         "digest": digest(model),
-        "dtype": "float32",
+        "dtype": model.dtype,
         "outputs": len(model.net.outputs),
         "isas": [one.name for one in family.isas],
     }
@@ -194,22 +272,33 @@ static const char about[] =
 """
 
 
-def _image(image: Map, begins: Mapping[str, int]) -> str:
-    """Zeros around the image."""
-    start, row = begins["image"], image.row
-    height = image.top + image.shape.height
+def _image(model: Artefact, image: Map, start: int) -> str:
+    """What stands for 0 around the image."""
+    row, height = image.row, image.top + image.shape.height
     text = ""
     if image.top:
-        text += f"    clear(net->arena + {start}, {image.top * row});\n"
+        text += f"    surround(net->arena + {start}, {image.top * row // 3});\n"
     if image.bottom:
-        text += f"    clear(net->arena + {start + height * row}, {image.bottom * row});\n"
-    for at, floats in ((0, image.left * 3), ((image.left + image.shape.width) * 3, image.right * 3)):
-        if floats:
+        text += f"    surround(net->arena + {start + height * row}, {image.bottom * row // 3});\n"
+    for at, pixels in ((0, image.left), ((image.left + image.shape.width) * 3, image.right)):
+        if pixels:
             text += (
                 f"    for (int y = 0; y < {image.shape.height}; y++)\n"
-                f"        clear(net->arena + {start + image.top * row + at} + y * {row}, {floats});\n"
+                f"        surround(net->arena + {start + image.top * row + at} + y * {row}, {pixels});\n"
             )
-    return f"static void border_of_image(struct state *net)\n{{\n{text or '    (void)net;'}}}\n"
+    zero = ", ".join(map(str, image_zero(model.preprocess) if model.scales else (0, 0, 0)))
+    return f"""\
+static MAYBE void surround(value *at, int pixels)
+{{
+    static const value zero[3] = {{{zero}}};
+    for (int i = 0; i < 3 * pixels; i++)
+        at[i] = zero[i % 3];
+}}
+
+static void border_of_image(struct state *net)
+{{
+{text or "    (void)net;"}}}
+"""
 
 
 def _told(model: Artefact) -> str:
@@ -234,6 +323,11 @@ def _long(text: str, width: int = 90) -> str:
 
 def _text(file: str) -> str:
     return files("mobilenets.compile").joinpath(file).read_text(encoding="utf-8")
+
+
+def _file(named: tuple[str, str], values: Mapping[str, object]) -> tuple[str, str]:
+    template, name = named
+    return _filled(name, values), _filled(_text(template), values)
 
 
 def _filled(text: str, values: Mapping[str, object]) -> str:

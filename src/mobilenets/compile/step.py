@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
 from mobilenets.spec.net import Net, Node, shapes
 from mobilenets.spec.op import Activation, Conv, Dense, Depthwise, Pointwise, Pool, Shape, pads
 
-ALIASED = 128
-"""Pixels that lie a multiple of so many channels apart fall into the same few sets of the first cache."""
+ALIASED = 512
+"""Pixels that lie a multiple of so many bytes apart fall into the same few sets of the first cache."""
 SMALL = 64
 """Pixels of a map whose weights are more than its values."""
 
 
 @dataclass(frozen=True, slots=True)
-class Map:
-    """A feature map as it lies in the arena: rows of pixels of `pitch` floats, zeros around it.
+class Layout:
+    """How the channels of a pixel lie: values of `bytes` each, room for whole vectors of `line` of them.
 
-    `channels` of a pixel mean something; up to `pitch` they are zeros or left alone.
+    Fewer than a line take a half or a quarter of one where `parts` is so many.
+    """
+
+    bytes: int
+    line: int
+    parts: int = 1
+
+    def pitch(self, channels: int) -> int:
+        """Values from one pixel to the next."""
+        part = self.parts
+        while part > 1 and channels * part > self.line:
+            part //= 2
+        return padded(channels, self.line // part)
+
+    def apart(self, channels: int) -> int:
+        """The same where there are many pixels: neighbours don't fall into the same sets of the cache."""
+        pitch = self.pitch(channels)
+        return pitch + self.line * (pitch * self.bytes % ALIASED == 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """A feature map as it lies in the arena: rows of pixels of `pitch` values, what stands for 0 around it.
+
+    `channels` of a pixel mean something; up to `pitch` they stand for nothing. A value has `bytes` bytes.
     """
 
     name: str
     shape: Shape
     pitch: int
+    bytes: int = 4
     top: int = 0
     left: int = 0
     bottom: int = 0
@@ -32,25 +57,25 @@ class Map:
 
     @property
     def row(self) -> int:
-        """Floats from one row to the next."""
+        """Values from one row to the next."""
         return (self.left + self.shape.width + self.right) * self.pitch
 
     @property
     def origin(self) -> int:
-        """Floats from the map's start to its first pixel."""
+        """Values from the map's start to its first pixel."""
         return self.top * self.row + self.left * self.pitch
 
     @property
-    def floats(self) -> int:
+    def values(self) -> int:
         return (self.top + self.shape.height + self.bottom) * self.row
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A convolution or a pointwise or dense layer: a product of matrices over stretches of a map's floats.
+    """A convolution or a pointwise or dense layer: a product of matrices over stretches of a map's values.
 
-    The window of the first output begins `lead` floats before the map's first pixel; each further one lies
-    `stride` pixels on. It has `kernel` × `across` stretches of `run` floats. `rows` rows of outputs are made
+    The window of the first output begins `lead` values before the map's first pixel; each further one lies
+    `stride` pixels on. It has `kernel` × `across` stretches of `run` values. `rows` rows of outputs are made
     at a time, all their channels.
     """
 
@@ -75,7 +100,7 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A depthwise layer; its first window begins `lead` floats before the map's first pixel."""
+    """A depthwise layer; its first window begins `lead` values before the map's first pixel."""
 
     name: str
     source: Map
@@ -134,10 +159,15 @@ def refuse(net: Net) -> None:
             raise ValueError(f"{node.name}: makes {tuple(known[node.name])}, too large to be compiled")
 
 
-def steps(net: Net, lanes: int, scratch_bytes: int) -> tuple[Map, tuple[Step, ...]]:
-    """The input's map and the steps of a folded network, depthwise layers joined to what follows them."""
+def steps(
+    net: Net, layout: Layout, scratch_bytes: int, floats: Collection[str] = ()
+) -> tuple[Map, tuple[Step, ...]]:
+    """The input's map and the steps of a folded network, depthwise layers joined to what follows them.
+
+    The nodes of `floats` are float32 in a network whose values are bytes.
+    """
     refuse(net)
-    maps = _maps(net, lanes)
+    maps = _maps(net, layout, floats)
     readers = {name: [n for n in net.nodes if name in n.inputs] for name in maps}
     kept = {output.node for output in net.outputs}
     made: list[Step] = []
@@ -150,7 +180,7 @@ def steps(net: Net, lanes: int, scratch_bytes: int) -> tuple[Map, tuple[Step, ..
         match node.op, [reader.op for reader in after]:
             case Depthwise() as op, [Pointwise() as then] if node.name not in kept and not small(target):
                 names, last = (node.name, after[0].name), maps[after[0].name]
-                made.append(_separable(names, op, then, source, last, lanes, scratch_bytes))
+                made.append(_separable(names, op, then, source, last, layout, scratch_bytes))
                 joined.add(after[0].name)
             case _:
                 made.append(_alone(node, source, target, scratch_bytes))
@@ -158,7 +188,7 @@ def steps(net: Net, lanes: int, scratch_bytes: int) -> tuple[Map, tuple[Step, ..
 
 
 def _alone(node: Node, source: Map, target: Map, scratch_bytes: int) -> Step:
-    rows = _rows(target, 4 * source.row, scratch_bytes)
+    rows = _rows(target, source.bytes * source.row, scratch_bytes)
     match node.op:
         case Conv() as op:
             lead = _lead(op, source)
@@ -181,13 +211,14 @@ def _separable(
     then: Pointwise,
     source: Map,
     target: Map,
-    lanes: int,
+    layout: Layout,
     scratch_bytes: int,
 ) -> Separable:
     width, channels = target.shape.width, source.shape.channels
-    pitch = padded(channels, lanes) + lanes
-    rows = _rows(target, 4 * width * pitch, scratch_bytes)
-    scratch = Map(f"{names[0]}.rows", Shape(rows, width, channels), pitch)
+    pitch = layout.pitch(channels)
+    pitch += layout.line * (pitch >= layout.line)
+    rows = _rows(target, layout.bytes * width * pitch, scratch_bytes)
+    scratch = Map(f"{names[0]}.rows", Shape(rows, width, channels), pitch, layout.bytes)
     return Separable(
         filter=Filter(names[0], source, scratch, op.activation, op.kernel, op.stride, _lead(op, source)),
         product=Product(names[1], scratch, target, then.activation, rows),
@@ -225,7 +256,7 @@ def padded(count: int, lanes: int) -> int:
     return -(-count // lanes) * lanes
 
 
-def _maps(net: Net, lanes: int) -> dict[str, Map]:
+def _maps(net: Net, layout: Layout, floats: Collection[str]) -> dict[str, Map]:
     """A map for the image and for every node, with the zeros that its readers want around it."""
     known = shapes(net)
     around: dict[str, list[int]] = {name: [0, 0, 0, 0] for name in known}
@@ -239,10 +270,11 @@ def _maps(net: Net, lanes: int) -> dict[str, Map]:
             own[:] = [max(a, b) for a, b in zip(own, wanted, strict=True)]
     found = {}
     for name, shape in known.items():
-        pitch = shape.channels if name == "image" else padded(shape.channels, lanes)
-        if name != "image" and pitch % ALIASED == 0 and shape.height * shape.width > 1:
-            pitch += lanes
-        found[name] = Map(name, shape, pitch, *around[name])
+        pixels = shape.height * shape.width
+        pitch = layout.apart(shape.channels) if pixels > 1 else layout.pitch(shape.channels)
+        if name == "image":
+            pitch = shape.channels
+        found[name] = Map(name, shape, pitch, 4 if name in floats else layout.bytes, *around[name])
     return found
 
 

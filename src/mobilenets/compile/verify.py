@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from mobilenets.infer.compiled import CompiledEngine
 from mobilenets.infer.engine import Engine
 from mobilenets.infer.resize import Frame
 
 AGREE = 1e-4
 """Largest difference that float32 in another order explains, in parts of the largest value of an output."""
+SAME = 0.0
+"""What integers may differ by."""
+
+
+class Tried(Engine, Protocol):
+    """An engine that can be told by which instruction set to run."""
+
+    def use(self, isa: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +36,11 @@ class Difference:
 
 
 def compared(
-    engine: CompiledEngine, isas: Sequence[str], reference: Engine, frames: Sequence[Frame]
+    engine: Tried, isas: Sequence[str], reference: Engine, frames: Sequence[Frame], most: float = AGREE
 ) -> dict[str, Difference]:
     """The largest difference of each output by any of the instruction sets.
 
-    Raises RuntimeError where one is more than float32 explains, or no number.
+    Raises RuntimeError where one is more than `most`, in parts of the largest value, or no number.
     """
     found: dict[str, Difference] = {}
     for frame in frames:
@@ -46,9 +54,15 @@ def compared(
                 # numpy's maximum, unlike Python's, lets no NaN pass.
                 found[name] = Difference(float(np.maximum(before.largest, largest)), max(before.of, of))
     for name, difference in found.items():
-        if not difference.relative <= AGREE:
+        if not difference.relative <= most:
             raise RuntimeError(
                 f"{name} of the compiled model differs from the reference by {difference.largest:.2g} "
                 f"of {difference.of:.2g}: nothing was written"
             )
     return found
+
+
+def largest(found: Sequence[Mapping[str, Difference]]) -> dict[str, Difference]:
+    """Of each output the largest difference by any of several engines."""
+    names = dict.fromkeys(name for one in found for name in one)
+    return {name: max((one[name] for one in found), key=lambda d: d.largest) for name in names}

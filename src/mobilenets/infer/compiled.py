@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilenets.infer.artefact import Artefact
+from mobilenets.infer.integer import Scale
 from mobilenets.infer.resize import Frame
 from mobilenets.spec.codec import net_from_json, preprocess_from_json
 
@@ -59,7 +60,7 @@ class CompiledEngine:
         labels = tuple(listed[i].decode("utf-8", "surrogateescape") for i in range(self.about["labels"]))
         self.model = _described(path, self.about, labels)
         self._threads, self._lock = threads, threading.Lock()
-        self._isa = ""
+        self._isa, self._scales = "", dict[str, Scale | None]()
         self._net, self._largest = ctypes.c_void_p(), (0, 0)
         self._arena: NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._fit(self.model.preprocess.width, self.model.preprocess.height)
@@ -143,12 +144,18 @@ class CompiledEngine:
         for index in range(int(self.about["outputs"])):
             shape = tuple(kinds[index].shape[: kinds[index].rank])
             at = self._call("output", ctypes.c_void_p)(self._net, index)
-            values = (ctypes.c_float * int(np.prod(shape))).from_address(at)
-            found[kinds[index].name.decode()] = np.ctypeslib.as_array(values).reshape(shape)
+            name, dtype = kinds[index].name.decode(), kinds[index].dtype.decode()
+            kind = ctypes.c_uint8 if dtype == "uint8" else ctypes.c_float
+            values = (kind * int(np.prod(shape))).from_address(at)
+            found[name] = np.ctypeslib.as_array(values).reshape(shape)
+            self._scales[name] = Scale(kinds[index].scale, kinds[index].zero) if dtype == "uint8" else None
         return found
 
     def _made(self) -> dict[str, NDArray[np.float32]]:
-        return {name: values.copy() for name, values in self._outputs.items()}
+        return {
+            name: values.copy() if (scale := self._scales[name]) is None else scale.values(values)
+            for name, values in self._outputs.items()
+        }
 
     def _call(self, what: str, gives: Any = ctypes.c_int) -> Any:
         found = self._functions.get(what)

@@ -45,7 +45,7 @@ class Scale:
         if not (0 < self.step < np.inf and 0 <= self.zero <= MOST):
             raise ValueError(f"a scale of step {self.step!r} and zero {self.zero!r}")
 
-    def values(self, quantities: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def values(self, quantities: NDArray[Any]) -> NDArray[np.float32]:
         """The numbers that bytes stand for."""
         return np.asarray(np.float32(self.step) * (quantities.astype(np.float32) - np.float32(self.zero)))
 

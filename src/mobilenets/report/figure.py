@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ VARIABLES = {INK: "ink", FAINT: "line", GOOD: "good", BAD: "bad"} | {
     colour: f"s{index}" for index, colour in enumerate(SERIES, 1)
 }
 MARKERS = "osD^vP"
+LONGEST_BAR = 4
+"""Times the shortest: a bar that is longer is cut, or nothing could be seen of the others."""
 
 
 def calibration(before: NDArray[np.float64], after: NDArray[np.float64]) -> str:
@@ -104,6 +106,52 @@ def scatter(
         return _svg(figure, along, f"Test accuracy against {along}")
 
 
+def latencies(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Bars of milliseconds, the fastest above, strokes from the tenth to the ninetieth percentile.
+
+    What goes on beyond `LONGEST_BAR` times the fastest ends in an arrow.
+    """
+    with _style():
+        figure = _figure(4.6, 0.7 + 0.27 * len(rows))
+        _bars(figure.subplots(), rows, GOOD, SERIES[5])
+        return _svg(figure, name, f"Milliseconds of each engine, {name}")
+
+
+def latencies_png(groups: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> bytes:
+    """The same for several groups by name as one picture, on white."""
+    ink, faint, good, other = "#1b2330", "#d7dce3", "#1f7a5c", "#7b8794"
+    with _style(ink, faint):
+        tall = [1.5 + len(rows) for rows in groups.values()]
+        figure = _figure(6.6, 0.6 + 0.27 * sum(tall))
+        parts = figure.subplots(len(groups), 1, squeeze=False, height_ratios=tall)[:, 0]
+        for axes, (name, rows) in zip(parts, groups.items(), strict=True):
+            _bars(axes, rows, good, other, ink)
+            axes.set_title(name, loc="left", fontsize=9, color=ink)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, color=ink)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=160, facecolor="white")
+        return buffer.getvalue()
+
+
+def _bars(axes: Axes, rows: Sequence[Mapping[str, Any]], own: str, other: str, ink: str = INK) -> None:
+    ordered = sorted(rows, key=lambda row: -float(row["latency_ms"]))
+    end = min(max(float(row["p90_ms"]) for row in ordered), LONGEST_BAR * float(ordered[-1]["latency_ms"]))
+    for place, row in enumerate(ordered):
+        middle, low, high = (float(row[key]) for key in ("latency_ms", "p10_ms", "p90_ms"))
+        colour = own if row["engine"] == "ours" else other
+        axes.barh(place, min(middle, end), color=colour, height=0.68, zorder=2)
+        axes.hlines(place, min(low, end), min(high, end), color=ink, linewidth=1, zorder=3)
+        if high > end:  # it goes on beyond what is shown
+            axes.plot(end, place, color=ink, marker=">", markersize=3, zorder=3)
+        share = row.get("peak_share")
+        told = f"{middle:.3g} ms" + ("" if share is None else f", {100 * share:.0f} % of peak")
+        axes.text(min(max(high, middle), end) + 0.02 * end, place, told, va="center", fontsize=7.5, color=ink)
+    axes.set_yticks(range(len(ordered)), [row["engine"] + " (C)" * (row["call"] == "c") for row in ordered])
+    axes.set(xlim=(0, 1.42 * end), xlabel="milliseconds")
+    axes.grid(False, axis="y")
+    axes.tick_params(axis="y", length=0)
+
+
 def _at_most(axes: Axes, most: float) -> None:
     """No scale of a share goes on above all of it, but a mark upon it is seen whole."""
     low, high = axes.get_ylim()
@@ -123,23 +171,23 @@ def _plain_ticks(axes: Axes, values: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.3g}"))
 
 
-def _style() -> AbstractContextManager[None]:
+def _style(ink: str = INK, faint: str = FAINT) -> AbstractContextManager[None]:
     import matplotlib as mpl
 
     return mpl.rc_context(
         {
             "svg.fonttype": "none",
             "font.size": 9,
-            "axes.edgecolor": FAINT,
-            "axes.labelcolor": INK,
+            "axes.edgecolor": faint,
+            "axes.labelcolor": ink,
             "axes.grid": True,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "grid.color": FAINT,
+            "grid.color": faint,
             "grid.linewidth": 0.5,
-            "xtick.color": INK,
-            "ytick.color": INK,
-            "text.color": INK,
+            "xtick.color": ink,
+            "ytick.color": ink,
+            "text.color": ink,
             "legend.frameon": False,
             "legend.fontsize": 8,
             "legend.title_fontsize": 8,

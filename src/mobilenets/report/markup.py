@@ -7,14 +7,31 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from html import escape
+from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
 
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 THUMBNAIL = 240
 MOST_SHOWN = 12
 GAP = "\u00a0"
 """Between a number and its unit: a space at which no line breaks."""
+
+
+def document(title: str, header: str, found: Iterable[tuple[str, str]]) -> str:
+    """A whole page that fetches nothing: a header, and a section for each title whose HTML is not empty."""
+    sections = [(f"part{index}", name, text) for index, (name, text) in enumerate(found) if text]
+    links = " ".join(f'<a href="#{part}">{escape(name)}</a>' for part, name, _ in sections)
+    body = "".join(f'<section id="{p}"><h2>{escape(name)}</h2>{text}</section>' for p, name, text in sections)
+    style = files("mobilenets.report").joinpath("style.css").read_text(encoding="utf-8")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style></head>\n"
+        f"<body><main>{header}<nav>{links}</nav>{body}</main></body></html>\n"
+    )
 
 
 def percent(share: float | None, digits: int = 1) -> str:

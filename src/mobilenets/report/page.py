@@ -6,7 +6,6 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from mobilenets.infer.sealed import write_whole
 from mobilenets.report import confusion, figure, sweep
 from mobilenets.report.markup import (
     bar,
+    document,
     duration,
     facts,
     listing,
@@ -34,7 +34,6 @@ from mobilenets.train.run import Run
 Pictures = Callable[[str], "NDArray[np.uint8] | None"]
 """From a file of the run to its pixels, uint8 [h, w, 3]; None where it can no longer be shown."""
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 MOST_MISTAKES = 24
 MOST_PAIRS = 15
 MOST_FILES = 2000
@@ -80,17 +79,7 @@ def report(run: Run, pictures: Pictures) -> str:
         ("Time", _time(run)),
         ("Repeat it", _repeat(run)),
     ]
-    sections = [(f"part{index}", title, text) for index, (title, text) in enumerate(found) if text]
-    links = " ".join(f'<a href="#{name}">{escape(title)}</a>' for name, title, _ in sections)
-    body = "".join(f'<section id="{name}"><h2>{escape(t)}</h2>{text}</section>' for name, t, text in sections)
-    style = files("mobilenets.report").joinpath("style.css").read_text(encoding="utf-8")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(_headline(run))}</title>\n<style>\n{style}</style></head>\n"
-        f"<body><main>{_header(run)}<nav>{links}</nav>{body}</main></body></html>\n"
-    )
+    return document(_headline(run), _header(run), found)
 
 
 def _said(run: Run) -> NDArray[np.int64]:

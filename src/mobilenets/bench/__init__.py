@@ -1,0 +1,1 @@
+"""The race: one network by this package's code and by the runtimes a user could pick, timed in turns."""

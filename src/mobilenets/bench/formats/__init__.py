@@ -1,0 +1,1 @@
+"""One network in the file formats that other runtimes read, written from its table and folded weights."""

@@ -1,0 +1,246 @@
+"""One race from the options to its rows: who takes part, who can't and why, what came out."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mobilenets.bench import engines as table
+from mobilenets.bench import making, native, options
+from mobilenets.bench.agreement import Agreement, agreement
+from mobilenets.bench.options import BenchOptions, Dtype
+from mobilenets.bench.race import Times, raced
+from mobilenets.bench.starting import Start, started
+from mobilenets.bench.subject import Subject
+from mobilenets.bench.team import Job, Worker, WorkerError, close_all
+from mobilenets.data.digests import Progress
+from mobilenets.train.meter import machine_line, versions
+
+
+@dataclass(slots=True)
+class Found:
+    """What is known so far: reasons of those left out, answers compared, times and starts of the others."""
+
+    skipped: list[dict[str, Any]] = field(default_factory=list)
+    agreements: dict[Job, Agreement] = field(default_factory=dict)
+    times: dict[Job, Times] = field(default_factory=dict)
+    starts: dict[Job, Start] = field(default_factory=dict)
+    peaks: dict[tuple[Dtype, int], float] = field(default_factory=dict)
+    """Operations a second of the machine, by type and threads."""
+
+    def skip(self, name: str, dtype: str, reason: str, threads: int | None = None) -> None:
+        row: dict[str, Any] = {"engine": name, "dtype": dtype}
+        if threads is not None:
+            row["threads"] = threads
+        self.skipped.append(row | {"reason": reason})
+
+
+def measured(subject: Subject, asked: BenchOptions, progress: Progress, command: str) -> dict[str, Any]:
+    """Race `subject` as asked: rows, the best of the others against ours, those skipped with the reason.
+
+    Raises ValueError for options that can't be, RuntimeError where nothing is left to race.
+    """
+    families, threads, dtypes = options.families(asked), options.threads(asked), options.dtypes(asked)
+    found, order = Found(), random.Random(asked.seed)
+    jobs = _jobs(subject, families, threads, dtypes, asked.native, found, progress)
+    workers: list[Worker] = []
+    try:
+        workers = _opened(jobs, subject, found, progress)
+        if not any(worker.job.engine.module != "peak" for worker in workers):
+            reasons = dict.fromkeys(
+                f"{row['engine']} ({row['dtype']}): {row['reason']}" for row in found.skipped
+            )
+            raise RuntimeError(f"no engine is left to race: {'; '.join(reasons)}")
+
+        def aside(worker: Worker, reason: str) -> None:
+            _aside(found, worker.job, reason)
+
+        times = raced(workers, asked.rounds, asked.turn_ms / 1e3, order, aside, progress)
+    finally:
+        close_all(workers)
+    for worker, own in times.items():
+        job = worker.job
+        if job.engine.module == "peak":
+            found.peaks[job.engine.dtype, job.threads] = _peak(worker, own)
+        else:
+            found.times[job] = own
+    first = Job(table.NOTHING, subject.folder, subject.folder, 1)
+    if asked.starts:
+        cold = [first, *found.times]
+        found.starts = started(
+            cold, asked.starts, order, lambda job, reason: _aside(found, job, reason), progress
+        )
+    return _told(subject, asked, found, found.starts.get(first), command)
+
+
+def _jobs(
+    subject: Subject,
+    families: Iterable[str],
+    threads: Iterable[int],
+    dtypes: Iterable[Dtype],
+    in_c: bool,
+    found: Found,
+    progress: Progress,
+) -> list[Job]:
+    """Every engine of the families with its file made, and what measures the machine."""
+    chosen = [
+        e
+        for e in table.ENGINES
+        if e.family in set(families)
+        and e.dtype in set(dtypes)
+        and (subject.quantised or e.kind != table.GIVEN)
+    ]
+    for family in families:
+        for dtype in dtypes:
+            if not any(e.family == family and e.dtype == dtype for e in chosen):
+                found.skip(family, dtype, f"raced in float32 only: {family} has no int8 here")
+    jobs: list[Job] = []
+    chosen += [table.peak_of(dtype) for dtype in dtypes]
+    for number, engine in enumerate(chosen):
+        progress("prepare", number, len(chosen))
+        reason = table.missing(engine)
+        if not reason and subject.wanted is None and engine.module not in ("ours", "peak"):
+            reason = "a compiled model's weights are in its library; bench the model file it was made of"
+        if reason:
+            found.skip(engine.name, engine.dtype, reason)
+            continue
+        try:
+            place = making.made(engine, subject.folder)
+            for count in threads:
+                words = native.words(engine, place, subject.folder, count) if in_c and engine.native else ()
+                jobs.append(Job(engine, place, subject.folder, count, words))
+        except RuntimeError as error:
+            found.skip(engine.name, engine.dtype, str(error))
+    progress("prepare", len(chosen), len(chosen))
+    return jobs
+
+
+def _opened(jobs: list[Job], subject: Subject, found: Found, progress: Progress) -> list[Worker]:
+    """A worker for each job, after its first answer was compared, waiting for its turn."""
+    workers: list[Worker] = []
+    for number, job in enumerate(jobs):
+        progress("open", number, len(jobs))
+        worker = Worker(job)
+        try:
+            _, told = worker.first()
+            answer = np.asarray(told["answer"])
+            if job.engine.module == "peak":
+                worker.operations = float(answer[0])
+            elif subject.wanted is not None:
+                got = answer.astype(np.float32)
+                found.agreements[job] = agreement(got, subject.wanted, job.engine.dtype)
+        except (WorkerError, ValueError) as error:
+            worker.close()
+            _aside(found, job, str(error))
+            continue
+        except BaseException:
+            worker.close()
+            close_all(workers)
+            raise
+        worker.stop()
+        workers.append(worker)
+    progress("open", len(jobs), len(jobs))
+    return workers
+
+
+def _aside(found: Found, job: Job, reason: str) -> None:
+    found.skip(job.engine.name, job.engine.dtype, reason, job.threads)
+
+
+def _peak(worker: Worker, times: Times) -> float:
+    return worker.operations / times.at(0.5)[0]
+
+
+def _told(
+    subject: Subject, asked: BenchOptions, found: Found, first: Start | None, command: str
+) -> dict[str, Any]:
+    net = subject.model.net
+    rows = [_row(subject, found, job) for job in found.times]
+    return {
+        "model": {
+            "name": subject.name,
+            "net": net.name,
+            "width": net.width,
+            "resolution": net.resolution,
+            "macs": subject.macs,
+            "weights": subject.weights,
+            "digest": subject.digest,
+        },
+        "rows": rows,
+        "best": _best(found),
+        "peaks": [
+            {"dtype": dtype, "threads": threads, "gops": round(speed / 1e9, 1)}
+            for (dtype, threads), speed in found.peaks.items()
+        ],
+        "interpreter": None
+        if first is None
+        else {"cold_start_s": round(first.seconds, 3), "peak_rss_mb": first.peak_rss_mb},
+        "skipped": found.skipped,
+        "rounds": asked.rounds,
+        "turn_ms": asked.turn_ms,
+        "machine": machine_line(),
+        "versions": versions(),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S"),
+        "command": command,
+    }
+
+
+def _row(subject: Subject, found: Found, job: Job) -> dict[str, Any]:
+    engine, times = job.engine, found.times[job]
+    low, middle, high = times.at(0.1, 0.5, 0.9)
+    peak = found.peaks.get((engine.dtype, job.threads))
+    start, agreed = found.starts.get(job), found.agreements.get(job)
+    return {
+        "engine": engine.name,
+        "dtype": engine.dtype,
+        "threads": job.threads,
+        "call": job.call,
+        "latency_ms": round(1e3 * middle, 4),
+        "p10_ms": round(1e3 * low, 4),
+        "p90_ms": round(1e3 * high, 4),
+        "n": times.n,
+        "peak_share": None if peak is None else round(2 * subject.macs / middle / peak, 4),
+        "cold_start_s": None if start is None else round(start.seconds, 3),
+        "peak_rss_mb": None if start is None else start.peak_rss_mb,
+        "artefact_bytes": making.artefact_bytes(job.place, subject.folder),
+        # From C our own code needs nothing but the library that was built.
+        "install_bytes": 0 if job.words and not engine.packages else table.install_bytes(engine),
+        "difference": None if agreed is None else float(f"{agreed.relative:.2e}"),
+        "correlation": None if agreed is None else round(agreed.correlation, 5),
+        "version": table.version(engine),
+    }
+
+
+def _best(found: Found) -> list[dict[str, Any]]:
+    """For each type and number of threads the fastest of the others against ours.
+
+    `times` is the quotient of the medians; low and high are the tenth and ninetieth percentile of the
+    quotients of one round's medians.
+    """
+    rows = []
+    groups = dict.fromkeys((job.engine.dtype, job.threads) for job in found.times)
+    for dtype, threads in groups:
+        group = {j: t for j, t in found.times.items() if (j.engine.dtype, j.threads) == (dtype, threads)}
+        own = next((job for job in group if job.engine.family == "ours"), None)
+        others = [job for job in group if job.engine.family != "ours"]
+        if own is None or not others:
+            continue
+        rival = min(others, key=lambda job: group[job].at(0.5))
+        pairs = zip(group[rival].medians, group[own].medians, strict=True)
+        low, high = np.percentile([theirs / ours for theirs, ours in pairs], (10, 90))
+        rows.append(
+            {
+                "dtype": dtype,
+                "threads": threads,
+                "engine": rival.engine.name,
+                "times": round(group[rival].at(0.5)[0] / group[own].at(0.5)[0], 3),
+                "low": round(float(low), 3),
+                "high": round(float(high), 3),
+            }
+        )
+    return rows

@@ -1,0 +1,245 @@
+"""Kernels of bytes as C text: dot products of fours, depthwise layers by rows put side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mobilenets.compile.int8_depthwise import Depthwise
+from mobilenets.compile.int8_lanes import lanes, tag_of
+from mobilenets.compile.integers import HEAD, Layer, chunk_bytes, groups
+from mobilenets.compile.isa import Family, Isa
+from mobilenets.compile.kernel import Tiling, Use, counted, split
+from mobilenets.compile.step import Filter, Map, Mean, Product
+
+FAR = 256
+"""Input values from which on it pays to fetch weights ahead of their use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """Bytes on one instruction set: weights by fours of inputs, sums of 32 bits, quantities again."""
+
+    isa: Isa
+    family: Family
+    layers: Mapping[str, Layer]
+    weight: int = 4
+    end: str = ""
+
+    def vectors(self) -> str:
+        text = f"/* ---- {self.isa.name} ---- */\n"
+        text += "\n".join(lanes(self.isa, width) for width in self._widths)
+        return text
+
+    def unit(self, made: Map) -> int:
+        return made.bytes
+
+    def zero(self, made: Map) -> str:
+        return str(self.layers[made.name].rescale.zero or 0)
+
+    def panel(self, step: Product, width: int) -> int:
+        layer = self.layers[step.name]
+        stretches = step.kernel * step.across
+        return width * (HEAD + 4 * layer.asymmetric + 4 * stretches * groups(step.run) * layer.terms)
+
+    def before(self, step: Product, a: str, indent: int) -> str:
+        if not self.layers[step.name].asymmetric:
+            return ""
+        pad, width = " " * indent, step.target.shape.width
+        return (
+            f"{pad}int32_t *sums = (int32_t *)(net->arena + MAPS_BYTES + part * SCRATCH_BYTES + SUMS);\n"
+            f"{pad}for (int r = 0; r < {step.rows}; r++)\n"
+            f"{pad}    for (int x = 0; x < {width}; x++)\n"
+            f"{pad}        sums[r * {width} + x] = total({a} + r * {step.source.row} + "
+            f"x * {step.source.pitch}, {step.run});\n"
+        )
+
+    def more(self, step: Product, pixel: str) -> str:
+        return f", sums + {pixel}" if self.layers[step.name].asymmetric else ""
+
+    def tile(self, use: Use, tiling: Tiling) -> str:
+        layer = self.layers[tiling.step.name]
+        kind = "f" * (layer.rescale.zero is None) + "z" * layer.asymmetric
+        name = f"tile_{tiling.pixels}x{tiling.wide}{kind}_{tag_of(self.isa, 4 * tiling.lanes)}"
+        text = _tile(self.isa, name, tiling, layer)
+        arguments, given = "const value *a, const value *w, value *c", "a, w, c"
+        if layer.asymmetric:
+            arguments, given = f"{arguments}, const int32_t *sums", f"{given}, sums"
+        sizes = (*tiling.sizes, layer.terms, *self._cut(layer))
+        return use((name, text), arguments, f"{given}, {', '.join(map(str, sizes))}")
+
+    def share(self, step: Filter) -> tuple[int, int, int]:
+        line = self.family.line
+        return -(-step.target.shape.channels // line), line, self._chunk(step)
+
+    def row(
+        self, use: Use, step: Filter, places: tuple[str, str, str], parts: str | None, indent: int
+    ) -> str:
+        source, target, line = step.source, step.target, self.family.line
+        room = self.family.layout.pitch(target.shape.channels)
+        bytes_, together = self._fitting(room, target.shape.width if step.stride <= 2 else 0)
+        layer, pad, text, x = self.layers[step.name], " " * indent, "", 0
+        runs = counted(split(target.shape.width // together, self.isa.columns))
+        runs += [(1, 1)] if target.shape.width % together else []
+        for positions, times in runs:
+            if x + positions * together > target.shape.width:
+                x = target.shape.width - together  # the last are made again with the first of the rest
+            kernel = Depthwise(self.isa, bytes_, positions, together, step.kernel, step.stride, layer.terms)
+            sizes = (
+                *(source.row, source.pitch, step.stride * together * source.pitch, together * target.pitch),
+                *(min(room, line) if together == 1 else bytes_, self._chunk(step), line),
+                *self._cut(layer),
+            )
+            called = use(
+                (kernel.name, kernel.text()),
+                "const value *in, const value *w, value *out, int parts",
+                f"in, w, out, parts, {', '.join(map(str, sizes))}",
+            )
+            move = f"(x + {x})" if x else "x"
+            pixels = positions * together
+            text += (
+                f"{pad}for (int x = 0; x < {times * pixels}; x += {pixels})\n"
+                f"{pad}    {called}({places[0]} + {move} * {step.stride * source.pitch}, {places[1]}, "
+                f"{places[2]} + {move} * {target.pitch}, {parts or -(-room // line)});\n"
+            )
+            x += times * pixels
+        return text
+
+    def mean(self, step: Mean) -> str:
+        source, lanes, rescale = step.source, self.isa.lanes, self.layers[step.name].rescale
+        vectors = -(-source.shape.channels // lanes)
+        height, width = source.shape.height, source.shape.width
+        off = height * width * self.layers[step.name].source_zero
+        tag = tag_of(self.isa, 4 * lanes)
+        begun = f"{{0}};\n        sum -= {off}" if off else "{0}"
+        made = f"PUT_FLOATS_{tag}(out + v * {4 * lanes}, SCALED_{tag}(sum, scale))"
+        if rescale.zero is not None:
+            least, most, zero, tame = self._cut(self.layers[step.name])
+            quantity = f"whole_{tag}(sum, scale, {least}, {most}, {zero}{f', {tame}' * (lanes > 1)})"
+            made = f"out[v] = (value){quantity}"
+            if lanes > 1:
+                bounds = f"{zero + least if tame else 0}, {zero + most if tame else 255}"
+                made = f"const sums_{tag} q = {quantity};\n        "
+                made += f"put1_{tag}(out + v * {lanes}, pack_{tag}(q, q, q, q, {bounds}))"
+        return f"""\
+    const floats_{tag} none = {{0}}, scale = none + {float(rescale.multiplier[0])!r}f;
+    for (int v = SHARE(part, parts, {vectors}); v < SHARE(part + 1, parts, {vectors}); v++) {{
+        sums_{tag} sum = {begun};
+        UNROLL_1
+        for (int y = 0; y < {height}; y++)
+            UNROLL_1
+            for (int x = 0; x < {width}; x++)
+                sum += WIDE_{tag}(in + y * {source.row} + x * {source.pitch} + v * {lanes});
+        {made};
+    }}
+"""
+
+    def _cut(self, layer: Layer) -> tuple[int, int, int, int]:
+        """Bounds, zero, and whether packing does the cutting, as kernels take them."""
+        made = layer.rescale
+        return made.least, made.most, made.zero or 0, int(layer.tame and self.isa.saturates)
+
+    def _chunk(self, step: Filter) -> int:
+        return chunk_bytes(step.kernel, self.layers[step.name].terms, self.family.line)
+
+    @property
+    def _widths(self) -> list[int]:
+        """Bytes of the vectors that there are, widest first."""
+        return [width for width in (64, 32, 16) if width <= 4 * self.isa.lanes] or [4]
+
+    def _fitting(self, room: int, width: int) -> tuple[int, int]:
+        """Bytes of the vectors for a row of `width` pixels of `room` bytes, and pixels in one of them."""
+        for bytes_ in self._widths:
+            if bytes_ <= room or bytes_ // room <= width:
+                return bytes_, max(1, bytes_ // room)
+        return 16, 1
+
+
+def _tile(isa: Isa, name: str, tiling: Tiling, layer: Layer) -> str:
+    """Pixels × vectors of a product, all sums in registers; see `float32` for the form."""
+    pixels, wide, tag = range(tiling.pixels), range(tiling.wide), tag_of(isa, 4 * tiling.lanes)
+    step = 4 * tiling.lanes
+    begin = "\n".join(f"    sums_{tag} " + ", ".join(f"c{i}_{j} = b{j}" for j in wide) + ";" for i in pixels)
+    sums = "\n".join(
+        f"                    s = FOUR_{tag}(p + AT({i}, a)); "
+        + " ".join(f"c{i}_{j} = dot_{tag}(c{i}_{j}, s, w{j});" for j in wide)
+        for i in pixels
+    )
+    fetched = "\n".join(
+        f"                        FETCH(w + {4 * isa.ahead} * panel + {j * step});" for j in wide
+    )
+    fetch = (
+        f"\n                    if (run >= {FAR}) {{\n{fetched}\n                    }}" if isa.ahead else ""
+    )
+    heads = {"sums": "b", "floats": "m", **({"zeros": "z"} if layer.asymmetric else {})}
+    loads = (
+        "\n".join(
+            f"    const {kind}_{tag} "
+            + ", ".join(
+                f"{letter}{j} = {kind.upper()}_{tag}(w + {4 * at} * panel + {j * step})" for j in wide
+            )
+            + ";"
+            for at, (kind, letter) in enumerate(heads.items())
+        )
+        .replace("zeros_", "sums_")
+        .replace("ZEROS_", "SUMS_")
+    )
+    return f"""\
+/* {tiling.pixels} pixels × {tiling.wide * tiling.lanes} channels: bias + a · w by fours, window by window */
+static INLINE void {name}(const value *a, const value *w, value *c,
+    {"const int32_t *sums, " * layer.asymmetric}TILE_SIZES,
+    const int terms, const int least, const int most, const int zero, const int tame)
+{{
+{loads}
+{begin}
+    w += {4 * len(heads)} * panel;
+    for (int y = 0; y < down; y++)
+        for (int x = 0; x < across; x++) {{
+            const value *p = a + y * below + x * beside;
+            UNROLL_1
+            for (int k = 0; k < run; k += 4) {{
+                for (int t = 0; t < terms; t++) {{
+                    const bytes_{tag} {", ".join(f"w{j} = BYTES_{tag}(w + {j * step})" for j in wide)};
+                    bytes_{tag} s;{fetch}
+{sums}
+                    w += 4 * panel;
+                }}
+                p += 4;
+            }}
+        }}
+    (void)least, (void)most, (void)zero, (void)tame;
+{_stores(tiling, layer, tag)}
+}}
+"""
+
+
+def _stores(tiling: Tiling, layer: Layer, tag: str) -> str:
+    """The sums of a tile as bytes, four vectors at a time; or in float32 as they are."""
+    wide, lanes = tiling.wide, tiling.lanes
+    places = [(i, j) for i in range(tiling.pixels) for j in range(wide)]
+    less = " - sums[{i}] * z{j}" if layer.asymmetric else ""
+    sums = {(i, j): f"c{i}_{j}" + less.format(i=i, j=j) for i, j in places}
+    if layer.rescale.zero is None:
+        return "\n".join(
+            f"    PUT_FLOATS_{tag}(c + 4 * AT({i}, c) + {4 * j * lanes}, SCALED_{tag}({sums[i, j]}, m{j}));"
+            for i, j in places
+        )
+    at = {(i, j): f"c + AT({i}, c) + {j * lanes}" for i, j in places}
+    if lanes == 1:
+        return "\n".join(
+            f"    *({at[i, j]}) = (value)whole_{tag}({sums[i, j]}, m{j}, least, most, zero);"
+            for i, j in places
+        )
+    text = "    const int low = tame ? zero + least : 0, high = tame ? zero + most : 255;\n"
+    whole = {(i, j): f"whole_{tag}({sums[i, j]}, m{j}, least, most, zero, tame)" for i, j in places}
+    for first in range(0, len(places), 4):
+        own = places[first : first + 4]
+        if len(own) == 4:
+            packed = f"pack_{tag}({', '.join(whole[one] for one in own)}, low, high)"
+            ends = own[::2] if wide == 2 else own
+            text += f"    put{len(ends)}_{tag}({', '.join(at[one] for one in ends)}, {packed});\n"
+        else:
+            for one in own:
+                packed = f"pack_{tag}({', '.join([whole[one]] * 4)}, low, high)"
+                text += f"    put1_{tag}({at[one]}, {packed});\n"
+    return text.rstrip()

@@ -1,0 +1,145 @@
+"""Depthwise kernels of bytes as C text: rows of a window put side by side, by fours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mobilenets.compile.int8_lanes import tag_of
+from mobilenets.compile.integers import groups
+from mobilenets.compile.isa import Isa
+
+
+@dataclass(frozen=True, slots=True)
+class Depthwise:
+    """A depthwise kernel: `positions` vectors of a row, each of `together` pixels."""
+
+    isa: Isa
+    bytes: int
+    positions: int
+    together: int
+    kernel: int
+    stride: int
+    terms: int
+
+    @property
+    def name(self) -> str:
+        many = f"_by{self.together}" if self.together > 1 else ""
+        more = f"_t{self.terms}" if self.terms > 1 else ""
+        return f"filter{self.kernel}s{self.stride}_{self.positions}x{self.bytes}{many}{more}_{self.isa.name}"
+
+    def text(self) -> str:
+        return self._single() if self.isa.lanes == 1 else self._vectors()
+
+    @property
+    def _head(self) -> str:
+        pixels = f"{self.positions * self.together} pixels" if self.isa.lanes > 1 else "A pixel"
+        pixels += f", {self.together} at a time," if self.together > 1 else ""
+        return f"""\
+/* {pixels} of a row through {self.kernel}×{self.kernel} taps, each channel by itself */
+static INLINE void {self.name}(const value *in, const value *w, value *out, int parts,
+    const int below, const int beside, const int next, const int pitch, const int span,
+    const int chunk, const int line, const int least, const int most, const int zero,
+    const int tame)
+"""
+
+    def _single(self) -> str:
+        tag = tag_of(self.isa, 4)
+        place = f"((x * {groups(self.kernel)} + y / 4) * {self.terms} + t) * line"
+        return f"""\
+{self._head}{{
+    (void)next, (void)pitch, (void)tame;
+    for (int v = 0; v < parts; v++, in += span, out += span, w += chunk)
+        for (int l = 0; l < span; l++) {{
+            sums_{tag} sum = SUMS_{tag}(w + 4 * l);
+            for (int y = 0; y < {self.kernel}; y++)
+                for (int x = 0; x < {self.kernel}; x++)
+                    for (int t = 0; t < {self.terms}; t++)
+                        sum += in[y * below + x * beside + l] *
+                               (int8_t)w[4 * (2 * line + {place} + l) + y % 4];
+            out[l] = (value)whole_{tag}(sum, FLOATS_{tag}(w + 4 * (line + l)), least, most, zero);
+        }}
+}}
+"""
+
+    def _vectors(self) -> str:
+        tag, quads = tag_of(self.isa, self.bytes), range(4)
+        positions = range(self.positions)
+        begin = "\n".join(
+            "            sums_"
+            + tag
+            + " "
+            + ", ".join(f"c{x}_{j} = SUMS_{tag}(w + {j} * line)" for j in quads)
+            + ";"
+            for x in positions
+        )
+        columns: dict[str, list[tuple[int, int]]] = {}
+        for x in positions:
+            for across in range(self.kernel):
+                at = f"{x * self.stride + across} * beside"
+                if self.together > 1:
+                    at = f"{x} * next + {across} * beside"
+                columns.setdefault(at, []).append((x, across))
+        sums = "".join(self._column(tag, at, users) for at, users in columns.items())
+        end = "\n".join(
+            f"            *(loose_bytes_{tag} *)(out + {x} * pitch) = pack_{tag}("
+            + ", ".join(f"whole_{tag}(c{x}_{j}, m{j}, least, most, zero, tame)" for j in quads)
+            + ", low, high);"
+            for x in positions
+        )
+        scales = ", ".join(f"m{j} = FLOATS_{tag}(w + {4 + j} * line)" for j in quads)
+        return f"""\
+{self._head}{{
+    const int low = tame ? zero + least : 0, high = tame ? zero + most : 255;
+    (void)next;
+    for (int v = 0; v < parts; v++) {{
+        for (int l = 0; l < span; l += {self.bytes}) {{
+{begin}
+{sums}            const floats_{tag} {scales};
+{end}
+            in += {self.bytes};
+            out += {self.bytes};
+            w += {self.bytes};
+        }}
+        w += chunk - span;
+    }}
+}}
+"""
+
+    def _column(self, tag: str, at: str, users: list[tuple[int, int]]) -> str:
+        """One column of the window: its rows by fours, and every output that it adds to."""
+        text = ""
+        for group in range(groups(self.kernel)):
+            rows = range(4 * group, min(4 * group + 4, self.kernel))
+            text += "            {\n"
+            for i in range(4):
+                value = (
+                    self._load(tag, f"in + {at} + {4 * group + i} * below")
+                    if 4 * group + i in rows
+                    else "{0}"
+                )
+                text += f"                const bytes_{tag} r{i} = {value};\n"
+            text += (
+                f"                const bytes_{tag} p = LOW_{tag}(r0, r1), q = HIGH_{tag}(r0, r1);\n"
+                f"                const bytes_{tag} s = LOW_{tag}(r2, r3), t = HIGH_{tag}(r2, r3);\n"
+                f"                const bytes_{tag} v0 = LOW2_{tag}(p, s), v1 = HIGH2_{tag}(p, s);\n"
+                f"                const bytes_{tag} v2 = LOW2_{tag}(q, t), v3 = HIGH2_{tag}(q, t);\n"
+            )
+            for x, across in users:
+                for term in range(self.terms):
+                    place = (across * groups(self.kernel) + group) * self.terms + term
+                    for j in range(4):
+                        text += (
+                            f"                c{x}_{j} = dot_{tag}(c{x}_{j}, v{j}, "
+                            f"BYTES_{tag}(w + {8 + 4 * place + j} * line));\n"
+                        )
+            text += "            }\n"
+        return text
+
+    def _load(self, tag: str, at: str) -> str:
+        if self.together == 1 or self.stride == 1:
+            return f"BYTES_{tag}({at})"
+        pixel = self.bytes // self.together
+        order = ", ".join(
+            str(self.stride * pixel * i + j) for i in range(self.together) for j in range(pixel)
+        )
+        return f"SHUFFLE_{self.bytes}(BYTES_{tag}({at}), BYTES_{tag}({at} + {self.bytes}), {order})"

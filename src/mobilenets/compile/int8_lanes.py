@@ -1,0 +1,180 @@
+"""Vectors of bytes and of sums as C text, and plain C where there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mobilenets.compile.isa import Isa
+
+VECTORS = """\
+/* {bytes} bytes at a time: sums of 32 bits, four bytes to each */
+typedef int32_t sums_{tag} __attribute__((vector_size({bytes})));
+typedef float floats_{tag} __attribute__((vector_size({bytes})));
+typedef uint8_t bytes_{tag} __attribute__((vector_size({bytes})));
+typedef uint8_t few_{tag} __attribute__((vector_size({few})));
+typedef sums_{tag} loose_sums_{tag} __attribute__((aligned(4), may_alias));
+typedef floats_{tag} loose_floats_{tag} __attribute__((aligned(4), may_alias));
+typedef bytes_{tag} loose_bytes_{tag} __attribute__((aligned(1), may_alias));
+typedef uint8_t half_{tag} __attribute__((vector_size({half})));
+typedef few_{tag} near_few_{tag} __attribute__((may_alias));
+typedef few_{tag} loose_few_{tag} __attribute__((aligned(1), may_alias));
+typedef half_{tag} near_half_{tag} __attribute__((may_alias));
+typedef half_{tag} loose_half_{tag} __attribute__((aligned(1), may_alias));
+#define SUMS_{tag}(p) ((sums_{tag})*(const loose_sums_{tag} *)(p))
+#define FLOATS_{tag}(p) ((floats_{tag})*(const loose_floats_{tag} *)(p))
+#define BYTES_{tag}(p) ((bytes_{tag})*(const loose_bytes_{tag} *)(p))
+#define FOUR_{tag}(p) ((bytes_{tag})((sums_{tag}){{0}} + *(const four_bytes *)(p)))
+#define WIDE_{tag}(p) __builtin_convertvector(*(const loose_few_{tag} *)(p), sums_{tag})
+#define PUT_FLOATS_{tag}(p, v) (*(loose_floats_{tag} *)(p) = (v))
+#define SCALED_{tag}(s, m) (__builtin_convertvector(s, floats_{tag}) * (m))
+
+/* sums + bytes · signed bytes, by fours */
+static INLINE sums_{tag} dot_{tag}(sums_{tag} s, bytes_{tag} a, bytes_{tag} w)
+{{
+{dot}
+}}
+
+/* Sums to quantities: scaled, cut, rounded half to even. Where `tame`, packing does the cutting. */
+static INLINE sums_{tag} whole_{tag}(sums_{tag} s, floats_{tag} m, int least, int most, int zero, int tame)
+{{
+    const floats_{tag} none = {{0}}, low = none + (float)least, high = none + (float)most;
+    floats_{tag} v = SCALED_{tag}(s, m);
+    if (!tame) {{
+        v = {largest};
+        v = {smallest};
+    }}
+    return {rounded} + zero;
+}}
+
+/* Four vectors of quantities to bytes: four of the first, four of the second, and so on. */
+static INLINE bytes_{tag} pack_{tag}(sums_{tag} a, sums_{tag} b, sums_{tag} c, sums_{tag} d,
+                                     int least, int most)
+{{
+{pack}
+    if (least > 0)
+        q = {most_bytes};
+    if (most < 255)
+        q = {least_bytes};
+    return q;
+}}
+
+/* The same to where each vector's bytes, or those of each two, belong. */
+static INLINE void put4_{tag}(value *p0, value *p1, value *p2, value *p3, bytes_{tag} packed)
+{{
+    const sums_{tag} q = SPREAD_{bytes}((sums_{tag})packed, {spread});
+    *(loose_few_{tag} *)p0 = ((const near_few_{tag} *)&q)[0];
+    *(loose_few_{tag} *)p1 = ((const near_few_{tag} *)&q)[1];
+    *(loose_few_{tag} *)p2 = ((const near_few_{tag} *)&q)[2];
+    *(loose_few_{tag} *)p3 = ((const near_few_{tag} *)&q)[3];
+}}
+
+static INLINE void put2_{tag}(value *p0, value *p1, bytes_{tag} packed)
+{{
+    const sums_{tag} q = SPREAD_{bytes}((sums_{tag})packed, {spread});
+    *(loose_half_{tag} *)p0 = ((const near_half_{tag} *)&q)[0];
+    *(loose_half_{tag} *)p1 = ((const near_half_{tag} *)&q)[1];
+}}
+
+static INLINE void put1_{tag}(value *p, bytes_{tag} packed)
+{{
+    const sums_{tag} q = SPREAD_{bytes}((sums_{tag})packed, {spread});
+    *(loose_few_{tag} *)p = ((const near_few_{tag} *)&q)[0];
+}}
+
+/* Rows of bytes to groups of four, one of each row; pairs within every sixteen bytes. */
+#define LOW_{tag}(a, b) SHUFFLE_{bytes}(a, b, {low})
+#define HIGH_{tag}(a, b) SHUFFLE_{bytes}(a, b, {high})
+#define LOW2_{tag}(a, b) SHUFFLE_{bytes}(a, b, {low2})
+#define HIGH2_{tag}(a, b) SHUFFLE_{bytes}(a, b, {high2})
+"""
+SINGLE = """\
+/* one sum at a time: plain C */
+typedef int32_t sums_{tag};
+typedef float floats_{tag};
+typedef uint32_t bytes_{tag};
+#define SUMS_{tag}(p) (*(const sums_{tag} *)(const void *)(p))
+#define FLOATS_{tag}(p) (*(const floats_{tag} *)(const void *)(p))
+#define BYTES_{tag}(p) four_{tag}(p)
+#define FOUR_{tag}(p) four_{tag}(p)
+#define WIDE_{tag}(p) ((sums_{tag}) * (p))
+#define PUT_FLOATS_{tag}(p, v) (*(floats_{tag} *)(void *)(p) = (v))
+#define SCALED_{tag}(s, m) ((float)(s) * (m))
+
+static INLINE bytes_{tag} four_{tag}(const value *p)
+{{
+    return p[0] | (bytes_{tag})p[1] << 8 | (bytes_{tag})p[2] << 16 | (bytes_{tag})p[3] << 24;
+}}
+
+static INLINE sums_{tag} bits_{tag}(float v)
+{{
+    const union {{
+        float value;
+        int32_t bits;
+    }} both = {{v}};
+    return both.bits;
+}}
+
+/* sum + bytes · signed bytes */
+static INLINE sums_{tag} dot_{tag}(sums_{tag} s, bytes_{tag} a, bytes_{tag} w)
+{{
+    for (int i = 0; i < 32; i += 8)
+        s += (int)(a >> i & 255) * (int8_t)(w >> i & 255);
+    return s;
+}}
+
+/* A sum to a quantity: scaled, cut, rounded half to even by adding 1.5 · 2^23, whose last bit weighs 1. */
+static INLINE sums_{tag} whole_{tag}(sums_{tag} s, floats_{tag} m, int least, int most, int zero)
+{{
+    float v = SCALED_{tag}(s, m);
+    v = v > (float)least ? v : (float)least;
+    v = v < (float)most ? v : (float)most;
+    return bits_{tag}(v + 12582912.0f) - 0x4b400000 + zero;
+}}
+"""
+
+REGISTERS: Mapping[int, Mapping[str, str]] = {
+    64: {"mm": "_mm512", "mf": "__m512", "mi": "__m512i", "si": "si512"},
+    32: {"mm": "_mm256", "mf": "__m256", "mi": "__m256i", "si": "si256"},
+    16: {"mm": "_mm", "mf": "__m128", "mi": "__m128i", "si": "si128"},
+}
+"""How x86 spells operations on vectors of so many bytes."""
+
+
+def tag_of(isa: Isa, width: int) -> str:
+    """What the names of an instruction set's types of so many bytes end in."""
+    return f"{width}_{isa.name}"
+
+
+def lanes(isa: Isa, width: int) -> str:
+    """Types of so many bytes, and the operations on them whose spelling differs."""
+    names = {"tag": tag_of(isa, width), "bytes": width, **REGISTERS.get(width, {})}
+    if isa.lanes == 1:
+        return SINGLE.format(**names)
+    pairs = [(16 * lane, lane * 16 + width) for lane in range(width // 16)]
+
+    def mixed(first: int, size: int) -> str:
+        return ", ".join(
+            str(start + first + i + j)
+            for left, right in pairs
+            for i in range(0, 8, size)
+            for start in (left, right)
+            for j in range(size)
+        )
+
+    quads = width // 16
+    texts = {"dot": isa.dot, "pack": isa.pack, "rounded": isa.rounded}
+    return VECTORS.format(
+        **names,
+        **{name: text.format(**names) for name, text in texts.items()},
+        few=width // 4,
+        half=width // 2,
+        largest=isa.largest.format(a="v", b="low", **names),
+        smallest=isa.smallest.format(a="v", b="high", **names),
+        most_bytes=isa.most_bytes.format(a="q", b="least", **names),
+        least_bytes=isa.least_bytes.format(a="q", b="most", **names),
+        spread=", ".join(str(4 * lane + vector) for vector in range(4) for lane in range(quads)),
+        low=mixed(0, 1),
+        high=mixed(8, 1),
+        low2=mixed(0, 2),
+        high2=mixed(8, 2),
+    )

@@ -1,0 +1,143 @@
+"""What code is built for: a table of targets, each with its compiler's words and what else can run it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mobilenets.compile import isa, isa_int8
+
+LIBRARY = ("-fPIC", "-shared", "-s")
+WEB = ("-target", "wasm32-freestanding")
+MODULE = (
+    *("-mllvm", "-disable-lsr"),  # else addresses are computed for each load, which could take a constant
+    *(
+        "-nostdlib",
+        "-s",
+        "-Wl,--no-entry",
+        "-fvisibility=default",
+        "-Wl,--export-dynamic",
+        "-Wl,--export=__heap_base",
+    ),
+    *("-Wl,--import-memory", "-Wl,--initial-memory=4194304", "-Wl,--max-memory=536870912"),
+)
+"""Memory is JavaScript's: the pages that loader.mjs gives."""
+IMPORTED = 'import {{ load }} from "{folder}/{name}.mjs"; (await load()).run(PIXELS, WIDTH, HEIGHT)'
+X86_MACHINES = ("x86_64", "AMD64")
+ARM_MACHINES = ("aarch64", "arm64")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What code is built for; `zig` is the target of the cross compiler, empty for the machine's own.
+
+    Machines named in `machines` load the library; elsewhere it is verified under each of `runners`, as a
+    program built with `program`, or, where that is empty, by a script beside it.
+    """
+
+    name: str
+    family: str = ""
+    """The instruction sets; those of this machine where it is empty."""
+    zig: tuple[str, ...] = ()
+    flags: tuple[str, ...] = LIBRARY
+    suffix: str = ".so"
+    linked: bool = True
+    """Whether the weights lie in the library, not beside it."""
+    shipped: bool = True
+    """Whether the library is a part of what is given, not only a means to verify it."""
+    machines: tuple[str, ...] = ()
+    program: tuple[str, ...] = ()
+    runners: tuple[tuple[str, ...], ...] = ()
+    packages: str = ""
+    """What to install for the runners."""
+    frames: int = 16
+    """On how many it is verified."""
+    says: str
+    use: str = "mobilenets predict {library} PICTURE"
+
+
+TARGETS: Mapping[str, Target] = {
+    target.name: target
+    for target in (
+        Target(name="host", says="this machine, by its own C compiler"),
+        Target(
+            name="x86-64",
+            family="x86-64",
+            zig=("-target", "x86_64-linux-gnu.2.17"),
+            machines=X86_MACHINES,
+            says="any x86-64 Linux: the best of AVX-512, AVX2 and SSE2 is chosen when it runs",
+        ),
+        Target(
+            name="c",
+            family="c",
+            flags=(*LIBRARY, "-std=c11", "-O2"),  # at -O3 loops over bytes become five times the code
+            shipped=False,
+            says="plain C for any compiler and processor, one thread",
+            use="cd {folder} && cc -O2 main.c {name}.c -o example && ./example FRAME.rgb WIDTH HEIGHT",
+        ),
+        Target(
+            name="aarch64",
+            family="aarch64",
+            zig=("-target", "aarch64-linux-gnu.2.28", "-mcpu=cortex_a53"),
+            machines=ARM_MACHINES,
+            program=("-target", "aarch64-linux-musl", "-mcpu=cortex_a53", "-static"),
+            runners=(("qemu-aarch64", "-cpu", "cortex-a53"), ("qemu-aarch64", "-cpu", "cortex-a76")),
+            packages="Debian's package qemu-user",
+            frames=2,  # an emulator takes five seconds for a picture of V1 1.0/224
+            says="any 64-bit ARM Linux, as of a Raspberry Pi: NEON",
+            use="on the device  mobilenets predict {name}.so PICTURE",
+        ),
+        Target(
+            name="wasm",
+            family="wasm",
+            zig=(*WEB, "-mcpu=generic+simd128"),
+            flags=MODULE,
+            suffix=".wasm",
+            linked=False,
+            runners=(("node",),),
+            packages="Node.js",
+            says="browsers and Node: simd128, one thread",
+            use=IMPORTED,
+        ),
+        Target(
+            name="wasm-threads",
+            family="wasm-threads",
+            zig=(*WEB, "-mcpu=generic+simd128+atomics+bulk_memory"),
+            flags=(*MODULE, "-Wl,--shared-memory", "-Wl,--export=__stack_pointer"),
+            suffix=".wasm",
+            linked=False,
+            runners=(("node",),),
+            packages="Node.js",
+            says="the same with threads, which a page has that is isolated from other origins",
+            use=IMPORTED,
+        ),
+    )
+}
+FAMILIES: Mapping[str, tuple[isa.Family, ...]] = {
+    "float32": (isa.X86, isa.AARCH64, isa.WASM, isa.WASM_THREADS, isa.PLAIN),
+    "int8": (
+        isa_int8.X86_BYTES,
+        isa_int8.AARCH64_BYTES,
+        isa_int8.WASM_BYTES,
+        isa_int8.WASM_THREADS_BYTES,
+        isa_int8.PLAIN_BYTES,
+    ),
+}
+
+
+def family(target: Target, dtype: str = "float32", machine: str = "") -> isa.Family:
+    """The instruction sets of a target; `machine` is the one this runs on, by Python's name for it."""
+    machine = machine or platform.machine()
+    own = "x86-64" if machine in X86_MACHINES else "aarch64" if machine in ARM_MACHINES else "c"
+    return next(one for one in FAMILIES[dtype] if one.name == (target.family or own))
+
+
+def loads(target: Target, machine: str = "") -> bool:
+    """Whether a library for the target can be opened on this machine."""
+    return not target.zig or (machine or platform.machine()) in target.machines
+
+
+def told() -> str:
+    """All targets in one line."""
+    return "; ".join(f"{target.name}, {target.says}" for target in TARGETS.values())

@@ -1,0 +1,153 @@
+"""What a person reads of one race: a page with charts and tables, and a picture of the charts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from mobilenets.report import figure
+from mobilenets.report.markup import GAP, document, facts, listing, megabytes, millions, percent, table
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def groups(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
+    """Rows that were raced against one another, fastest first: of one type, with one number of threads."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: float(row["latency_ms"])):
+        found.setdefault(_group(row), []).append(row)
+    return dict(sorted(found.items()))
+
+
+def picture(found: Mapping[str, Any]) -> bytes:
+    """The charts of a race as a PNG."""
+    return figure.latencies_png(groups(found["rows"]), f"{found['model']['name']}, {found['machine']}")
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The page of a race, as HTML."""
+    return document(
+        f"{found['model']['name']}: race",
+        _header(found),
+        [
+            ("Speed", _speed(found)),
+            ("Start and size", _size(found)),
+            ("Not raced", _skipped(found)),
+            ("How it was measured", _method(found)),
+            ("Repeat it", _repeat(found)),
+        ],
+    )
+
+
+def _group(row: Mapping[str, Any]) -> str:
+    return f"{row['dtype']}, {row['threads']} thread{'' if row['threads'] == 1 else 's'}"
+
+
+def _header(found: Mapping[str, Any]) -> str:
+    model = found["model"]
+    told = "".join(
+        f"<p>{_group(best)}: the fastest of the others, {escape(best['engine'])}, takes {best['times']:.2f} "
+        f"times as long ({best['low']:.2f} to {best['high']:.2f} from turn to turn).</p>"
+        for best in found["best"]
+    )
+    first = found["best"][0] if found["best"] else None
+    score = (
+        f'<div class="score">{first["times"]:.2f} <small>× as fast as {escape(first["engine"])}, '
+        f"{_group(first)}</small></div>"
+        if first
+        else ""
+    )
+    known = [
+        ("engines and settings", str(len(found["rows"]))),
+        ("MACs a picture", millions(model["macs"])),
+        *((f"GOP/s, {_group(peak)}", f"{peak['gops']:.0f}") for peak in found["peaks"]),
+    ]
+    return (
+        f"<header><h1>MobileNet {escape(model['name'])}, weights: {escape(model['weights'])}</h1>"
+        f"{score}{told}"
+        f'<div class="facts">{facts(known)}</div></header>'
+    )
+
+
+def _speed(found: Mapping[str, Any]) -> str:
+    text = ""
+    for name, rows in groups(found["rows"]).items():
+        best = [index for index, row in enumerate(rows) if row["engine"] == "ours"]
+        cells = [
+            [
+                escape(row["engine"]),
+                "C" if row["call"] == "c" else "Python",
+                *(f"{row[key]:.3f}" for key in ("latency_ms", "p10_ms", "p90_ms")),
+                str(row["n"]),
+                percent(row["peak_share"]),
+                _error(row),
+            ]
+            for row in rows
+        ]
+        head = ["engine", "called from", "ms", "p10", "p90", "n", "of the peak", "off the reference"]
+        text += f'<h3>{name}</h3><div class="charts"><div>{figure.latencies(rows, name)}</div></div>'
+        text += table(head, cells, 2, best)
+    return text
+
+
+def _error(row: Mapping[str, Any]) -> str:
+    if row["difference"] is None:
+        return "–"
+    return (
+        f"{row['difference']:.0e}" if row["dtype"] == "float32" else f"correlation {row['correlation']:.4f}"
+    )
+
+
+def _size(found: Mapping[str, Any]) -> str:
+    rows = {}
+    for row in found["rows"]:
+        if row["threads"] == min(one["threads"] for one in found["rows"]):
+            rows[row["engine"], row["dtype"], row["call"]] = row
+    cells = [
+        [
+            escape(row["engine"]),
+            row["dtype"],
+            "C" if row["call"] == "c" else "Python",
+            "–" if row["cold_start_s"] is None else f"{row['cold_start_s']:.3f}{GAP}s",
+            "–" if row["peak_rss_mb"] is None else f"{row['peak_rss_mb']:.0f}{GAP}MB",
+            megabytes(row["artefact_bytes"]),
+            megabytes(row["install_bytes"]) if row["install_bytes"] else "nothing",
+            escape(row["version"]),
+        ]
+        for row in rows.values()
+    ]
+    head = ["engine", "type", "called from", "cold start", "most memory", "model", "installed", "version"]
+    bare = found["interpreter"]
+    told = (
+        ""
+        if bare is None
+        else f"<p>Python with numpy alone: {bare['cold_start_s']:.3f} s, {bare['peak_rss_mb']:.0f} MB.</p>"
+    )
+    return table(head, cells, 3) + told
+
+
+def _skipped(found: Mapping[str, Any]) -> str:
+    rows = [
+        [escape(row["engine"]), row["dtype"], str(row.get("threads", "")), escape(row["reason"])]
+        for row in found["skipped"]
+    ]
+    return table(["engine", "type", "threads", "why"], rows, 4) if rows else ""
+
+
+def _method(found: Mapping[str, Any]) -> str:
+    return (
+        "<p>Each engine runs in a process of its own, kept alive and stopped while others run. They take "
+        f"turns in random order: {found['rounds']} turns of about {found['turn_ms']} ms, some calls before "
+        "each that are not counted. A call runs a picture that is prepared and lies in memory as the engine "
+        "likes it best, and fetches the answer. Milliseconds are the median over all calls, each turn "
+        "counting the same. Every engine's first answer was compared with the numpy walk's. The peak is that "
+        "of multiply-adds in registers, measured in turns with the engines; the share is two operations a "
+        "multiply-accumulate. Cold start "
+        "is from the start of a process to its first answer, files in the system's cache.</p>"
+    )
+
+
+def _repeat(found: Mapping[str, Any]) -> str:
+    known = [("machine", found["machine"]), ("date", found["date"]), ("digest", found["model"]["digest"])]
+    return f"<pre>{escape(found['command'])}</pre>{listing([*known, *found['versions'].items()])}"

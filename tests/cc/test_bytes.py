@@ -1,0 +1,89 @@
+"""Compiled integer networks give the reference's outputs bit for bit, on every instruction set here."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mobilenets.compile.build import FLAGS, WARNINGS, write
+from mobilenets.compile.source import compiled
+from mobilenets.compile.target import TARGETS, family
+from mobilenets.infer.artefact import Artefact
+from mobilenets.infer.compiled import CompiledEngine
+from mobilenets.infer.engine import NumpyEngine
+from mobilenets.spec import zoo
+from mobilenets.spec.head import classify
+from mobilenets.spec.net import Net
+
+from .cases import networks
+from .conftest import agrees, filled, in_bytes
+
+Made = Callable[..., CompiledEngine]
+
+
+@pytest.mark.parametrize("asymmetric", [False, True], ids=["symmetric", "asymmetric"])
+@pytest.mark.parametrize(
+    "net",
+    [
+        classify(zoo.v1(0.25, 97, padding="symmetric"), 3),  # odd sides, the other padding
+        classify(zoo.v1(0.3, 65, rounding="keras"), 1001),  # channels that no vector divides
+        classify(zoo.v1(1.0, 32), 5),
+        zoo.v1(0.01, 20, rounding="keras"),  # one channel to a layer
+        classify(zoo.v1(0.25, 1), 2),  # one pixel
+        classify(zoo.v1(0.75, 40), 2),
+    ],
+    ids=lambda net: f"{net.name}-{net.width:g}-{net.resolution}",
+)
+@pytest.mark.slow
+def test_networks_of_the_zoo_give_the_references_bytes(made: Made, net: Net, asymmetric: bool) -> None:
+    model = in_bytes(filled(net), 1, asymmetric)
+    agrees(made(model), model)
+
+
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(net=networks(), seed=st.integers(0, 99), asymmetric=st.booleans())
+def test_any_chain_of_layers_gives_the_references_bytes(
+    made: Made, net: Net, seed: int, asymmetric: bool
+) -> None:
+    model = in_bytes(filled(net, seed), seed, asymmetric)
+    agrees(made(model), model, seed)
+
+
+@pytest.fixture(scope="module")
+def small() -> Artefact:
+    return in_bytes(filled(classify(zoo.v1(0.25, 64), 4), geometry="letterbox", labels=tuple("abcd")))
+
+
+def test_threads_share_the_work_and_change_no_bit(made: Made, small: Artefact) -> None:
+    frame = np.random.default_rng(1).integers(0, 256, (50, 90, 3), dtype=np.uint8)
+    wanted = NumpyEngine(small)(frame)
+    for threads in (1, 2, 3, 5):
+        engine = made(small, threads)
+        for _ in range(50):
+            got = engine(frame)
+            assert all(np.array_equal(got[name], wanted[name]) for name in wanted), threads
+
+
+@pytest.mark.parametrize("asymmetric", [False, True], ids=["symmetric", "asymmetric"])
+@pytest.mark.slow
+def test_sanitizers_find_nothing_in_the_kernels_of_bytes(tmp_path: Path, asymmetric: bool) -> None:
+    """AddressSanitizer and UBSan over the example, on frames of several sizes."""
+    model = in_bytes(filled(classify(zoo.v1(0.25, 64), 4)), 2, asymmetric)
+    write(compiled(model, "tested", family(TARGETS["host"], "int8")), tmp_path)
+    flags = [flag for flag in FLAGS if flag != "-O3"]
+    words = ["cc", "-O1", "-g", *flags, *WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover"]
+    subprocess.run([*words, "main.c", "tested.c", "-o", "example", "-lpthread"], cwd=tmp_path, check=True)
+    random = np.random.default_rng(0)
+    for height, width in ((64, 64), (1, 1), (480, 640), (130, 7)):
+        frame = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        (tmp_path / "frame.rgb").write_bytes(frame.tobytes())
+        words = ["./example", "frame.rgb", str(width), str(height)]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stderr == ""

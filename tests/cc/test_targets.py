@@ -1,0 +1,276 @@
+"""Every target gives the reference's outputs: plain C here, ARM under an emulator, WebAssembly in Node."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mobilenets.compile import runner
+from mobilenets.compile.build import FLAGS, WARNINGS, build, program, write
+from mobilenets.compile.runner import Program
+from mobilenets.compile.source import Source, compiled
+from mobilenets.compile.target import TARGETS, Target, family, loads, told
+from mobilenets.compiling import compile_model
+from mobilenets.infer.artefact import Artefact
+from mobilenets.infer.compiled import CompiledEngine
+from mobilenets.infer.engine import NumpyEngine
+from mobilenets.spec import zoo
+from mobilenets.spec.head import classify
+
+from .cases import SMALL, drawn
+from .conftest import agrees, filled, in_bytes
+
+DRAWN = 12
+SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover")
+ZIG = [sys.executable, "-m", "ziglang", "cc"]
+LABELS = ("a", 'quo"te\\', "Bäumchen 🌳", "??/ trigraph")
+
+
+def needed(target: str) -> Target:
+    """The target, or a skip where what builds it or runs it is not on this machine."""
+    found = TARGETS[target]
+    if found.zig:
+        pytest.importorskip("ziglang", reason="ziglang, the cross compiler, is not installed")
+    if not loads(found) and (lacking := runner.missing(found.runners)):
+        pytest.skip(f"no {lacking} on this machine")
+    return found
+
+
+def foreign(source: Source, target: Target, place: Path, threads: int = 1) -> Iterator[Program]:
+    """A built model under each runner of its target."""
+    words = [*program(source, target, place, place), str(threads)]
+    isas = [one.name for one in family(target).isas]
+    with runner.programs(target.runners, words, source.outputs, isas) as programs:
+        yield from programs
+
+
+def sanitized(source: Source, place: Path) -> Program:
+    """Plain C under AddressSanitizer and UBSan: what they find ends the program."""
+    name, text = source.harness
+    (place / name).write_text(text)
+    flags = [*FLAGS, *WARNINGS, "-std=c11", *SANITIZED]
+    subprocess.run(["cc", *flags, name, f"{source.name}.c", "-o", "sanitized"], cwd=place, check=True)
+    words = [str(place / "sanitized"), str(place / f"{source.name}.weights"), "1"]
+    return Program(words, source.outputs, [one.name for one in family(TARGETS["c"]).isas])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["c", "aarch64", "wasm", "wasm-threads"])
+def test_any_network_gives_the_references_outputs_on_every_target(name: str, tmp_path: Path) -> None:
+    target = needed(name)
+
+    def tried(number: int, model: Artefact) -> None:
+        place = tmp_path / str(number)
+        place.mkdir()
+        source = compiled(model, "tested", family(target, model.dtype))
+        write(source, place)
+        built = build(source, target, place)
+        assert built.file.stat().st_size < 200_000 + len(source.weights)
+        if loads(target):
+            agrees(CompiledEngine(built.file), model, number)
+            with sanitized(source, place) as engine:
+                agrees(engine, model, number)
+        else:
+            for engine in foreign(source, target, place, threads=1 + number % 2 * (source.threads > 1)):
+                agrees(engine, model, number)
+
+    models = [*drawn(DRAWN), *map(filled, SMALL)]
+    models += [in_bytes(model, seed, bool(seed % 2)) for seed, model in enumerate(models)]
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(tried, number, model) for number, model in enumerate(models)]:
+            done.result()
+
+
+@pytest.fixture(scope="module")
+def small() -> Artefact:
+    return filled(classify(zoo.v1(0.25, 64), 4), labels=LABELS)
+
+
+@pytest.fixture
+def frames() -> list[Any]:
+    random = np.random.default_rng(0)
+    sizes = ((64, 64), (1, 1), (480, 640), (3, 200), (130, 7))
+    return [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+
+
+@pytest.fixture
+def wasm(small: Artefact, tmp_path: Path) -> Callable[[str], Source]:
+    """Builds a model for browsers in `tmp_path`."""
+
+    def make(name: str) -> Source:
+        source = compiled(small, "tested", family(needed(name)))
+        write(source, tmp_path)
+        build(source, TARGETS[name], tmp_path)
+        return source
+
+    return make
+
+
+def node(script: str, place: Path) -> Any:
+    """What a module prints as JSON."""
+    (place / "script.mjs").write_text(script)
+    done = subprocess.run(
+        ["node", "script.mjs"], cwd=place, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_code_for_browsers_is_small(small: Artefact, tmp_path: Path) -> None:
+    target = needed("wasm")
+    for width, side in ((1.0, 224), (0.25, 128)):
+        source = compiled(filled(classify(zoo.v1(width, side), 10)), "tested", family(target))
+        write(source, tmp_path)
+        assert build(source, target, tmp_path).file.stat().st_size <= 64 << 10
+
+
+def test_threads_in_webassembly_change_no_bit(wasm: Callable[[str], Source], tmp_path: Path) -> None:
+    source = wasm("wasm-threads")
+    x = np.random.default_rng(1).normal(0, 1, (64, 64, 3)).astype(np.float32)
+    made = []
+    for threads in (1, 2, 3):
+        for engine in foreign(source, TARGETS["wasm-threads"], tmp_path, threads):
+            made += [engine.input(x) for _ in range(20)]
+    assert all(np.array_equal(one[name], made[0][name]) for one in made for name in one)
+
+
+def test_javascript_takes_pixels_with_and_without_alpha(
+    wasm: Callable[[str], Source], small: Artefact, frames: list[Any], tmp_path: Path
+) -> None:
+    wasm("wasm")
+    frame = frames[2]
+    alpha = np.full((*frame.shape[:2], 1), 7, np.uint8)
+    (tmp_path / "rgb").write_bytes(frame.tobytes())
+    (tmp_path / "rgba").write_bytes(np.concatenate([frame, alpha], axis=2).tobytes())
+    told = node(
+        """
+        import { readFileSync } from "node:fs";
+        import { load, digest } from "./tested.mjs";
+        const net = await load();
+        const ran = (file, width) => Array.from(net.run(readFileSync(file), width, 480).logits);
+        const error = (what) => { try { what(); return null; } catch (e) { return e.message; } };
+        const errors = [
+            error(() => ran("rgb", 641)), error(() => net.run(new Uint8Array(0), 0, 0)),
+            error(() => net.run(new Uint8Array(3 * 9000), 9000, 1)), error(() => net.use("abacus")),
+            await load({ threads: 2 }).catch((e) => e.message),
+        ];
+        const { labels, outputs, about } = net;
+        console.log(JSON.stringify({ rgb: ran("rgb", 640), rgba: ran("rgba", 640), labels, outputs, errors,
+                                     digest, same: about.digest === digest }));
+        """,
+        tmp_path,
+    )
+    assert told["rgb"] == told["rgba"]
+    assert told["rgb"] == pytest.approx(NumpyEngine(small)(frame)["logits"].tolist(), abs=1e-5)
+    assert tuple(told["labels"]) == LABELS
+    assert told["outputs"][0] == {"name": "logits", "dtype": "float32", "shape": [4]}
+    assert told["same"]
+    for error, words in zip(
+        told["errors"],
+        ("has 923", "sides below 1", "above 8192", "instruction set", "2 threads cannot"),
+        strict=True,
+    ):
+        assert words in error
+
+
+def test_weights_of_another_model_are_refused_by_their_length(
+    wasm: Callable[[str], Source], tmp_path: Path
+) -> None:
+    wasm("wasm")
+    (tmp_path / "tested.weights").write_bytes(bytes(64))
+    script = """import { load } from "./tested.mjs";
+        console.log(JSON.stringify(await load().catch((e) => e.message)));"""
+    assert "not as long" in node(script, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_example_builds_for_arm_by_the_cross_compiler_alone(
+    small: Artefact, frames: list[Any], tmp_path: Path
+) -> None:
+    target = needed("aarch64")
+    write(compiled(small, "tested", family(target)), tmp_path)
+    words = [*ZIG, *target.program, *FLAGS, *WARNINGS, "main.c", "tested.c", "-o", "example", "-lpthread"]
+    subprocess.run(words, cwd=tmp_path, check=True)
+    for frame in frames:
+        (tmp_path / "frame.rgb").write_bytes(frame.tobytes())
+        size = [str(frame.shape[1]), str(frame.shape[0])]
+        told = subprocess.run(
+            ["qemu-aarch64", "./example", "frame.rgb", *size], cwd=tmp_path, capture_output=True, check=True
+        ).stdout.decode()
+        logits = NumpyEngine(small)(frame)["logits"]
+        found = [line.split(maxsplit=1)[1] for line in told.splitlines()]
+        assert found == [LABELS[i] for i in np.argsort(-logits, kind="stable")]
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O1", "-O3"])
+def test_plain_c_keeps_to_the_standard(small: Artefact, tmp_path: Path, level: str) -> None:
+    write(compiled(small, "tested", family(TARGETS["c"])), tmp_path)
+    # What a model tells of itself is one string, longer than every compiler has to take.
+    asked = [*WARNINGS, level, "-Wpedantic", "-Wno-overlength-strings", "-Wshadow", "-std=c11"]
+    for compiler in (["cc"], *([ZIG] if find_spec("ziglang") is not None else [])):
+        words = [*compiler, *asked, "-c", "tested.c", "-o", "tested.o"]
+        subprocess.run(words, cwd=tmp_path, check=True)
+
+
+def quiet(*_: object) -> None:
+    """Progress that nobody watches."""
+
+
+@pytest.mark.parametrize(("name", "lacking"), [("aarch64", "qemu-aarch64"), ("wasm", "node")])
+def test_what_nothing_here_can_run_is_built_and_said_to_be_unverified(
+    small: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, lacking: str
+) -> None:
+    needed(name)
+    monkeypatch.setattr(runner.shutil, "which", lambda name: None)
+    facts = compile_model(small, tmp_path, quiet, name="tested", target=name)
+    assert facts["verified_on"] is None
+    assert lacking in facts["unverified"]
+    assert facts["isas_verified"] == facts["ran_by"] == []
+    assert facts["largest_error"] == {}
+    assert json.loads((tmp_path / "certificate.json").read_text()) == facts
+    assert (tmp_path / facts["library"]).exists()
+
+
+def test_a_program_that_ends_or_differs_leaves_nothing_behind(
+    small: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = needed("wasm")
+    for runners, words in (((("false",),), "false .* ended with 1"), ((("node", "-e", "quit"),), "quit")):
+        broken = {field: getattr(target, field) for field in Target.__slots__} | {"runners": runners}
+        monkeypatch.setitem(TARGETS, "wasm", Target(**broken))  # type: ignore[index]
+        with pytest.raises(RuntimeError, match=words):
+            compile_model(small, tmp_path / "out", quiet, name="tested", target="wasm")
+        assert not (tmp_path / "out").exists()
+
+
+def test_more_threads_than_a_target_has_are_refused(small: Artefact, tmp_path: Path) -> None:
+    for name in ("c", "wasm"):
+        with pytest.raises(ValueError, match=f"--threads 2: --target {name} has at most 1"):
+            compile_model(small, tmp_path / "out", quiet, name="tested", target=name, threads=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_host_has_the_instruction_sets_of_its_machine() -> None:
+    host = TARGETS["host"]
+    found = {
+        machine: family(host, machine=machine).name for machine in ("x86_64", "AMD64", "aarch64", "riscv64")
+    }
+    assert found == {"x86_64": "x86-64", "AMD64": "x86-64", "aarch64": "aarch64", "riscv64": "c"}
+    assert loads(host, "riscv64")
+    assert loads(TARGETS["aarch64"], "arm64")
+    assert not loads(TARGETS["aarch64"], "x86_64")
+    assert not loads(TARGETS["wasm"], "x86_64")
+
+
+def test_every_target_is_told_with_what_it_is_for() -> None:
+    assert all(f"{target.name}, {target.says}" in told() for target in TARGETS.values())
+    assert all(len(target.says.split()) > 2 for target in TARGETS.values())

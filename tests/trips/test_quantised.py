@@ -52,6 +52,7 @@ def test_it_answers_nearly_as_before(taught: Any, quantised: Path, ask: Ask) -> 
     assert np.corrcoef(features, wanted)[0, 1] > 0.99
 
 
+@pytest.mark.slow
 def test_a_body_of_it_can_be_retrained_in_float32(
     taught: Any, quantised: Path, ask: Ask, tmp_path: Path
 ) -> None:

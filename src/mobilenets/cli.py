@@ -392,6 +392,8 @@ def compile_(
     json: Json = False,
 ) -> None:
     """Turn a model into C that was written for it alone, and a library that is verified against numpy."""
+    # Calibration has a thread for each part of the pictures; see `evaluate`.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from mobilenets.compiling import compile_model, named
     from mobilenets.infer.ready import load
 

@@ -25,6 +25,7 @@ from mobilenets.compile.step import refuse
 from mobilenets.compile.target import TARGETS, Target, family, loads
 from mobilenets.costs.count import cost
 from mobilenets.data import calibration
+from mobilenets.data.crew import cores
 from mobilenets.data.digests import Progress
 from mobilenets.infer.adopt import in_floats
 from mobilenets.infer.artefact import Artefact, digest
@@ -123,7 +124,7 @@ def _typed(
         raise ValueError("--dtype int8 needs --calibrate FOLDER, pictures such as the model will see")
     begun = time.perf_counter()
     found = calibration.pictures(calibrate, model.preprocess, progress=progress)
-    made = quantise(model, found.levels, progress=progress)
+    made = quantise(model, found.levels, threads=cores(), progress=progress)
     told = {
         "pictures": len(found.files),
         "set_aside": [f"{one.file}: {one.reason}" for one in found.set_aside],

@@ -85,7 +85,7 @@ def row(
     return {
         "set": name,
         "configuration": ", ".join(
-            (configuration, *(["body by " + told["engine"]] * bool(told.get("engine"))))
+            (configuration, *([f"body by {told['engine']}"] if told.get("engine") else []))
         ),
         "seed": seed,
         "cache": cache,

@@ -1,37 +1,48 @@
-/* Threads that run the steps together and wait for one another after each. */
+/* Threads that run the steps together. A thread has a part of each step of its own, and takes another's that has
+ * not begun it: one that the system keeps from running holds up what it has begun, and nothing else. */
 struct pool {
     struct system system;
-    atomic_int turn;    /* goes up by one with each picture; below zero the threads end */
-    atomic_int arrived; /* threads at the barrier */
-    atomic_int passed;  /* barriers behind us */
-    atomic_int asleep;
+    atomic_uint turn;   /* goes up by one with each picture */
+    atomic_int ended;
+    atomic_uint done;   /* parts, of all steps of all pictures */
+    atomic_int asleep;  /* threads that wait for a picture */
+    atomic_int resting; /* threads that wait for a part */
+    atomic_uint begun[MOST_THREADS]; /* how many steps each part has begun */
 };
 
-static void barrier(struct pool *pool, int part, int parts)
+static void take(struct state *net, int part, int step, unsigned number)
 {
-    const int before = atomic_load_explicit(&pool->passed, memory_order_relaxed);
-    (void)part;
-    if (atomic_fetch_add_explicit(&pool->arrived, 1, memory_order_acq_rel) == parts - 1) {
-        atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&pool->passed, before + 1, memory_order_release);
+    struct pool *pool = net->pool;
+    const step_function *steps = net->steps;
+    unsigned expected = number;
+    if (!atomic_compare_exchange_strong(&pool->begun[part], &expected, number + 1))
         return;
-    }
-    for (int spins = 0; atomic_load_explicit(&pool->passed, memory_order_acquire) == before;) {
-        PAUSE();
-        if (++spins > SPINS) {
-            LET_OTHERS_RUN(part, &pool->passed, before);
-            spins = 0;
-        }
-    }
+    steps[step](net, part, net->parts);
+    atomic_fetch_add(&pool->done, 1);
+    if (atomic_load(&pool->resting))
+        wake_all(&pool->system, &pool->done);
 }
 
-static void run_part(struct state *net, int part)
+/* All steps of a picture; `number` is that of the first, counted from the first picture. */
+static void run_part(struct state *net, int part, unsigned number)
 {
-    const step_function *steps = net->steps;
-    for (int i = 0; i < STEPS; i++) {
-        steps[i](net, part, net->parts);
-        if (net->parts > 1)
-            barrier(net->pool, part, net->parts);
+    struct pool *pool = net->pool;
+    const unsigned parts = (unsigned)net->parts;
+    for (int step = 0; step < STEPS; step++, number++) {
+        take(net, part, step, number);
+        unsigned done;
+        for (int spins = 1; (int)((done = atomic_load(&pool->done)) - (number + 1) * parts) < 0; spins++) {
+            PAUSE();
+            if (spins % PATIENCE == 0)
+                for (int other = 0; other < net->parts; other++)
+                    take(net, other, step, number);
+            if (spins > SPINS) {
+                atomic_fetch_add(&pool->resting, 1);
+                REST(&pool->system, part, &pool->done, done);
+                atomic_fetch_sub(&pool->resting, 1);
+                spins = 0;
+            }
+        }
     }
 }
 
@@ -39,9 +50,10 @@ static void run_part(struct state *net, int part)
 static void work(struct state *net, int part)
 {
     struct pool *pool = net->pool;
-    for (int seen = 0;;) {
-        int turn, spins = 0;
-        while ((turn = atomic_load_explicit(&pool->turn, memory_order_acquire)) == seen) {
+    for (unsigned seen = 0;;) {
+        unsigned turn;
+        int spins = 0;
+        while ((turn = atomic_load(&pool->turn)) == seen) {
             PAUSE();
             if (++spins > SPINS) {
                 atomic_fetch_add(&pool->asleep, 1);
@@ -49,27 +61,29 @@ static void work(struct state *net, int part)
                 atomic_fetch_sub(&pool->asleep, 1);
             }
         }
-        if (turn < 0)
+        if (atomic_load(&pool->ended))
             return;
         seen = turn;
-        run_part(net, part);
+        run_part(net, part, (turn - 1) * STEPS);
     }
 }
 
-static void next_turn(struct pool *pool, int turn)
+static unsigned next_turn(struct pool *pool)
 {
-    atomic_store(&pool->turn, turn);
+    const unsigned turn = atomic_fetch_add(&pool->turn, 1);
     if (atomic_load(&pool->asleep))
         wake_all(&pool->system, &pool->turn);
+    return turn;
 }
 
 static void run_steps(struct state *net)
 {
-    if (net->parts > 1) {
-        const int turn = atomic_load(&net->pool->turn);
-        next_turn(net->pool, turn == INT32_MAX ? 1 : turn + 1);
-    }
-    run_part(net, 0);
+    const step_function *steps = net->steps;
+    if (net->parts > 1)
+        run_part(net, 0, next_turn(net->pool) * STEPS);
+    else
+        for (int i = 0; i < STEPS; i++)
+            steps[i](net, 0, 1);
 }
 
 static int start_threads(struct state *net, int parts)
@@ -82,6 +96,7 @@ static int start_threads(struct state *net, int parts)
 
 static void end_threads(struct state *net)
 {
-    next_turn(net->pool, -1);
+    atomic_store(&net->pool->ended, 1);
+    next_turn(net->pool);
     join_threads(&net->pool->system);
 }

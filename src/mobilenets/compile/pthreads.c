@@ -1,6 +1,5 @@
 /* Threads of the system: how one is started, and how one sleeps. */
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 
 #if defined(__x86_64__)
@@ -10,8 +9,9 @@
 #else
 #define PAUSE() ((void)0)
 #endif
-#define SPINS 4000 /* pauses, some tens of microseconds, before a waiting thread lets another run */
-#define LET_OTHERS_RUN(part, word, seen) sched_yield()
+#define SPINS 2000    /* pauses, some tens of microseconds, before a waiting thread sleeps */
+#define PATIENCE 100  /* pauses, some microseconds, before it takes what another has not begun */
+#define REST(system, part, word, seen) sleep_while(system, word, seen)
 
 static void work(struct state *net, int part);
 
@@ -54,7 +54,7 @@ static void join_threads(struct system *system)
     pthread_mutex_destroy(&system->lock);
 }
 
-static void sleep_while(struct system *system, atomic_int *word, int seen)
+static void sleep_while(struct system *system, atomic_uint *word, unsigned seen)
 {
     pthread_mutex_lock(&system->lock);
     while (atomic_load(word) == seen)
@@ -62,7 +62,7 @@ static void sleep_while(struct system *system, atomic_int *word, int seen)
     pthread_mutex_unlock(&system->lock);
 }
 
-static void wake_all(struct system *system, atomic_int *word)
+static void wake_all(struct system *system, atomic_uint *word)
 {
     (void)word;
     pthread_mutex_lock(&system->lock);

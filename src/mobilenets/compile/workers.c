@@ -2,10 +2,11 @@
 #include <stdatomic.h>
 
 #define PAUSE() ((void)0)
-#define SPINS 20000 /* some tens of microseconds before a waiting thread lets another run */
+#define SPINS 20000   /* some tens of microseconds before a waiting thread sleeps */
+#define PATIENCE 1000 /* some microseconds before it takes what another has not begun */
 #define SHORTLY_NS 100000
 /* The caller has part 0. It may be a browser's main thread, which must not wait: it spins. */
-#define LET_OTHERS_RUN(part, word, seen) ((part) ? rest(word, seen, SHORTLY_NS) : (void)0)
+#define REST(system, part, word, seen) ((part) ? rest(word, seen, SHORTLY_NS) : (void)(system))
 
 struct system {
     int parts;
@@ -14,9 +15,9 @@ struct system {
 static void work(struct state *net, int part);
 
 /* Apart: with a wait within it V8's first compiler (Node 20) lets threads through a barrier too early. */
-static APART void rest(atomic_int *word, int seen, int64_t most_ns)
+static APART void rest(atomic_uint *word, unsigned seen, int64_t most_ns)
 {
-    __builtin_wasm_memory_atomic_wait32((int *)word, seen, most_ns);
+    __builtin_wasm_memory_atomic_wait32((int *)word, (int)seen, most_ns);
 }
 
 /* Run a part of each picture until @name@_free: what a Worker calls. */
@@ -37,14 +38,14 @@ static void join_threads(struct system *system)
     (void)system;
 }
 
-static void sleep_while(struct system *system, atomic_int *word, int seen)
+static void sleep_while(struct system *system, atomic_uint *word, unsigned seen)
 {
     (void)system;
     while (atomic_load(word) == seen)
         rest(word, seen, -1);
 }
 
-static void wake_all(struct system *system, atomic_int *word)
+static void wake_all(struct system *system, atomic_uint *word)
 {
     __builtin_wasm_memory_atomic_notify((int *)word, (unsigned)system->parts);
 }

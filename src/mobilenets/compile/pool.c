@@ -10,17 +10,18 @@ struct pool {
     atomic_uint begun[MOST_THREADS]; /* how many steps each part has begun */
 };
 
-static void take(struct state *net, int part, int step, unsigned number)
+static int take(struct state *net, int part, int step, unsigned number)
 {
     struct pool *pool = net->pool;
     const step_function *steps = net->steps;
     unsigned expected = number;
     if (!atomic_compare_exchange_strong(&pool->begun[part], &expected, number + 1))
-        return;
+        return 0;
     steps[step](net, part, net->parts);
     atomic_fetch_add(&pool->done, 1);
     if (atomic_load(&pool->resting))
         wake_all(&pool->system, &pool->done);
+    return 1;
 }
 
 /* All steps of a picture; `number` is that of the first, counted from the first picture. */
@@ -28,14 +29,16 @@ static void run_part(struct state *net, int part, unsigned number)
 {
     struct pool *pool = net->pool;
     const unsigned parts = (unsigned)net->parts;
+    int patience = PATIENCE;
     for (int step = 0; step < STEPS; step++, number++) {
         take(net, part, step, number);
         unsigned done;
+        int taken = 0;
         for (int spins = 1; (int)((done = atomic_load(&pool->done)) - (number + 1) * parts) < 0; spins++) {
             PAUSE();
-            if (spins % PATIENCE == 0)
+            if (spins % patience == 0)
                 for (int other = 0; other < net->parts; other++)
-                    take(net, other, step, number);
+                    taken |= take(net, other, step, number);
             if (spins > SPINS) {
                 atomic_fetch_add(&pool->resting, 1);
                 REST(&pool->system, part, &pool->done, done);
@@ -43,6 +46,7 @@ static void run_part(struct state *net, int part, unsigned number)
                 spins = 0;
             }
         }
+        patience = taken ? 1 : PATIENCE; /* who was away a moment ago most likely still is */
     }
 }
 

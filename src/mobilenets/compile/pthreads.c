@@ -10,7 +10,7 @@
 #define PAUSE() ((void)0)
 #endif
 #define SPINS 2000    /* pauses, some tens of microseconds, before a waiting thread sleeps */
-#define PATIENCE 100  /* pauses, some microseconds, before it takes what another has not begun */
+#define PATIENCE 30  /* pauses, some microseconds, before it takes what another has not begun */
 #define REST(system, part, word, seen) sleep_while(system, word, seen)
 
 static void work(struct state *net, int part);

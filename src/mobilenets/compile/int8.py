@@ -84,7 +84,8 @@ class Bytes:
         for positions, times in runs:
             if x + positions * together > target.shape.width:
                 x = target.shape.width - together  # the last are made again with the first of the rest
-            kernel = Depthwise(self.isa, bytes_, positions, together, step.kernel, step.stride, layer.terms)
+            shape = (positions, together, step.kernel, step.stride, layer.terms)
+            kernel = Depthwise(self.isa, bytes_, *shape, self.family.halves)
             sizes = (
                 *(source.row, source.pitch, step.stride * together * source.pitch, together * target.pitch),
                 *(min(room, line) if together == 1 else bytes_, self._chunk(step), line),
@@ -140,7 +141,8 @@ class Bytes:
         return made.least, made.most, made.zero or 0, int(layer.tame and self.isa.saturates)
 
     def _chunk(self, step: Filter) -> int:
-        return chunk_bytes(step.kernel, self.layers[step.name].terms, self.family.line)
+        terms, family = self.layers[step.name].terms, self.family
+        return chunk_bytes(step.kernel, terms, family.line, family.halves)
 
     @property
     def _widths(self) -> list[int]:

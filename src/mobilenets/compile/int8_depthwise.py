@@ -20,6 +20,7 @@ class Depthwise:
     kernel: int
     stride: int
     terms: int
+    halves: bool
 
     @property
     def name(self) -> str:
@@ -124,16 +125,27 @@ static INLINE void {self.name}(const value *in, const value *w, value *out, int 
                 f"                const bytes_{tag} v0 = LOW2_{tag}(p, s), v1 = HIGH2_{tag}(p, s);\n"
                 f"                const bytes_{tag} v2 = LOW2_{tag}(q, t), v3 = HIGH2_{tag}(q, t);\n"
             )
+            for j in range(4 * self.halves):
+                text += (
+                    f"                const halves_{tag} e{j} = EVEN_{tag}(v{j}), o{j} = ODD_{tag}(v{j});\n"
+                )
             for x, across in users:
                 for term in range(self.terms):
                     place = (across * groups(self.kernel) + group) * self.terms + term
-                    for j in range(4):
-                        text += (
-                            f"                c{x}_{j} = dot_{tag}(c{x}_{j}, v{j}, "
-                            f"BYTES_{tag}(w + {8 + 4 * place + j} * line));\n"
-                        )
+                    text += "".join(self._added(tag, x, j, 4 * place + j) for j in range(4))
             text += "            }\n"
         return text
+
+    def _added(self, tag: str, x: int, j: int, place: int) -> str:
+        """Vector `j` of a column, times its weights, on the sums of output `x`."""
+        if not self.halves:
+            weight = f"BYTES_{tag}(w + {8 + place} * line)"
+            return f"                c{x}_{j} = dot_{tag}(c{x}_{j}, v{j}, {weight});\n"
+        even, odd = (f"(halves_{tag})BYTES_{tag}(w + {8 + 2 * place + k} * line)" for k in (0, 1))
+        return (
+            f"                c{x}_{j} = pairs_{tag}(c{x}_{j}, e{j}, {even});\n"
+            f"                c{x}_{j} = pairs_{tag}(c{x}_{j}, o{j}, {odd});\n"
+        )
 
     def _load(self, tag: str, at: str) -> str:
         if self.together == 1 or self.stride == 1:

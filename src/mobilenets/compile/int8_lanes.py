@@ -11,6 +11,8 @@ VECTORS = """\
 typedef int32_t sums_{tag} __attribute__((vector_size({bytes})));
 typedef float floats_{tag} __attribute__((vector_size({bytes})));
 typedef uint8_t bytes_{tag} __attribute__((vector_size({bytes})));
+typedef uint16_t words_{tag} __attribute__((vector_size({bytes})));
+typedef int16_t halves_{tag} __attribute__((vector_size({bytes})));
 typedef uint8_t few_{tag} __attribute__((vector_size({few})));
 typedef sums_{tag} loose_sums_{tag} __attribute__((aligned(4), may_alias));
 typedef floats_{tag} loose_floats_{tag} __attribute__((aligned(4), may_alias));
@@ -27,6 +29,15 @@ typedef half_{tag} loose_half_{tag} __attribute__((aligned(1), may_alias));
 #define WIDE_{tag}(p) __builtin_convertvector(*(const loose_few_{tag} *)(p), sums_{tag})
 #define PUT_FLOATS_{tag}(p, v) (*(loose_floats_{tag} *)(p) = (v))
 #define SCALED_{tag}(s, m) (__builtin_convertvector(s, floats_{tag}) * (m))
+
+#define EVEN_{tag}(a) ((halves_{tag})((words_{tag})(a) & 255))
+#define ODD_{tag}(a) ((halves_{tag})((words_{tag})(a) >> 8))
+
+/* sums + numbers of 16 bits · numbers of 16 bits, by pairs */
+static INLINE sums_{tag} pairs_{tag}(sums_{tag} s, halves_{tag} x, halves_{tag} y)
+{{
+    return {pairs};
+}}
 
 /* sums + bytes · signed bytes, by fours */
 static INLINE sums_{tag} dot_{tag}(sums_{tag} s, bytes_{tag} a, bytes_{tag} w)
@@ -162,7 +173,7 @@ def lanes(isa: Isa, width: int) -> str:
         )
 
     quads = width // 16
-    texts = {"dot": isa.dot, "pack": isa.pack, "rounded": isa.rounded}
+    texts = {"dot": isa.dot, "pairs": isa.pairs, "pack": isa.pack, "rounded": isa.rounded}
     return VECTORS.format(
         **names,
         **{name: text.format(**names) for name, text in texts.items()},

@@ -91,9 +91,9 @@ def groups(values: int) -> int:
     return -(-values // 4)
 
 
-def chunk_bytes(kernel: int, terms: int, line: int) -> int:
+def chunk_bytes(kernel: int, terms: int, line: int, halves: bool) -> int:
     """Of a depthwise layer's weights for `line` channels: biases, multipliers, taps by fours of a column."""
-    return 4 * line * (2 + kernel * groups(kernel) * terms)
+    return 4 * line * (2 + kernel * groups(kernel) * terms * (1 + halves))
 
 
 def panels(step: Product, layer: Layer, lanes: int, panel: int) -> NDArray[np.uint8]:
@@ -121,11 +121,12 @@ def panels(step: Product, layer: Layer, lanes: int, panel: int) -> NDArray[np.ui
     return np.concatenate(made)
 
 
-def taps(step: Filter, layer: Layer, room: int, line: int) -> NDArray[np.uint8]:
+def taps(step: Filter, layer: Layer, room: int, line: int, halves: bool) -> NDArray[np.uint8]:
     """For each `line` channels biases, multipliers, then for each column of the window its rows by fours.
 
     Channels lie as vectors hold them after rows were put side by side: in four stretches, of which the first
     has the first four of every sixteen. A pixel of fewer channels than a line is there as often as it fits.
+    As `halves` the even taps of a vector's fours come first, then the odd ones, both in 16 bits.
     """
     channels, kernel = len(layer.weights[0]), step.kernel
     full = max(room, line)
@@ -139,6 +140,9 @@ def taps(step: Filter, layer: Layer, room: int, line: int) -> NDArray[np.uint8]:
         columns[:channels, :, :kernel, term] = part[:, 0].transpose(0, 2, 1)
     by_four = columns.reshape(channels + 1, kernel, groups(kernel), 4, layer.terms)
     values = by_four[place].transpose(0, 2, 3, 5, 1, 4)  # [chunk, column, group, term, channel, 4]
+    if halves:
+        apart = values.reshape(*values.shape[:4], 4, line // 4, 4).astype("<i2")
+        values = np.stack((apart[..., 0::2], apart[..., 1::2]), axis=5)
     made = []
     for chunk in range(len(place)):
         made += [np.ascontiguousarray(head[chunk]).view(np.uint8).ravel() for head in heads]

@@ -24,6 +24,13 @@ ANY_ROUNDED = "(sums_{tag})(v + 12582912.0f) - 0x4b400000"
 """1.5 · 2^23 is added, whose last bit weighs 1: for numbers that are small already."""
 
 
+ANY_DOT = """\
+    const halves_{tag} y = (halves_{tag})w;
+    s = pairs_{tag}(s, EVEN_{tag}(a), (halves_{tag})((words_{tag})w << 8) >> 8);
+    return pairs_{tag}(s, ODD_{tag}(a), y >> 8);"""
+"""A dot product of bytes from those of numbers of 16 bits, even and odd: no sum can saturate."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Isa:
     """One way to run the kernels.
@@ -48,9 +55,11 @@ class Isa:
     largest: str
     smallest: str
     """Greater and lesser of two vectors of floats, as C over {a} and {b}."""
-    dot: str = ""
+    dot: str = ANY_DOT
+    pairs: str = ""
     pack: str = ""
-    """Bodies of the functions on bytes that instruction sets differ in; see `int8_lanes.VECTORS`."""
+    """What instruction sets differ in on bytes: sums and products of fours; of pairs of numbers of 16 bits,
+    one from unsigned bytes, one from signed; packing. See `int8_lanes`."""
     rounded: str = ANY_ROUNDED
     """The whole numbers nearest to floats v."""
     saturates: bool = False
@@ -74,6 +83,8 @@ class Family:
     """The C file that tells what a processor has; without one all has to be there."""
     line: int = 0
     """Of a family that computes with bytes, those of its widest vector; of one with float32, 0."""
+    halves: bool = False
+    """Whether weights of depthwise layers lie as numbers of 16 bits, even ones and odd ones apart."""
     least: int = 0
     """Channels to whose multiples they are padded, where that is not the widest vector."""
 

@@ -9,12 +9,7 @@ from mobilenets.compile.isa import AARCH64, PLAIN, WASM, WASM_THREADS, X86, Isa
 X86_MOST = "(floats_{tag}){mm}_max_ps(({mf})({a}), ({mf})({b}))"
 X86_LEAST = "(floats_{tag}){mm}_min_ps(({mf})({a}), ({mf})({b}))"
 X86_VNNI = "    return (sums_{tag}){mm}_dpbusd_epi32(({mi})s, ({mi})a, ({mi})w);"
-X86_PAIRS = """\
-    /* even and odd bytes as numbers of 16 bits: no product of pairs can saturate */
-    const {mi} low = {mm}_set1_epi16(255), x = ({mi})a, y = ({mi})w;
-    const {mi} even = {mm}_madd_epi16({mm}_and_{si}(x, low), {mm}_srai_epi16({mm}_slli_epi16(y, 8), 8));
-    const {mi} odd = {mm}_madd_epi16({mm}_srli_epi16(x, 8), {mm}_srai_epi16(y, 8));
-    return s + (sums_{tag})even + (sums_{tag})odd;"""
+X86_PAIRS = "s + (sums_{tag}){mm}_madd_epi16(({mi})x, ({mi})y)"
 X86_PACK = """\
     const {mi} left = {mm}_packs_epi32(({mi})a, ({mi})b), right = {mm}_packs_epi32(({mi})c, ({mi})d);
     bytes_{tag} q = (bytes_{tag}){mm}_packus_epi16(left, right);"""
@@ -32,6 +27,7 @@ AVX512_VNNI_BYTES = Isa(
     largest=X86_MOST,
     smallest=X86_LEAST,
     dot=X86_VNNI,
+    pairs=X86_PAIRS,
     pack=X86_PACK,
     rounded=X86_ROUNDED,
     saturates=True,
@@ -48,7 +44,7 @@ AVX2_BYTES = Isa(
     asked="FMA | AVX2",
     largest=X86_MOST,
     smallest=X86_LEAST,
-    dot=X86_PAIRS,
+    pairs=X86_PAIRS,
     pack=X86_PACK,
     rounded=X86_ROUNDED,
     saturates=True,
@@ -63,7 +59,7 @@ SSE2_BYTES = Isa(
     columns=1,
     largest=X86_MOST,
     smallest=X86_LEAST,
-    dot=X86_PAIRS,
+    pairs=X86_PAIRS,
     pack=X86_PACK,
     rounded=X86_ROUNDED,
     saturates=True,
@@ -78,13 +74,7 @@ NEON_BYTES = Isa(
     columns=2,
     largest="(floats_{tag})vmaxq_f32((float32x4_t)({a}), (float32x4_t)({b}))",
     smallest="(floats_{tag})vminq_f32((float32x4_t)({a}), (float32x4_t)({b}))",
-    dot="""\
-    /* even and odd bytes as numbers of 16 bits, in which a product of two bytes has room */
-    const uint16x8_t x = (uint16x8_t)a;
-    const int16x8_t y = (int16x8_t)w, even = (int16x8_t)vandq_u16(x, vdupq_n_u16(255));
-    const int16x8_t odd = (int16x8_t)vshrq_n_u16(x, 8);
-    const int32x4_t sum = vpadalq_s16((int32x4_t)s, vmulq_s16(even, vshrq_n_s16(vshlq_n_s16(y, 8), 8)));
-    return (sums_{tag})vpadalq_s16(sum, vmulq_s16(odd, vshrq_n_s16(y, 8)));""",
+    pairs="(sums_{tag})vpadalq_s16((int32x4_t)s, vmulq_s16((int16x8_t)x, (int16x8_t)y))",
     pack="""\
     const int16x8_t left = vcombine_s16(vqmovn_s32((int32x4_t)a), vqmovn_s32((int32x4_t)b));
     const int16x8_t right = vcombine_s16(vqmovn_s32((int32x4_t)c), vqmovn_s32((int32x4_t)d));
@@ -103,13 +93,7 @@ SIMD128_BYTES = Isa(
     ahead=0,
     largest="(floats_{tag})wasm_f32x4_pmax((v128_t)({b}), (v128_t)({a}))",
     smallest="(floats_{tag})wasm_f32x4_pmin((v128_t)({b}), (v128_t)({a}))",
-    dot="""\
-    /* even and odd bytes as numbers of 16 bits */
-    const v128_t x = (v128_t)a, y = (v128_t)w;
-    const v128_t left = wasm_v128_and(x, wasm_i16x8_splat(255)), right = wasm_u16x8_shr(x, 8);
-    const v128_t even = wasm_i32x4_dot_i16x8(left, wasm_i16x8_shr(wasm_i16x8_shl(y, 8), 8));
-    const v128_t odd = wasm_i32x4_dot_i16x8(right, wasm_i16x8_shr(y, 8));
-    return s + (sums_{tag})even + (sums_{tag})odd;""",
+    pairs="s + (sums_{tag})wasm_i32x4_dot_i16x8((v128_t)x, (v128_t)y)",
     pack="""\
     const v128_t left = wasm_i16x8_narrow_i32x4((v128_t)a, (v128_t)b);
     const v128_t right = wasm_i16x8_narrow_i32x4((v128_t)c, (v128_t)d);
@@ -131,7 +115,7 @@ SCALAR_BYTES = Isa(
 )
 
 X86_BYTES = replace(X86, isas=(AVX512_VNNI_BYTES, AVX2_BYTES, SSE2_BYTES), line=64, least=8)
-AARCH64_BYTES = replace(AARCH64, isas=(NEON_BYTES,), line=16)
-WASM_BYTES = replace(WASM, isas=(SIMD128_BYTES,), line=16)
-WASM_THREADS_BYTES = replace(WASM_THREADS, isas=(SIMD128_BYTES,), line=16)
+AARCH64_BYTES = replace(AARCH64, isas=(NEON_BYTES,), line=16, halves=True)
+WASM_BYTES = replace(WASM, isas=(SIMD128_BYTES,), line=16, halves=True)
+WASM_THREADS_BYTES = replace(WASM_THREADS, isas=(SIMD128_BYTES,), line=16, halves=True)
 PLAIN_BYTES = replace(PLAIN, isas=(SCALAR_BYTES,), line=16)

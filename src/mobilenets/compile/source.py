@@ -95,7 +95,8 @@ def _in_bytes(model: Artefact, family: isa.Family) -> _Plan:
         own = known[layer.name]
         if isinstance(layer, Product):
             return integers.panels(layer, own, family.lanes, family.panel)
-        return integers.taps(layer, own, layout.pitch(layer.source.shape.channels), family.line)
+        room = layout.pitch(layer.source.shape.channels)
+        return integers.taps(layer, own, room, family.line, family.halves)
 
     packed = pack(program, laid_out)
     sections = [

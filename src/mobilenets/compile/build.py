@@ -83,7 +83,7 @@ def program(source: Source, target: Target, folder: Path, place: Path) -> list[s
 
 
 def _flags(source: Source) -> tuple[str, ...]:
-    return (*FLAGS, "-ffp-contract=off") if source.exact else FLAGS
+    return (*FLAGS, "-ffp-contract=off", "-fwrapv") if source.exact else FLAGS
 
 
 def _compiler(target: Target) -> list[str]:

@@ -173,18 +173,12 @@ def _tile(isa: Isa, name: str, tiling: Tiling, layer: Layer) -> str:
     fetch = (
         f"\n                    if (run >= {FAR}) {{\n{fetched}\n                    }}" if isa.ahead else ""
     )
-    heads = {"sums": "b", "floats": "m", **({"zeros": "z"} if layer.asymmetric else {})}
-    loads = (
-        "\n".join(
-            f"    const {kind}_{tag} "
-            + ", ".join(
-                f"{letter}{j} = {kind.upper()}_{tag}(w + {4 * at} * panel + {j * step})" for j in wide
-            )
-            + ";"
-            for at, (kind, letter) in enumerate(heads.items())
-        )
-        .replace("zeros_", "sums_")
-        .replace("ZEROS_", "SUMS_")
+    heads = [("sums", "b"), ("floats", "m"), *[("sums", "z")] * layer.asymmetric]
+    loads = "\n".join(
+        f"    const {kind}_{tag} "
+        + ", ".join(f"{letter}{j} = {kind.upper()}_{tag}(w + {4 * at} * panel + {j * step})" for j in wide)
+        + ";"
+        for at, (kind, letter) in enumerate(heads)
     )
     return f"""\
 /* {tiling.pixels} pixels × {tiling.wide * tiling.lanes} channels: bias + a · w by fours, window by window */

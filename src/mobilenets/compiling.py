@@ -12,11 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
-from itertools import cycle
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from mobilenets.compile import runner, verify
 from mobilenets.compile.build import Built, build, program, write
@@ -27,25 +24,22 @@ from mobilenets.costs.count import cost
 from mobilenets.data import calibration
 from mobilenets.data.crew import cores
 from mobilenets.data.digests import Progress
+from mobilenets.frames import frames
 from mobilenets.infer.adopt import in_floats
 from mobilenets.infer.artefact import Artefact, digest
 from mobilenets.infer.compiled import CompiledBody, CompiledEngine
 from mobilenets.infer.engine import NumpyEngine
-from mobilenets.infer.image import ImageError, decode
 from mobilenets.infer.quantise import quantise
 from mobilenets.infer.resize import Frame
 from mobilenets.infer.sealed import json_text
 from mobilenets.infer.weights import cache_dir
-from mobilenets.listing import pictures
 from mobilenets.spec.head import headless as without_head
 
 CERTIFICATE = "certificate.json"
 DTYPES = ("float32", "int8")
-FRAMES = 16
 BODY_FRAMES = 2
 WORTH_MACS = 3e11
 """Work from which on a build of some three seconds pays: 500 images of V1 1.0/224."""
-DRAWN_SIDES = (160, 480)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +85,13 @@ def compile_model(
     source = compiled(model, name, family(chosen, model.dtype))
     if not 1 <= threads <= source.threads:
         raise ValueError(f"--threads {threads}: --target {target} has at most {source.threads}")
-    frames, told = _frames(images or calibrate)
+    shown, told = frames(images or calibrate)
     with _whole(out) as place:
         write(source, place)
         progress("compile", 1, 4)
         made = build(source, chosen, place)
         progress("compile", 2, 4)
-        verdict = _verified(model, source, chosen, made, threads, frames, told)
+        verdict = _verified(model, source, chosen, made, threads, shown, told)
         progress("compile", 3, 4)
         certificate = _certificate(model, source, made, chosen, verdict) | calibrated
         if not chosen.shipped:
@@ -156,9 +150,9 @@ def compiled_body(model: Artefact, streams: int, images: int, progress: Progress
         with tempfile.TemporaryDirectory(prefix=".part-", dir=library.parent) as place:
             write(source, Path(place))
             made = build(source, TARGETS["host"], Path(place))
-            frames, _ = _frames(None)
+            shown, _ = frames(None)
             engine = CompiledEngine(made.file)
-            verify.compared(engine, engine.isas[:1], NumpyEngine(model), frames[:BODY_FRAMES])
+            verify.compared(engine, engine.isas[:1], NumpyEngine(model), shown[:BODY_FRAMES])
             made.file.replace(library)
         return CompiledBody(library, streams)
     except (ValueError, RuntimeError, OSError):
@@ -186,31 +180,6 @@ def _bodied(model: Artefact) -> Artefact:
     kept = {name: value for name, value in model.weights.items() if name.split(".")[0] not in left}
     scales = {name: scale for name, scale in model.scales.items() if name not in left}
     return replace(model, net=body, weights=kept, labels=(), threshold=None, scales=scales)
-
-
-def _frames(images: Path | None) -> tuple[list[Frame], str]:
-    """What outputs are compared on: the user's pictures, or frames drawn here."""
-    if images is None:
-        from mobilenets.data.signs import FACES, sign
-
-        drawn = [
-            sign(name, np.random.default_rng(number), DRAWN_SIDES)
-            for number, name in zip(range(FRAMES), cycle(FACES), strict=False)
-        ]
-        return [decode(data) for data in drawn], f"{FRAMES} road signs drawn by this package"
-    frames = []
-    for _, data in pictures([str(images)]):
-        if isinstance(data, str):
-            raise ValueError(f"{images}: {data}")
-        try:
-            frames.append(decode(data()))
-        except (ImageError, OSError):
-            continue  # a bad picture among good ones says nothing of the code
-        if len(frames) == FRAMES:
-            break
-    if not frames:
-        raise ValueError(f"{images}: none of its pictures can be read; see `mobilenets doctor`")
-    return frames, f"{len(frames)} pictures of {images}"
 
 
 def _verified(

@@ -7,28 +7,26 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobilenets.costs.count import cost
+from mobilenets.frames import frames
 from mobilenets.infer import artefact, tflite, weights
 from mobilenets.infer.adopt import in_floats
 from mobilenets.infer.artefact import Artefact
-from mobilenets.infer.image import ImageError, decode, normalise, prepare
+from mobilenets.infer.image import normalise, prepare
 from mobilenets.infer.ready import load
 from mobilenets.infer.resize import Frame
 from mobilenets.infer.walk import Walk
-from mobilenets.listing import pictures
 from mobilenets.spec import zoo
 from mobilenets.spec.net import Net, Node, Output, tensors
 from mobilenets.spec.op import Conv, Depthwise, Pointwise, Shape
 from mobilenets.spec.preprocess import Preprocess
 
-FRAMES, NORM_FRAMES = 16, 8
-DRAWN_SIDES = (160, 480)
+NORM_FRAMES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ def opened(
     if model in zoo.NETS and not Path(model).exists():
         net = zoo.net(model, 1.0 if width is None else width, resolution)
         size = Preprocess(height=net.input.height, width=net.input.width)
-        drawn = np.stack([prepare(frame, size) for frame in _frames(None)[:NORM_FRAMES]])
+        drawn = np.stack([prepare(frame, size) for frame in frames(None)[0][:NORM_FRAMES]])
         weights_of = random_weights(net, seed, normalise(drawn, size))
         made = Artefact(net=net, weights=weights_of, preprocess=size)
         return _prepared(made, None, f"random, seed {seed}", calibrate)
@@ -119,7 +117,7 @@ def _alone(
 
 
 def _prepared(model: Artefact, path: Path | None, told: str, calibrate: Path | None) -> Subject:
-    levels = np.stack([prepare(frame, model.preprocess) for frame in _frames(calibrate)])
+    levels = np.stack([prepare(frame, model.preprocess) for frame in frames(calibrate)[0]])
     data = b"" if path is None else path.read_bytes()
     is_tflite = data[4:8] == tflite.MAGIC
     given = data if is_tflite or model.scales or not model.weights else b""
@@ -179,28 +177,3 @@ def _write(
         artefact.save(model, place / "model.safetensors")
     if given and path is not None:
         (place / f"given{'.tflite' if given[4:8] == tflite.MAGIC else path.suffix}").write_bytes(given)
-
-
-def _frames(folder: Path | None) -> list[Frame]:
-    """Frames that a network may see: the user's pictures, or road signs drawn here."""
-    if folder is None:
-        from mobilenets.data.signs import FACES, sign
-
-        drawn = (
-            sign(name, np.random.default_rng(number), DRAWN_SIDES)
-            for number, name in zip(range(FRAMES), cycle(FACES), strict=False)
-        )
-        return [decode(data) for data in drawn]
-    frames: list[Frame] = []
-    for _, data in pictures([str(folder)]):
-        if isinstance(data, str):
-            raise ValueError(f"{folder}: {data}")
-        try:
-            frames.append(decode(data()))
-        except (ImageError, OSError):
-            continue  # a bad picture among good ones calibrates nothing
-        if len(frames) == FRAMES:
-            break
-    if not frames:
-        raise ValueError(f"{folder}: none of its pictures can be read; see `mobilenets doctor`")
-    return frames

@@ -22,8 +22,6 @@ SCALAR = """\
 """Vectors of one float, for a compiler that has no others."""
 ANY_ROUNDED = "(sums_{tag})(v + 12582912.0f) - 0x4b400000"
 """1.5 · 2^23 is added, whose last bit weighs 1: for numbers that are small already."""
-
-
 ANY_DOT = """\
     const halves_{tag} y = (halves_{tag})w;
     s = pairs_{tag}(s, EVEN_{tag}(a), (halves_{tag})((words_{tag})w << 8) >> 8);
@@ -87,10 +85,9 @@ class Family:
     """Whether weights of depthwise layers lie as numbers of 16 bits, even ones and odd ones apart."""
     least: int = 0
     """Channels to whose multiples they are padded, where that is not the widest vector."""
-
     threads: tuple[str, ...] = ("pthreads.c", "pool.c")
     """The C files by which a network has threads of its own; none where it has not."""
-    library: tuple[str, ...] = ()
+    stand_ins: tuple[str, ...] = ()
     """The C files that stand in for a C library, where there is none."""
     example: tuple[str, str] = ("main.c", "main.c")
     harness: tuple[str, str] = ("harness.c", "harness.c")
@@ -181,7 +178,7 @@ WASM = Family(
     isas=(SIMD128,),
     includes=("wasm_simd128.h",),
     threads=(),
-    library=("freestanding.c",),
+    stand_ins=("freestanding.c",),
     example=("loader.mjs", "@name@.mjs"),
     harness=("harness.mjs", "harness.mjs"),
 )

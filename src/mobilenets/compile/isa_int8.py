@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mobilenets.compile.isa import AARCH64, PLAIN, WASM, WASM_THREADS, X86, Isa
+from mobilenets.compile.isa import AARCH64, AVX2, AVX512, PLAIN, SCALARS, WASM, WASM_THREADS, X86, Isa
 
 X86_MOST = "(floats_{tag}){mm}_max_ps(({mf})({a}), ({mf})({b}))"
 X86_LEAST = "(floats_{tag}){mm}_min_ps(({mf})({a}), ({mf})({b}))"
@@ -16,41 +16,6 @@ X86_PACK = """\
 X86_ROUNDED = "(sums_{tag}){mm}_cvtps_epi32(({mf})v)"
 X86_MOST_BYTES = "(bytes_{tag}){mm}_max_epu8(({mi}){a}, {mm}_set1_epi8((char){b}))"
 X86_LEAST_BYTES = "(bytes_{tag}){mm}_min_epu8(({mi}){a}, {mm}_set1_epi8((char){b}))"
-AVX512_VNNI_BYTES = Isa(
-    name="avx512vnni",
-    lanes=16,
-    vectors=2,
-    rows=14,
-    columns=4,
-    enabled="avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma",
-    asked="FMA | AVX2 | AVX512 | VNNI",
-    largest=X86_MOST,
-    smallest=X86_LEAST,
-    dot=X86_VNNI,
-    pairs=X86_PAIRS,
-    pack=X86_PACK,
-    rounded=X86_ROUNDED,
-    saturates=True,
-    most_bytes=X86_MOST_BYTES,
-    least_bytes=X86_LEAST_BYTES,
-)
-AVX2_BYTES = Isa(
-    name="avx2",
-    lanes=8,
-    vectors=2,
-    rows=4,
-    columns=1,
-    enabled="avx2,fma",
-    asked="FMA | AVX2",
-    largest=X86_MOST,
-    smallest=X86_LEAST,
-    pairs=X86_PAIRS,
-    pack=X86_PACK,
-    rounded=X86_ROUNDED,
-    saturates=True,
-    most_bytes=X86_MOST_BYTES,
-    least_bytes=X86_LEAST_BYTES,
-)
 SSE2_BYTES = Isa(
     name="sse2",
     lanes=4,
@@ -65,6 +30,17 @@ SSE2_BYTES = Isa(
     saturates=True,
     most_bytes=X86_MOST_BYTES,
     least_bytes=X86_LEAST_BYTES,
+)
+AVX2_BYTES = replace(SSE2_BYTES, name="avx2", lanes=8, enabled=AVX2.enabled, asked=AVX2.asked)
+AVX512_VNNI_BYTES = replace(
+    SSE2_BYTES,
+    name="avx512vnni",
+    lanes=16,
+    rows=14,
+    columns=4,
+    enabled=f"avx512vnni,{AVX512.enabled}",
+    asked=f"{AVX512.asked} | VNNI",
+    dot=X86_VNNI,
 )
 NEON_BYTES = Isa(
     name="neon",
@@ -103,16 +79,7 @@ SIMD128_BYTES = Isa(
     most_bytes="(bytes_{tag})wasm_u8x16_max((v128_t){a}, wasm_u8x16_splat((uint8_t){b}))",
     least_bytes="(bytes_{tag})wasm_u8x16_min((v128_t){a}, wasm_u8x16_splat((uint8_t){b}))",
 )
-SCALAR_BYTES = Isa(
-    name="plain",
-    lanes=1,
-    vectors=4,
-    rows=2,
-    columns=1,
-    ahead=0,
-    largest="({a}) > ({b}) ? ({a}) : ({b})",
-    smallest="({a}) < ({b}) ? ({a}) : ({b})",
-)
+SCALAR_BYTES = replace(SCALARS, rows=2, columns=1, ahead=0)
 
 X86_BYTES = replace(X86, isas=(AVX512_VNNI_BYTES, AVX2_BYTES, SSE2_BYTES), line=64, least=8)
 AARCH64_BYTES = replace(AARCH64, isas=(NEON_BYTES,), line=16, halves=True)

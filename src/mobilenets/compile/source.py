@@ -140,7 +140,7 @@ def _written(model: Artefact, made: _Plan, name: str, family: isa.Family, thread
     code = "\n".join(
         (
             _settings(model, image, program, places, (*sizes, rows_bytes), family, values, threads),
-            *(_text(file) for file in family.library),
+            *(_text(file) for file in family.stand_ins),
             _text("runtime.c"),
             *((_text("bytes.c"),) if model.scales else ()),
             *(_filled(_text(file), values) for file in family.threads if threads),

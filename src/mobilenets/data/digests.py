@@ -26,25 +26,30 @@ def digests(
     A file that the store knows, with the size and the times it had then, is not read again; one that changed
     less than `SETTLED_S` before `now` (seconds since the epoch; 0 for no clock) is not remembered.
     """
+    items = catalog.items
+    parts = [items[first : first + EVERY] for first in range(0, len(items), EVERY)]
     with ThreadPoolExecutor(max(1, threads)) as pool:
         # A stamp is older than what is read under it: at worst a change costs reading the file once more.
-        stamps = list(pool.map(lambda item: _stamp(catalog, item, now), catalog.items))
+        # Many files to a job: what a pool spends on one is more than a look at a file takes.
+        seen = pool.map(lambda part: [_stamp(catalog, item, now) for item in part], parts)
+        stamps = [stamp for part in seen for stamp in part]
         kept = {} if store is None else store.get_many(SPACE, [stamp for stamp in stamps if stamp])
+        found = [kept.get(stamp, b"").decode() for stamp in stamps]
+        unread = [index for index, value in enumerate(found) if not value]
 
-        def digest(job: tuple[Item, str]) -> str:
-            item, stamp = job
-            if stamp in kept:
-                return kept[stamp].decode()
+        def digest(index: int) -> str:
             try:
-                return hashlib.sha256(catalog.read(item)).hexdigest()
+                return hashlib.sha256(catalog.read(items[index])).hexdigest()
             except (OSError, MemoryError):
                 return ""
 
-        found = []
-        for done, value in enumerate(pool.map(digest, zip(catalog.items, stamps, strict=True)), 1):
-            found.append(value)
-            if progress is not None and (done % EVERY == 0 or done == len(stamps)):
-                progress("scan", done, len(stamps))
+        made = zip(unread, pool.map(digest, unread), strict=True)
+        for done, (index, value) in enumerate(made, len(items) - len(unread) + 1):
+            found[index] = value
+            if progress is not None and done % EVERY == 0:
+                progress("scan", done, len(items))
+    if progress is not None:
+        progress("scan", len(items), len(items))
     if store is not None:
         fresh = zip(stamps, found, strict=True)
         store.put_many(SPACE, {s: value.encode() for s, value in fresh if s and value and s not in kept})

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from importlib import import_module, metadata
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from mobilenets.bench.engines import Engine, version
+from mobilenets.bench.keeping import made_whole
 
 LIMIT_S = 900
 MADE_BY = ("onnx", "onnxruntime", "openvino", "nncf", "ai-edge-quantizer", "torchao")
@@ -26,8 +25,7 @@ def made(engine: Engine, source: Path) -> Path:
     place = source / f"{engine.module}-{engine.kind}-{_key(engine)}"
     if place.exists():
         return place
-    part = Path(tempfile.mkdtemp(prefix=".part-", dir=source))
-    try:
+    with made_whole(place) as part:
         job = {"module": engine.module, "source": str(source), "place": str(part), "dtype": engine.kind}
         words = [sys.executable, "-m", "mobilenets.bench.making", json.dumps(job)]
         try:
@@ -36,14 +34,6 @@ def made(engine: Engine, source: Path) -> Path:
             raise RuntimeError(f"its file was not made within {LIMIT_S} s") from error
         if done.returncode:
             raise RuntimeError(last_line(done.stderr) or f"making its file ended with {done.returncode}")
-        part.chmod(0o755)
-        try:
-            part.rename(place)
-        except OSError:
-            if not place.exists():  # another process may have been faster
-                raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return place
 
 

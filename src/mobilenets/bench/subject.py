@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilenets.bench.keeping import made_whole
 from mobilenets.costs.count import cost
 from mobilenets.frames import frames
 from mobilenets.infer import artefact, tflite, weights
@@ -131,17 +130,8 @@ def _prepared(model: Artefact, path: Path | None, told: str, calibrate: Path | N
         walk, first = Walk(model.net, model.weights), model.net.outputs[0].name
         wanted = np.stack([walk(one[None])[first][0].ravel() for one in values])
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
-        try:
+        with made_whole(folder) as place:
             _write(place, model, levels, values, given, path)
-            place.chmod(0o755)
-            place.rename(folder)
-        except OSError:
-            if not folder.exists():  # another process may have been faster
-                raise
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
     return Subject(
         name=f"{model.net.name} {model.net.width:g} at {model.net.resolution}",
         model=model,

@@ -19,7 +19,7 @@ from mobilenets.compile import runner, verify
 from mobilenets.compile.build import Built, build, program, write
 from mobilenets.compile.source import Source, compiled
 from mobilenets.compile.step import refuse
-from mobilenets.compile.target import TARGETS, Target, family, loads
+from mobilenets.compile.target import TARGETS, Target, body_family, family, loads
 from mobilenets.costs.count import cost
 from mobilenets.data import calibration
 from mobilenets.data.crew import cores
@@ -34,6 +34,7 @@ from mobilenets.infer.resize import Frame
 from mobilenets.infer.sealed import json_text
 from mobilenets.infer.weights import cache_dir
 from mobilenets.spec.head import headless as without_head
+from mobilenets.train.meter import instructions
 
 CERTIFICATE = "certificate.json"
 DTYPES = ("float32", "int8")
@@ -128,33 +129,39 @@ def _typed(
     return made, {"calibration": told}
 
 
-def compiled_body(model: Artefact, streams: int, images: int, progress: Progress) -> CompiledBody | None:
-    """The frozen body of a model as compiled C, built once and kept in the cache.
+def compiled_body(
+    model: Artefact, streams: int, images: int, progress: Progress, *, rough: bool = False
+) -> CompiledBody | None:
+    """The frozen body of a model as compiled C for this processor, built once and kept in the cache.
 
-    None where so few images are not worth a build, where there is no compiler, the compiler or the disk
-    fails, or the outputs differ from the walk's.
+    With `rough` its products are of numbers in bfloat16 where the processor has instructions for them. None
+    where so few images are not worth a build, where there is no compiler, the compiler or the disk fails, or
+    the outputs differ from the walk's.
     """
     try:
         model = _bodied(in_floats(model))
-        library = cache_dir() / "compiled" / f"{_key(model)}.so"
+        chosen = body_family(instructions(), rough=rough)
+        exact = not chosen.bfloat16
+        library = cache_dir() / "compiled" / f"{_key(model)}-{chosen.isas[0].name}.so"
         if library.exists():
             try:
-                return CompiledBody(library, streams)
+                return CompiledBody(library, streams, exact=exact)
             except ValueError:  # a kill or a full disk may have left a part of one
                 library.unlink()
         if images * cost(model.net).macs < WORTH_MACS:
             return None
         progress("compile", 0, 1)
-        source = compiled(model, "body", family(TARGETS["host"]), threads=False)
+        source = compiled(model, "body", chosen, threads=False)
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=library.parent) as place:
             write(source, Path(place))
             made = build(source, TARGETS["host"], Path(place))
             shown, _ = frames(None)
             engine = CompiledEngine(made.file)
-            verify.compared(engine, engine.isas[:1], NumpyEngine(model), shown[:BODY_FRAMES])
+            most = verify.AGREE if exact else verify.ROUGH
+            verify.compared(engine, engine.isas[:1], NumpyEngine(model), shown[:BODY_FRAMES], most)
             made.file.replace(library)
-        return CompiledBody(library, streams)
+        return CompiledBody(library, streams, exact=exact)
     except (ValueError, RuntimeError, OSError):
         return None
 

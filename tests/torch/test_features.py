@@ -53,13 +53,18 @@ def body(seed: int = 0) -> Artefact:
 
 
 class Counting(TorchEngine):
-    """An engine that counts the pictures it runs."""
+    """An engine that counts the pictures it runs; one that is not exact says so, and is a little off."""
 
     ran = 0
+    off = np.float32(0)
+
+    def rounded(self) -> Counting:
+        self.exact, self.off = False, np.float32(0.25)
+        return self
 
     def prepared(self, levels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         self.ran += int(levels.any(axis=(1, 2, 3)).sum())  # blank ones fill a batch
-        return super().prepared(levels)
+        return {name: value + self.off for name, value in super().prepared(levels).items()}
 
 
 def draw(path: Path, seed: int) -> None:
@@ -87,12 +92,14 @@ def run(
     *,
     workers: int = 0,
     mirrored: bool = False,
+    rough: bool = False,
     streams: int = 1,
     progress: Callable[[str, int, int], None] = silent,
 ) -> tuple[Features, int, Catalog]:
     """The features of a folder, how many pictures the body ran on, and the catalog."""
     catalog = scan(folder)
     engine = Counting(model, streams=streams)
+    engine = engine.rounded() if rough else engine
     found = features(
         catalog,
         digests(catalog, 2, None),
@@ -102,6 +109,7 @@ def run(
         workers=workers,
         progress=progress,
         mirrored=mirrored,
+        rough=rough,
     )
     return found, engine.ran, catalog
 
@@ -157,6 +165,22 @@ def test_another_body_another_geometry_or_a_mirror_is_computed_anew(folder: Path
         atol=1e-5,
     )
     assert run(folder, store, model)[1] == 0
+
+
+def test_rough_features_serve_who_asks_for_such_and_nobody_else(folder: Path, store: Store) -> None:
+    rough, ran, _ = run(folder, store, body(), rough=True)
+    assert (ran, rough.exact.any()) == (9, False)
+    again, ran, _ = run(folder, store, body(), rough=True)
+    assert (ran, again.exact.any()) == (0, False)
+    assert again.values.tobytes() == rough.values.tobytes()
+    (folder / "a" / "0.png").rename(folder.parent / "0.png")
+    exact, ran, _ = run(folder, store, body())
+    assert (ran, exact.exact.all()) == (8, True)
+    np.testing.assert_allclose(exact.values, rough.values[1:] - 0.25, atol=1e-5)
+    (folder.parent / "0.png").rename(folder / "a" / "0.png")
+    both, ran, _ = run(folder, store, body(), rough=True)  # where there are exact ones they serve all
+    assert (ran, both.exact.tolist()) == (0, [False] + [True] * 8)
+    assert both.values[1:].tobytes() == exact.values.tobytes()
 
 
 def test_a_run_that_is_cut_off_keeps_what_it_had_written(

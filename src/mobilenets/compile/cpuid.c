@@ -1,7 +1,7 @@
 /* What the processor has and the system saves, asked for here: compilers' own question is not always answered. */
 #include <cpuid.h>
 
-enum feature { FMA = 1, AVX2 = 2, AVX512 = 4, VNNI = 8 };
+enum feature { FMA = 1, AVX2 = 2, AVX512 = 4, VNNI = 8, BFLOAT16 = 16 };
 
 static int features(void)
 {
@@ -17,5 +17,7 @@ static int features(void)
     const unsigned wide = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* F, DQ, BW, VL */
     if ((low & 0xe6) == 0xe6 && (b & wide) == wide)
         found |= AVX512 | (c >> 11 & 1 ? VNNI : 0);
+    if (found & AVX512 && __get_cpuid_count(7, 1, &a, &b, &c, &d))
+        found |= a >> 5 & 1 ? BFLOAT16 : 0;
     return found;
 }

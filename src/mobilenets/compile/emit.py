@@ -138,13 +138,13 @@ def _blocks(blocks: int, rows: int) -> str:
 
 def _filter(writer: Writer, step: Filter) -> None:
     source, target, kit = step.source, step.target, writer.kit
-    units, unit, taps = kit.share(step)
+    units, unit, made, taps = kit.share(step)
     what = f"{step.name}: {_shape(source)} to {_shape(target)}, channels shared out"
     places = (f"in + y * {step.stride * source.row}", "w", f"out + y * {target.row}")
     body = (
         _pointers(writer, step.name, source, target, step.lead)
         + f"    const int first = SHARE(part, parts, {units}), last = SHARE(part + 1, parts, {units});\n"
-        + f"    in += first * {unit};\n    out += first * {unit};\n    w += first * {taps};\n"
+        + f"    in += first * {unit};\n    out += first * {made};\n    w += first * {taps};\n"
         + f"    for (int y = 0; y < {target.shape.height}; y++) {{\n"
         + kit.row(writer.use, step, places, "last - first", 8)
         + "    }\n"

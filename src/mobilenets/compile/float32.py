@@ -60,18 +60,19 @@ class Floats:
         return ""
 
     def tile(self, use: Use, tiling: Tiling) -> str:
-        name = f"tile_{tiling.pixels}x{tiling.wide}_{self.isa.name}"
+        kernel = _tile(self.isa, tiling.pixels, tiling.wide, tiling.step.source.packed == 2)
         sizes = (*tiling.sizes, LEVEL[tiling.step.activation])
         arguments = "const value *a, const value *w, value *c"
         given = f"a, w, c, {', '.join(map(str, sizes))}"
-        return use((name, _tile(self.isa, tiling.pixels, tiling.wide)), arguments, given)
+        return use(kernel, arguments, given)
 
     def more(self, step: Product, pixel: str) -> str:
         return ""
 
-    def share(self, step: Filter) -> tuple[int, int, int]:
+    def share(self, step: Filter) -> tuple[int, int, int, int]:
         lanes = self.isa.lanes
-        return padded(step.target.shape.channels, self.family.lanes) // lanes, lanes, lanes
+        units = padded(step.target.shape.channels, self.family.lanes) // lanes
+        return units, lanes, lanes // step.target.packed, lanes
 
     def row(
         self, use: Use, step: Filter, places: tuple[str, str, str], parts: str | None, indent: int
@@ -85,7 +86,7 @@ class Floats:
                 *(padded(source.shape.channels, self.family.lanes), LEVEL[step.activation]),
             )
             called = use(
-                (f"filter_{pixels}_{isa.name}", _depthwise(isa, pixels)),
+                _depthwise(isa, pixels, target.packed == 2),
                 "const value *in, const value *w, value *out, int vectors",
                 f"in, w, out, vectors, {', '.join(map(str, sizes))}",
             )
@@ -115,8 +116,13 @@ class Floats:
 """
 
 
-def _tile(isa: Isa, pixels: int, wide: int) -> str:
-    """`pixels` × `wide` vectors of a product of matrices, all sums in registers."""
+def _tile(isa: Isa, pixels: int, wide: int, halves: bool) -> tuple[str, str]:
+    """Name and text: `pixels` × `wide` vectors of a product of matrices, all sums in registers.
+
+    With `halves` a value of `a` and one of `w` are two numbers of bfloat16 each.
+    """
+    name = f"tile_{pixels}x{wide}{'_halves' * halves}_{isa.name}"
+    multiplied = "{c} = " + isa.pairs_of_halves if halves else "{c} += {s} * {w}"
     rows, columns = range(pixels), range(wide)
 
     def lines(texts: Iterable[str], indent: int) -> str:
@@ -124,7 +130,12 @@ def _tile(isa: Isa, pixels: int, wide: int) -> str:
 
     begin = lines((f"vector {_list(f'c{i}_{j} = b{j}' for j in columns)};" for i in rows), 4)
     sums = lines(
-        (f"s = p[AT({i}, a)]; " + " ".join(f"c{i}_{j} += s * w{j};" for j in columns) for i in rows), 20
+        (
+            f"s = p[AT({i}, a)]; "
+            + " ".join(multiplied.format(c=f"c{i}_{j}", s="s", w=f"w{j}") + ";" for j in columns)
+            for i in rows
+        ),
+        20,
     )
     end = lines(
         (
@@ -138,9 +149,9 @@ def _tile(isa: Isa, pixels: int, wide: int) -> str:
     )
     fetched = lines((f"FETCH(w + {isa.ahead} * panel + {j * isa.lanes});" for j in columns), 24)
     fetch = f"\n                if (run >= {FAR}) {{\n{fetched}\n                }}" if isa.ahead else ""
-    return f"""\
+    text = f"""\
 /* {pixels} pixels × {wide * isa.lanes} channels: activation(bias + a · w), window by window */
-static INLINE void tile_{pixels}x{wide}_{isa.name}(const value *a, const value *w, value *c, TILE_SIZES,
+static INLINE void {name}(const value *a, const value *w, value *c, TILE_SIZES,
     const int activation)
 {{
     const vector {_list(f"b{j} = load(w + {j * isa.lanes})" for j in columns)};
@@ -163,19 +174,23 @@ static INLINE void tile_{pixels}x{wide}_{isa.name}(const value *a, const value *
 {end}
 }}
 """
+    return name, text
 
 
-def _depthwise(isa: Isa, pixels: int) -> str:
-    """`pixels` neighbours of a row through a depthwise filter, vector by vector of channels."""
+def _depthwise(isa: Isa, pixels: int, halves: bool) -> tuple[str, str]:
+    """Name and text: `pixels` neighbours of a row through a depthwise filter, vector by vector."""
+    name = f"filter_{pixels}{'_halves' * halves}_{isa.name}"
+    store = isa.halved if halves else "store({p}, {v})"
     rows = range(pixels)
     names = _list(f"c{i} = bias" for i in rows)
     sums = "\n".join(
         f"                c{i} += load(in + y * below + (x + {i} * stride) * beside) * weight;" for i in rows
     )
-    end = "\n".join(f"        store(out + {i} * pitch, clip_{isa.name}(c{i}, activation));" for i in rows)
-    return f"""\
+    kept = [store.format(p=f"out + {i} * pitch", v=f"clip_{isa.name}(c{i}, activation)") for i in rows]
+    end = "\n".join(f"        {text};" for text in kept)
+    text = f"""\
 /* {pixels} pixels of a row, each channel by itself */
-static INLINE void filter_{pixels}_{isa.name}(const value *in, const value *w, value *out, int vectors,
+static INLINE void {name}(const value *in, const value *w, value *out, int vectors,
     const int kernel, const int stride, const int below, const int beside, const int pitch,
     const int channels, const int activation)
 {{
@@ -192,10 +207,11 @@ static INLINE void filter_{pixels}_{isa.name}(const value *in, const value *w, v
 {end}
         in += {isa.lanes};
         w += {isa.lanes};
-        out += {isa.lanes};
+        out += {isa.lanes // (1 + halves)};
     }}
 }}
 """
+    return name, text
 
 
 def _list(names: Iterable[str]) -> str:

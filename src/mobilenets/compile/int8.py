@@ -68,9 +68,9 @@ class Bytes:
         sizes = (*tiling.sizes, layer.terms, *self._cut(layer))
         return use((name, text), arguments, f"{given}, {', '.join(map(str, sizes))}")
 
-    def share(self, step: Filter) -> tuple[int, int, int]:
+    def share(self, step: Filter) -> tuple[int, int, int, int]:
         line = self.family.line
-        return -(-step.target.shape.channels // line), line, self._chunk(step)
+        return -(-step.target.shape.channels // line), line, line, self._chunk(step)
 
     def row(
         self, use: Use, step: Filter, places: tuple[str, str, str], parts: str | None, indent: int

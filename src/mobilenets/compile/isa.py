@@ -53,6 +53,9 @@ class Isa:
     largest: str
     smallest: str
     """Greater and lesser of two vectors of floats, as C over {a} and {b}."""
+    halved: str = ""
+    pairs_of_halves: str = ""
+    """What writes a vector {v} to {p} as bfloat16; a sum {c} and the products of such pairs {s}, {w}."""
     dot: str = ANY_DOT
     pairs: str = ""
     pack: str = ""
@@ -83,6 +86,8 @@ class Family:
     """Of a family that computes with bytes, those of its widest vector; of one with float32, 0."""
     halves: bool = False
     """Whether weights of depthwise layers lie as numbers of 16 bits, even ones and odd ones apart."""
+    bfloat16: bool = False
+    """Whether products of what depthwise layers make are of numbers in bfloat16, added up in float32."""
     least: int = 0
     """Channels to whose multiples they are padded, where that is not the widest vector."""
     threads: tuple[str, ...] = ("pthreads.c", "pool.c")
@@ -96,7 +101,9 @@ class Family:
 
     @property
     def layout(self) -> Layout:
-        return Layout(1, self.line, self.line // max(8, self.lanes)) if self.line else Layout(4, self.lanes)
+        if self.line:
+            return Layout(1, self.line, self.line // max(8, self.lanes))
+        return Layout(4, self.lanes, halves=self.bfloat16)
 
     @property
     def lanes(self) -> int:
@@ -145,6 +152,25 @@ X86 = Family(
     includes=("immintrin.h",),
     asking="cpuid.c",
 )
+X86_BFLOAT16 = Family(
+    name="x86-64",
+    isas=(
+        replace(
+            AVX512,
+            name="avx512_bf16",
+            enabled=f"{AVX512.enabled},avx512bf16",
+            asked=f"{AVX512.asked} | BFLOAT16",
+            halved="_mm256_storeu_si256((__m256i *)({p}), (__m256i)_mm512_cvtneps_pbh((__m512)({v})))",
+            pairs_of_halves=(
+                "(vector)_mm512_dpbf16_ps((__m512){c}, (__m512bh)_mm512_set1_ps({s}), (__m512bh){w})"
+            ),
+        ),
+    ),
+    includes=("immintrin.h",),
+    asking="cpuid.c",
+    bfloat16=True,
+)
+"""For a body whose outputs need not be those of float32 to the last digits; there is no code for others."""
 
 NEON = Isa(
     name="neon",

@@ -80,8 +80,8 @@ class Kernels(Protocol):
         """Further arguments of a tile that begins at a pixel of its block."""
         ...
 
-    def share(self, step: Filter) -> tuple[int, int, int]:
-        """Parts of a depthwise layer's channels that threads can share, values of one, and of its weights."""
+    def share(self, step: Filter) -> tuple[int, int, int, int]:
+        """Parts of a depthwise layer's channels for threads to share; values of one: read, made, weights."""
         ...
 
     def row(

@@ -44,6 +44,8 @@ def floats(layer: Filter | Product, weights: Mapping[str, Tensor], lanes: int, p
     match layer:
         case Filter():
             return taps(weight, bias, lanes)
+        case Product() if layer.source.packed == 2:
+            return panels(in_pairs(weight[:, :, 0, 0]), bias, lanes, panel)
         case Product():
             return panels(weight, bias, lanes, panel)
 
@@ -66,6 +68,14 @@ def panels(weight: Tensor, bias: Tensor, lanes: int, panel: int) -> Tensor:
         made.append(full[at : at + width].T.ravel())
         at += width
     return np.concatenate(made)
+
+
+def in_pairs(weight: Tensor) -> Tensor:
+    """Weights [out, in] in bfloat16, two inputs' to a value: [out, in / 2], bits and no numbers."""
+    even = np.pad(weight, ((0, 0), (0, weight.shape[1] % 2)))
+    bits = np.ascontiguousarray(even, np.float32).view(np.uint32)
+    near = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # to even where it lies in the middle
+    return (near[:, 0::2] | near[:, 1::2] << 16).view(np.float32)
 
 
 def taps(weight: Tensor, bias: Tensor, lanes: int) -> Tensor:

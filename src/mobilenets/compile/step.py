@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from mobilenets.spec.net import Net, Node, shapes
@@ -19,12 +19,14 @@ SMALL = 64
 class Layout:
     """How the channels of a pixel lie: values of `bytes` each, room for whole vectors of `line` of them.
 
-    Fewer than a line take a half or a quarter of one where `parts` is so many.
+    Fewer than a line take a half or a quarter of one where `parts` is so many. With `halves` what a depthwise
+    layer makes for a product lies as numbers of 16 bits, two to a value.
     """
 
     bytes: int
     line: int
     parts: int = 1
+    halves: bool = False
 
     def pitch(self, channels: int) -> int:
         """Values from one pixel to the next."""
@@ -43,7 +45,8 @@ class Layout:
 class Map:
     """A feature map as it lies in the arena: rows of pixels of `pitch` values, what stands for 0 around it.
 
-    `channels` of a pixel mean something; up to `pitch` they stand for nothing. A value has `bytes` bytes.
+    `channels` of a pixel mean something; up to `pitch` they stand for nothing. A value has `bytes` bytes and
+    holds `packed` channels.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Map:
     left: int = 0
     bottom: int = 0
     right: int = 0
+    packed: int = 1
 
     @property
     def row(self) -> int:
@@ -95,7 +99,7 @@ class Product:
 
     @property
     def run(self) -> int:
-        return self.source.shape.channels * (self.kernel // self.across)
+        return -(-self.source.shape.channels // self.source.packed) * (self.kernel // self.across)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,10 +219,11 @@ def _separable(
     scratch_bytes: int,
 ) -> Separable:
     width, channels = target.shape.width, source.shape.channels
-    pitch = layout.pitch(channels)
+    packed = 1 + layout.halves
+    pitch = layout.pitch(channels) // packed
     pitch += layout.line * (pitch >= layout.line)
     rows = _rows(target, layout.bytes * width * pitch, scratch_bytes)
-    scratch = Map(f"{names[0]}.rows", Shape(rows, width, channels), pitch, layout.bytes)
+    scratch = Map(f"{names[0]}.rows", Shape(rows, width, channels), pitch, layout.bytes, packed=packed)
     return Separable(
         filter=Filter(names[0], source, scratch, op.activation, op.kernel, op.stride, _lead(op, source)),
         product=Product(names[1], scratch, target, then.activation, rows),
@@ -268,14 +273,24 @@ def _maps(net: Net, layout: Layout, floats: Collection[str]) -> dict[str, Map]:
             wanted = (rows[0], columns[0], rows[1], columns[1])
             own = around[node.inputs[0]]
             own[:] = [max(a, b) for a, b in zip(own, wanted, strict=True)]
+    packed = _packed(net) if layout.halves else set()
     found = {}
     for name, shape in known.items():
         pixels = shape.height * shape.width
         pitch = layout.apart(shape.channels) if pixels > 1 else layout.pitch(shape.channels)
         if name == "image":
             pitch = shape.channels
-        found[name] = Map(name, shape, pitch, 4 if name in floats else layout.bytes, *around[name])
+        numbers = 1 + (name in packed)
+        made = Map(name, shape, pitch // numbers, 4 if name in floats else layout.bytes, *around[name])
+        found[name] = replace(made, packed=numbers)
     return found
+
+
+def _packed(net: Net) -> set[str]:
+    """The depthwise layers that only products read."""
+    kept = {output.node for output in net.outputs}
+    others = {name for n in net.nodes if not isinstance(n.op, Pointwise) for name in n.inputs}
+    return {n.name for n in net.nodes if isinstance(n.op, Depthwise)} - kept - others
 
 
 def maps_of(image: Map, program: Sequence[Step]) -> list[Map]:

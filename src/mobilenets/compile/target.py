@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mobilenets.compile import isa, isa_int8
 
@@ -128,6 +128,20 @@ def family(target: Target, dtype: str = "float32", machine: str = "") -> isa.Fam
     machine = machine or platform.machine()
     own = "x86-64" if machine in X86_MACHINES else "aarch64" if machine in ARM_MACHINES else "c"
     return next(one for one in FAMILIES[dtype] if one.name == (target.family or own))
+
+
+def body_family(flags: frozenset[str], *, rough: bool, machine: str = "") -> isa.Family:
+    """The one instruction set by which a body runs best on a processor that has `flags`, as Linux names them.
+
+    All of them where that is not known. With `rough` results need not be those of float32 to the last digits.
+    """
+    whole = family(TARGETS["host"], machine=machine)
+    known = {flag.replace("_", "") for flag in flags}
+    for one in ((isa.X86_BFLOAT16,) if rough and whole is isa.X86 else ()) + (whole,):
+        for own in one.isas:
+            if flags and set(filter(None, own.enabled.split(","))) <= known:
+                return replace(one, isas=(own,))
+    return whole
 
 
 def loads(target: Target, machine: str = "") -> bool:

@@ -13,6 +13,8 @@ from mobilenets.infer.resize import Frame
 
 AGREE = 1e-4
 """Largest difference that float32 in another order explains, in parts of the largest value of an output."""
+ROUGH = 0.1
+"""The same for products in bfloat16, whose numbers have eight bits."""
 SAME = 0.0
 """What integers may differ by."""
 

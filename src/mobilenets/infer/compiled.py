@@ -174,10 +174,11 @@ class CompiledBody:
 
     batch = 8
 
-    def __init__(self, path: Path, streams: int) -> None:
-        self.streams = streams
+    def __init__(self, path: Path, streams: int, *, exact: bool = True) -> None:
+        """`exact` tells whether the outputs are those of float32, to the last digits."""
+        self.streams, self.exact = streams, exact
         engines = [CompiledEngine(path) for _ in range(streams)]
-        self.told = f"compiled C, {engines[0].isas[0]}"
+        self.told = f"compiled C, {engines[0].isas[0]}{'' if exact else ' with products in bfloat16'}"
         self._free: SimpleQueue[CompiledEngine] = SimpleQueue()
         for engine in engines:
             self._free.put(engine)

@@ -35,6 +35,7 @@ class TorchEngine:
         self.streams = streams if self.device.type == "cpu" else 1
         self.batch = BATCH if self.device.type == "cpu" else GPU_BATCH
         self.told = f"torch, {device}"
+        self.exact = True
         self._preprocess = model.preprocess
         made = module(net, weights).eval().requires_grad_(False)
         self._module = placed(made, self.device)

@@ -33,6 +33,8 @@ class Body(Protocol):
     batch: int
     streams: int
     told: str
+    exact: bool
+    """Whether its outputs are those of float32, to the last digits."""
 
     def prepared(self, levels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]: ...
 
@@ -41,9 +43,13 @@ class Body(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the body made of a catalog's items: `values` [n, channels], zeros where `looks` has a problem."""
+    """What the body made of a catalog's items: `values` [n, channels], zeros where `looks` has a problem.
+
+    `exact` [n] tells which are those of float32, to the last digits.
+    """
 
     values: NDArray[np.float32]
+    exact: NDArray[np.bool_]
     looks: Sequence[Look]
     recalled: int
 
@@ -83,35 +89,41 @@ def features(
     workers: int,
     progress: Progress,
     mirrored: bool = False,
+    rough: bool = False,
     stage: str = "features",
 ) -> Features:
     """The body's features of every item; what the store has is not computed again.
 
     `keys` are the items' digests; `engine` makes the body's engine for so many images. Rows are kept
-    by picture, body and preprocessing, in float32. A file that does not decode, or on which a worker dies,
-    keeps a row of zeros and a look with a `problem`.
+    by picture, body and preprocessing; with `rough` those serve too that an engine made which is not exact.
+    A file that does not decode, or on which a worker dies, keeps a row of zeros and a look with a `problem`.
     """
     view = "mirrored" if mirrored else "plain"
-    spaces = f"features {digest(body)} {view}", f"looks {FORMAT} {digest_of(body.preprocess)}"
-    kept = store.get_many(spaces[0], sorted(set(keys) - {""}))
-    known = store.get_many(spaces[1], sorted(set(keys) - {""}))
+    by_space = {True: f"features {digest(body)} {view}", False: f"features {digest(body)} {view} rough"}
+    seen_space = f"looks {FORMAT} {digest_of(body.preprocess)}"
+    wanted = sorted(set(keys) - {""})
+    kept = {key: (value, True) for key, value in store.get_many(by_space[True], wanted).items()}
+    if rough and len(kept) < len(wanted):
+        rest = store.get_many(by_space[False], [key for key in wanted if key not in kept])
+        kept |= {key: (value, False) for key, value in rest.items()}
+    known = store.get_many(seen_space, wanted)
     channels = shapes(body.net)[body.net.output("features").node].channels
-    values = np.zeros((len(keys), channels), np.float32)
+    values, exact = np.zeros((len(keys), channels), np.float32), np.ones(len(keys), bool)
     looks: list[Look | None] = [None] * len(keys)
     for index, key in enumerate(keys):
-        if key in kept and key in known and len(kept[key]) == 4 * channels:
-            values[index] = np.frombuffer(kept[key], "<f4")
+        if key in kept and key in known and len(kept[key][0]) == 4 * channels:
+            values[index], exact[index] = np.frombuffer(kept[key][0], "<f4"), kept[key][1]
             looks[index] = from_json(known[key])
     todo = [index for index, look in enumerate(looks) if look is None]
     recalled = done = len(keys) - len(todo)
     fresh: dict[str, int] = {}
     progress(stage, done, len(keys))
-    made = (
-        _computed(catalog, todo, values, looks, engine(len(todo)), body.preprocess, workers, mirrored)
-        if todo
-        else ()
-    )
-    for indices in made:
+    ran = engine(len(todo)) if todo else None
+    exact[todo] = ran is None or ran.exact
+    spaces = by_space[ran is None or ran.exact], seen_space
+    for indices in (
+        _computed(catalog, todo, values, looks, ran, body.preprocess, workers, mirrored) if ran else ()
+    ):
         done += len(indices)
         progress(stage, done, len(keys))
         fresh.update({keys[index]: index for index in indices if keys[index]})
@@ -119,7 +131,7 @@ def features(
             _keep(store, spaces, fresh, values, looks)
             fresh = {}
     _keep(store, spaces, fresh, values, looks)
-    return Features(values, [look for look in looks if look is not None], recalled)
+    return Features(values, exact, [look for look in looks if look is not None], recalled)
 
 
 def digest_of(target: Preprocess) -> str:

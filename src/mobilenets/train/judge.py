@@ -102,6 +102,12 @@ def assembled(
     )
 
 
+def verified(material: Material) -> NDArray[np.int64]:
+    """Pictures by which a model is compared with the walk: a few, from all over the set."""
+    count = len(material.truth)
+    return np.linspace(0, count - 1, min(VERIFIED_PICTURES, count)).astype(np.int64)
+
+
 def verify(model: Artefact, material: Material, values: NDArray[np.float32], threads: int) -> float:
     """Largest difference of logits between what was scored and the numpy walk, on a few pictures.
 
@@ -110,7 +116,6 @@ def verify(model: Artefact, material: Material, values: NDArray[np.float32], thr
     """
     engine = NumpyEngine(model)
     head = heads.Head(np.asarray(model.weights[f"{HEAD}.weight"]), np.asarray(model.weights[f"{HEAD}.bias"]))
-    chosen = np.linspace(0, len(material.truth) - 1, min(VERIFIED_PICTURES, len(material.truth))).astype(int)
 
     def difference(index: int) -> float | None:
         try:
@@ -120,7 +125,7 @@ def verify(model: Artefact, material: Material, values: NDArray[np.float32], thr
         return float(np.abs(engine(frame)["logits"] - head(values[index : index + 1])[0]).max())
 
     with ThreadPoolExecutor(threads) as pool:
-        told = [value for value in pool.map(difference, chosen.tolist()) if value is not None]
+        told = [value for value in pool.map(difference, verified(material).tolist()) if value is not None]
     if not told:
         raise RuntimeError(
             f"{material.catalog.root}: no picture can be read any more; the model is not written"

@@ -105,6 +105,11 @@ def _pss_kb(pid: int) -> int:
     return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")), 0)
 
 
+def instructions() -> frozenset[str]:
+    """Those of the processor, by Linux' names for them; none where the system is another."""
+    return _cpuinfo()[1]
+
+
 def machine() -> dict[str, str]:
     """Processor, its instructions that decide speed, cores this process may use, memory and system."""
     processor, flags = _cpuinfo()

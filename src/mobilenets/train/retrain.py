@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +24,24 @@ from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions, sh
 from mobilenets.train import head as heads
 from mobilenets.train.blas import one_blas_thread
 from mobilenets.train.features import Body, features
-from mobilenets.train.judge import assembled, judge, verify
+from mobilenets.train.judge import assembled, judge, verified, verify
 from mobilenets.train.material import Material, sorted_out
 from mobilenets.train.meter import Meter, machine, versions
 from mobilenets.train.run import Epoch, Run
 from mobilenets.train.start import starting_body
 
-Bodies: TypeAlias = Callable[[Artefact, int, int, Progress], Body | None]
-"""From a body, a number of streams and of images to what runs it; None where torch is as good."""
+
+class Bodies(Protocol):
+    """What makes a faster engine than torch for a frozen body on the CPU; None where it cannot.
+
+    With `rough` outputs need not be those of float32 to the last digits.
+    """
+
+    def __call__(
+        self, model: Artefact, streams: int, images: int, progress: Progress, *, rough: bool
+    ) -> Body | None: ...
+
+
 MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 STAGES = ("scan", "features", "fit")
 
@@ -53,10 +62,9 @@ def retrain(
     """Teach a body the classes of `folder`; writes `out/model.safetensors`, whole or not at all.
 
     Files that cannot be used are set aside and named in the run. `finished` is the identity of the
-    fine-tuning whose model lies there: it cannot be resumed. `bodies` makes a faster engine than torch for a
-    frozen body on the CPU, where it can. Raises ValueError, before work is done where
-    that is possible, for options that make no sense, a data set that cannot be learned and weights that don't
-    fit.
+    fine-tuning whose model lies there: it cannot be resumed. What learns may see features that are not exact;
+    what is judged has those of the model that is written. Raises ValueError, before work is done where that
+    is possible, for options that make no sense, a data set that cannot be learned and weights that don't fit.
     """
     ratio = shares(learn.split)
     if learn.finetune < 0 or not 0 <= learn.smoothing < 1:
@@ -70,8 +78,8 @@ def retrain(
     keep_freed_memory()
     engines: list[str] = []
 
-    def engine(model: Artefact, images: int) -> Body:
-        made = bodies(model, threads, images, progress) if bodies and device == "cpu" else None
+    def engine(model: Artefact, images: int, *, rough: bool = False) -> Body:
+        made = bodies(model, threads, images, progress, rough=rough) if bodies and device == "cpu" else None
         engines.append((made := made or _torch(model, device, threads)).told)
         return made
 
@@ -86,12 +94,28 @@ def retrain(
                 catalog,
                 keys,
                 start,
-                engine=lambda images: engine(start, images),
+                engine=lambda images: engine(start, images, rough=True),
                 store=store,
                 workers=threads,
                 progress=progress,
+                rough=True,
             )
         material, values, aside = sorted_out(catalog, keys, seen, ratio, learn.seed)
+        if not learn.finetune and not seen.exact.all():
+            with meter.stage("features"):
+                judged = np.union1d(material.where("test"), verified(material))
+                anew = features(
+                    replace(material.catalog, items=tuple(material.catalog.items[i] for i in judged)),
+                    [material.keys[i] for i in judged],
+                    start,
+                    engine=lambda images: engine(start, images),
+                    store=store,
+                    workers=threads,
+                    progress=progress,
+                    stage="score",
+                )
+                there = [look.problem is None for look in anew.looks]  # a file may be gone since
+                values[judged[there]] = anew.values[there]
         release_freed_memory()
         notes: list[str] = []
         with meter.stage("fit"):
@@ -168,7 +192,7 @@ def retrain(
             versions=versions(),
             digest=artefact.digest(model),
             identity=identity,
-            engine=", ".join(dict.fromkeys(engines)),
+            engine="; ".join(dict.fromkeys(engines)),
             notes=notes,
         )
 

@@ -88,7 +88,9 @@ int @name@_init(@name@_model **made, void *arena, size_t arena_bytes, const void
     laid_out(net, arena, max_width, max_height, threads);
     for (int i = ISAS - 1; i >= 0; i--)
         if (runs(i))
-            net->steps = isas[i].steps;
+            net->isa = isas + i;
+    if (!net->isa)
+        return @NAME@_ISA;
     net->view = view_of(INPUT_WIDTH, INPUT_HEIGHT);
 #if !INTEGER
     for (int c = 0; c < 3; c++)
@@ -124,7 +126,7 @@ int @name@_run(@name@_model *given, const uint8_t *rgb, int width, int height, p
         stride < 3 * (ptrdiff_t)width)
         return @NAME@_FRAME;
     border_of_image(net);
-    take_frame(net, rgb, width, height, stride);
+    net->isa->take_frame(net, rgb, width, height, stride);
     run_steps(net);
     return @NAME@_OK;
 }
@@ -214,7 +216,7 @@ int @name@_use(@name@_model *given, const char *isa)
         return @NAME@_NULL;
     for (int i = 0; i < ISAS; i++)
         if (runs(i) && same(isas[i].name, isa)) {
-            net->steps = isas[i].steps;
+            net->isa = isas + i;
             return @NAME@_OK;
         }
     return @NAME@_ISA;

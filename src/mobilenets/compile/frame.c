@@ -13,6 +13,19 @@ static int taps_of(int samples, int places)
     return (int)LEAST(count, samples);
 }
 
+/* Leaves out the taps that weigh nothing in any output. */
+static void tighten(struct axis *axis)
+{
+    int used = 1;
+    for (int i = 0; i < axis->places * axis->taps; i++)
+        if (axis->weight[i] && i % axis->taps >= used)
+            used = i % axis->taps + 1;
+    for (int i = 0; i < axis->places; i++)
+        for (int k = 0; k < used; k++)
+            axis->weight[i * used + k] = axis->weight[i * axis->taps + k];
+    axis->taps = used;
+}
+
 /* An antialiased triangle in units of 2^-22, each weight the rounded exact fraction. */
 static void plan_axis(struct axis *axis, int samples, int places)
 {
@@ -38,31 +51,13 @@ static void plan_axis(struct axis *axis, int samples, int places)
                     axis->weight[i * axis->taps + k] = (int32_t)(((above << 22) + total / 2) / total);
             }
     }
+    tighten(axis);
 }
 
 static uint8_t level(int32_t sum)
 {
     sum >>= 22;
     return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
-}
-
-/* One row of the frame at the width of the input. */
-static void narrow(const struct axis *axis, const uint8_t *row, uint8_t *out)
-{
-    for (int x = 0; x < axis->places; x++) {
-        const int32_t *weight = axis->weight + x * axis->taps;
-        const int first = axis->first[x], taps = LEAST(axis->taps, axis->samples - first);
-        int32_t r = 1 << 21, g = 1 << 21, b = 1 << 21;
-        for (int k = 0; k < taps; k++) {
-            const uint8_t *pixel = row + 3 * (first + k);
-            r += weight[k] * pixel[0];
-            g += weight[k] * pixel[1];
-            b += weight[k] * pixel[2];
-        }
-        out[3 * x] = level(r);
-        out[3 * x + 1] = level(g);
-        out[3 * x + 2] = level(b);
-    }
 }
 
 /* Half up, in doubles, as the reference does it; `volatile` keeps the two operations apart. */
@@ -124,52 +119,4 @@ static void take_levels(struct state *net, const uint8_t *levels, ptrdiff_t stri
 {
     for (int y = 0; y < INPUT_HEIGHT; y++)
         normal(net, levels + y * stride, net->arena + IMAGE + y * IMAGE_ROW, INPUT_WIDTH);
-}
-
-static void take_frame(struct state *net, const uint8_t *rgb, int width, int height, ptrdiff_t stride)
-{
-    const struct view view = view_of(width, height);
-    struct axis *across = &net->across, *down = &net->down;
-    if (across->samples != view.width || across->places != view.wide)
-        plan_axis(across, view.width, view.wide);
-    if (down->samples != view.height || down->places != view.tall)
-        plan_axis(down, view.height, view.tall);
-    net->view = view;
-    if (view.width == INPUT_WIDTH && view.height == INPUT_HEIGHT) {
-        take_levels(net, rgb + view.top * stride + 3 * view.left, stride);
-        return;
-    }
-    for (int i = 0; i < net->lines; i++)
-        net->held[i] = -1;
-    value *image = net->arena + IMAGE;
-    for (int y = 0; y < INPUT_HEIGHT; y++) {
-        value *out = image + y * IMAGE_ROW;
-        const int own = y - view.above;
-        if (own < 0 || own >= view.tall) {
-            normal(net, NULL, out, INPUT_WIDTH);
-            continue;
-        }
-        const int32_t *weight = down->weight + own * down->taps;
-        const int first = down->first[own], taps = LEAST(down->taps, down->samples - first);
-        for (int i = 0; i < 3 * view.wide; i++)
-            net->sums[i] = 1 << 21;
-        for (int k = 0; k < taps; k++) {
-            const int row = first + k, place = row % net->lines;
-            uint8_t *line = net->line + (size_t)place * 3 * INPUT_WIDTH;
-            if (!weight[k])
-                continue;
-            if (net->held[place] != row) {
-                narrow(across, rgb + (view.top + row) * stride + 3 * view.left, line);
-                net->held[place] = row;
-            }
-            for (int i = 0; i < 3 * view.wide; i++)
-                net->sums[i] += weight[k] * line[i];
-        }
-        uint8_t *line = net->made;
-        for (int i = 0; i < 3 * view.wide; i++)
-            line[i] = level(net->sums[i]);
-        normal(net, NULL, out, view.beside);
-        normal(net, line, out + 3 * view.beside, view.wide);
-        normal(net, NULL, out + 3 * (view.beside + view.wide), INPUT_WIDTH - view.beside - view.wide);
-    }
 }

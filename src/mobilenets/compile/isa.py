@@ -65,6 +65,8 @@ class Isa:
     """The whole numbers nearest to floats v."""
     saturates: bool = False
     """Whether `pack` cuts whole numbers to bytes, and `rounded` takes any."""
+    quads: bool = True
+    """Whether four numbers of 32 bits are multiplied by one instruction, and bytes put in any order."""
     most_bytes: str = "{a}"
     least_bytes: str = "{a}"
     """Greater and lesser of bytes {a} and a number {b}; needed where packing cuts."""
@@ -143,6 +145,7 @@ SSE2 = Isa(
     vectors=2,
     rows=4,
     columns=4,
+    quads=False,
     largest="(vector)_mm_max_ps((__m128)({a}), (__m128)({b}))",
     smallest="(vector)_mm_min_ps((__m128)({a}), (__m128)({b}))",
 )
@@ -217,6 +220,7 @@ SCALARS = Isa(
     rows=4,
     columns=4,
     vector=SCALAR,
+    quads=False,
     largest="({a}) > ({b}) ? ({a}) : ({b})",
     smallest="({a}) < ({b}) ? ({a}) : ({b})",
 )

@@ -13,7 +13,7 @@ struct pool {
 static int take(struct state *net, int part, int step, unsigned number)
 {
     struct pool *pool = net->pool;
-    const step_function *steps = net->steps;
+    const step_function *steps = net->isa->steps;
     unsigned expected = number;
     if (!atomic_compare_exchange_strong(&pool->begun[part], &expected, number + 1))
         return 0;
@@ -82,7 +82,7 @@ static unsigned next_turn(struct pool *pool)
 
 static void run_steps(struct state *net)
 {
-    const step_function *steps = net->steps;
+    const step_function *steps = net->isa->steps;
     if (net->parts > 1)
         run_part(net, 0, next_turn(net->pool) * STEPS);
     else

@@ -47,7 +47,7 @@ struct view { /* the part of a frame that is read, and where it comes to lie in 
 struct state {
     const value *weights;
     value *arena;
-    const void *steps;
+    const struct isa *isa;
     int parts;
     int max_width, max_height;
     struct view view;
@@ -64,6 +64,13 @@ struct state {
 };
 typedef void (*step_function)(struct state *net, int part, int parts);
 
+struct isa { /* a way to run: what it takes of a processor, and what it does */
+    const char *name;
+    int takes;
+    void (*take_frame)(struct state *net, const uint8_t *rgb, int width, int height, ptrdiff_t stride);
+    const step_function *steps;
+};
+
 static APART MAYBE void fill(value *at, int count, value with)
 {
     for (int i = 0; i < count; i++)
@@ -73,7 +80,7 @@ static APART MAYBE void fill(value *at, int count, value with)
 #if !THREADS
 static void run_steps(struct state *net)
 {
-    const step_function *steps = net->steps;
+    const step_function *steps = net->isa->steps;
     for (int i = 0; i < STEPS; i++)
         steps[i](net, 0, 1);
 }

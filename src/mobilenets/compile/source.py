@@ -215,7 +215,9 @@ def _settings(
 
 
 def _enabled(one: isa.Isa, text: str) -> str:
-    """A section in which the compiler may use an instruction set that not every processor has."""
+    """A section in which the compiler may use an instruction set that not every processor has; what takes
+    frames is compiled for each of them, too."""
+    text = _filled(_text("rows.c"), {"isa": one.name, "quads": int(one.quads)}) + "\n" + text
     if not one.enabled:
         return text
     return (
@@ -238,7 +240,10 @@ def _tables(model: Artefact, maps: Mapping[str, Map], begins: Mapping[str, int],
         )
         rows.append(f"    {{{_quoted(output.name)}, {kind}}},")
         places.append(str(begins[output.node] + made.origin * made.bytes))
-    isas = "".join(f'    {{"{one.name}", {one.asked}, steps_{one.name}}},\n' for one in family.isas)
+    isas = "".join(
+        f'    {{"{one.name}", {one.asked}, take_frame_{one.name}, steps_{one.name}}},\n'
+        for one in family.isas
+    )
     about = {
         "net": net_to_json(model.net),
         "labels": len(model.labels),
@@ -254,12 +259,8 @@ def _tables(model: Artefact, maps: Mapping[str, Map], begins: Mapping[str, int],
     listed = "".join(f"    {_quoted(label)},\n" for label in model.labels) or "    0,\n"
     name_rows = "\n".join(rows)
     return f"""\
-/* Instruction sets, best first, and what of a processor each takes. */
-static const struct isa {{
-    const char *name;
-    int takes;
-    const step_function *steps;
-}} isas[] = {{
+/* Instruction sets, best first. */
+static const struct isa isas[] = {{
 {isas}}};
 
 static const struct OUTPUT outputs[] = {{

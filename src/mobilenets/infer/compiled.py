@@ -11,8 +11,9 @@ import mmap
 import struct
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -170,9 +171,10 @@ class CompiledEngine:
 
 
 class CompiledBody:
-    """A body for many pictures at once: `streams` networks of one thread each, on prepared levels."""
+    """A body for many pictures at once: `streams` networks of one thread each, on frames or on levels."""
 
     batch = 8
+    resizes = True
 
     def __init__(self, path: Path, streams: int, *, exact: bool = True) -> None:
         """`exact` tells whether the outputs are those of float32, to the last digits."""
@@ -183,14 +185,24 @@ class CompiledBody:
         for engine in engines:
             self._free.put(engine)
 
+    def many(self, frames: Sequence[Frame]) -> dict[str, NDArray[np.float32]]:
+        """Outputs of several frames of any size, each with a leading axis."""
+        with self._one() as engine:
+            return engine.many(frames)
+
     def prepared(self, levels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Outputs for levels [n, height, width, 3], each with a leading axis."""
+        with self._one() as engine:
+            rows = [engine.levels(one) for one in levels]
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    @contextmanager
+    def _one(self) -> Iterator[CompiledEngine]:
         engine = self._free.get()
         try:
-            rows = [engine.levels(one) for one in levels]
+            yield engine
         finally:
             self._free.put(engine)
-        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
     def pool(self) -> ThreadPoolExecutor:
         """Threads to call `prepared` from."""

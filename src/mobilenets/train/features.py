@@ -18,23 +18,40 @@ from mobilenets.data.look import FORMAT, Look, from_json, seen, to_json
 from mobilenets.data.store import Store
 from mobilenets.infer.artefact import Artefact, digest
 from mobilenets.infer.image import prepare
+from mobilenets.infer.resize import Frame
 from mobilenets.spec.net import shapes
 from mobilenets.spec.preprocess import Preprocess
 from mobilenets.train.stream import streamed
 
-_Batch: TypeAlias = tuple[list[tuple[int, NDArray[np.uint8]]], list[int]]  # to run; all that are done with it
 KEEP_EVERY = 512
 """Pictures between two writes to the store: what a kill may cost."""
+RAW = 2
+"""Frames of up to so many times the values of the levels that they become are handed on as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a worker made of a picture: levels that a body takes, or a frame that is still to be resized."""
+
+    values: NDArray[np.uint8]
+    raw: bool
+
+
+_Batch: TypeAlias = tuple[list[tuple[int, Prepared]], list[int]]  # to run; all that are done with it
 
 
 class Body(Protocol):
-    """Runs batches of prepared levels [batch, height, width, 3], `streams` of them at once."""
+    """Runs batches of prepared levels [batch, height, width, 3], or of frames, `streams` of them at once."""
 
     batch: int
     streams: int
     told: str
     exact: bool
     """Whether its outputs are those of float32, to the last digits."""
+    resizes: bool
+    """Whether it prepares frames itself, faster than a worker."""
+
+    def many(self, frames: Sequence[Frame]) -> dict[str, NDArray[np.float32]]: ...
 
     def prepared(self, levels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]: ...
 
@@ -56,13 +73,13 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class Preparing:
-    """A worker's job: read, look, turn and resize one item; mirrored where asked."""
+    """A worker's job: read, look, turn and resize one item; frames of up to `raw` values stay as they are."""
 
     catalog: Catalog
     target: Preprocess
+    raw: int
 
-    def __call__(self, job: tuple[Item, bool]) -> tuple[Look, NDArray[np.uint8] | None]:
-        item, mirrored = job
+    def __call__(self, item: Item) -> tuple[Look, Prepared | None]:
         try:
             data = self.catalog.read(item)
         except (OSError, MemoryError) as error:
@@ -71,12 +88,13 @@ class Preparing:
         look, frame = seen(data, item.suffix, self.target)
         if frame is None:
             return look, None
+        if frame.size <= self.raw:
+            return look, Prepared(frame, raw=True)
         try:
-            levels = prepare(frame, self.target)
+            return look, Prepared(prepare(frame, self.target), raw=False)
         except MemoryError:
             reason = f"{look.width} × {look.height} pixels do not fit in memory"
             return replace(look, problem="too-large", reason=reason), None
-        return look, np.ascontiguousarray(levels[:, ::-1]) if mirrored else levels
 
 
 def features(
@@ -88,7 +106,6 @@ def features(
     store: Store,
     workers: int,
     progress: Progress,
-    mirrored: bool = False,
     rough: bool = False,
     stage: str = "features",
 ) -> Features:
@@ -98,8 +115,7 @@ def features(
     by picture, body and preprocessing; with `rough` those serve too that an engine made which is not exact.
     A file that does not decode, or on which a worker dies, keeps a row of zeros and a look with a `problem`.
     """
-    view = "mirrored" if mirrored else "plain"
-    by_space = {True: f"features {digest(body)} {view}", False: f"features {digest(body)} {view} rough"}
+    by_space = {True: f"features {digest(body)} plain", False: f"features {digest(body)} rough"}
     seen_space = f"looks {FORMAT} {digest_of(body.preprocess)}"
     wanted = sorted(set(keys) - {""})
     kept = {key: (value, True) for key, value in store.get_many(by_space[True], wanted).items()}
@@ -121,9 +137,7 @@ def features(
     ran = engine(len(todo)) if todo else None
     exact[todo] = ran is None or ran.exact
     spaces = by_space[ran is None or ran.exact], seen_space
-    for indices in (
-        _computed(catalog, todo, values, looks, ran, body.preprocess, workers, mirrored) if ran else ()
-    ):
+    for indices in _computed(catalog, todo, values, looks, ran, body.preprocess, workers) if ran else ():
         done += len(indices)
         progress(stage, done, len(keys))
         fresh.update({keys[index]: index for index in indices if keys[index]})
@@ -147,21 +161,21 @@ def _computed(
     engine: Body,
     target: Preprocess,
     workers: int,
-    mirrored: bool,
 ) -> Iterator[list[int]]:
     """Fills `values` and `looks` batch by batch; gives the indices that are new."""
-    jobs = [(catalog.items[index], mirrored) for index in todo]
+    jobs = [catalog.items[index] for index in todo]
+    raw = RAW * 3 * target.height * target.width if engine.resizes else 0
 
-    def batches(crew: Crew[tuple[Item, bool], tuple[Look, NDArray[np.uint8] | None]]) -> Iterator[_Batch]:
+    def batches(crew: Crew[Item, tuple[Look, Prepared | None]]) -> Iterator[_Batch]:
         batch, new = [], []
         for index, made in zip(todo, crew.map(jobs, ahead=8 * engine.batch + 4 * workers), strict=True):
             new.append(index)
             if isinstance(made, Died):
                 looks[index] = Look("", 0, problem="crashed", reason=made.reason)
             else:
-                looks[index], levels = made
-                if levels is not None:
-                    batch.append((index, levels))
+                looks[index], picture = made
+                if picture is not None:
+                    batch.append((index, picture))
             if len(batch) == engine.batch:
                 yield batch, new
                 batch, new = [], []
@@ -169,17 +183,22 @@ def _computed(
 
     def work(given: _Batch) -> list[int]:
         batch, new = given
-        if batch:
+        frames = [(index, own.values) for index, own in batch if own.raw]
+        ready = [(index, own.values) for index, own in batch if not own.raw]
+        if frames:
+            made = engine.many([frame for _, frame in frames])
+            values[[index for index, _ in frames]] = made["features"]
+        if ready:
             # Always a whole batch: torch takes another kernel for a short one, and a picture's features would
             # depend, in their last bits, on how many others were new with it.
             levels = np.zeros((engine.batch, target.height, target.width, 3), np.uint8)
-            for place, (_, own) in enumerate(batch):
+            for place, (_, own) in enumerate(ready):
                 levels[place] = own
-            values[[index for index, _ in batch]] = engine.prepared(levels)["features"][: len(batch)]
+            values[[index for index, _ in ready]] = engine.prepared(levels)["features"][: len(ready)]
         return new
 
     # A worker needs no list of items, only where to read.
-    with Crew(Preparing(catalog.bare(), target), workers) as crew, engine.pool() as pool:
+    with Crew(Preparing(catalog.bare(), target, raw), workers) as crew, engine.pool() as pool:
         yield from streamed(pool, work, batches(crew), 2 * engine.streams)
 
 

@@ -1,0 +1,99 @@
+/* ---- @isa@: frames ---- */
+#if @quads@ && defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define QUADS_@isa@
+typedef uint8_t bytes_@isa@ __attribute__((vector_size(16)));
+typedef int32_t quad_@isa@ __attribute__((vector_size(16)));
+#endif
+#endif
+
+/* One row of the frame at the width of the input. */
+static void narrow_@isa@(const struct axis *axis, const uint8_t *row, uint8_t *out)
+{
+    const int places = axis->places, samples = axis->samples, most = axis->taps;
+    int x = 0;
+#ifdef QUADS_@isa@ /* a pixel as four numbers of 32 bits, of 16 bytes that are there */
+    const bytes_@isa@ none = {0};
+    const int32_t *begins = axis->first, *weight = axis->weight;
+    for (; x < places - 1 && begins[x] + most + 5 <= samples; x++, weight += most) {
+        const uint8_t *pixel = row + 3 * begins[x];
+        quad_@isa@ sum = {1 << 21, 1 << 21, 1 << 21, 0};
+        UNROLL_1
+        for (int k = 0; k < most; k++) {
+            bytes_@isa@ b;
+            __builtin_memcpy(&b, pixel + 3 * k, 16);
+            b = __builtin_shufflevector(b, none, 0, 16, 16, 16, 1, 16, 16, 16, 2, 16, 16, 16, 16, 16, 16, 16);
+            sum += (quad_@isa@)b * weight[k];
+        }
+        sum >>= 22;
+        sum &= ~(sum >> 31);
+        sum |= (sum > 255) & 255;
+        const bytes_@isa@ made = (bytes_@isa@)sum;
+        const bytes_@isa@ packed =
+            __builtin_shufflevector(made, none, 0, 4, 8, 12, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16);
+        __builtin_memcpy(out + 3 * x, &packed, 4);
+    }
+#endif
+    for (; x < places; x++) {
+        const int32_t *weight = axis->weight + x * most;
+        const int first = axis->first[x], taps = LEAST(most, samples - first);
+        int32_t r = 1 << 21, g = 1 << 21, b = 1 << 21;
+        for (int k = 0; k < taps; k++) {
+            const uint8_t *pixel = row + 3 * (first + k);
+            r += weight[k] * pixel[0];
+            g += weight[k] * pixel[1];
+            b += weight[k] * pixel[2];
+        }
+        out[3 * x] = level(r);
+        out[3 * x + 1] = level(g);
+        out[3 * x + 2] = level(b);
+    }
+}
+
+static void take_frame_@isa@(struct state *net, const uint8_t *rgb, int width, int height, ptrdiff_t stride)
+{
+    const struct view view = view_of(width, height);
+    struct axis *across = &net->across, *down = &net->down;
+    if (across->samples != view.width || across->places != view.wide)
+        plan_axis(across, view.width, view.wide);
+    if (down->samples != view.height || down->places != view.tall)
+        plan_axis(down, view.height, view.tall);
+    net->view = view;
+    if (view.width == INPUT_WIDTH && view.height == INPUT_HEIGHT) {
+        take_levels(net, rgb + view.top * stride + 3 * view.left, stride);
+        return;
+    }
+    for (int i = 0; i < net->lines; i++)
+        net->held[i] = -1;
+    value *image = net->arena + IMAGE;
+    for (int y = 0; y < INPUT_HEIGHT; y++) {
+        value *out = image + y * IMAGE_ROW;
+        const int own = y - view.above;
+        if (own < 0 || own >= view.tall) {
+            normal(net, NULL, out, INPUT_WIDTH);
+            continue;
+        }
+        const int32_t *weight = down->weight + own * down->taps;
+        const int first = down->first[own], taps = LEAST(down->taps, down->samples - first);
+        for (int i = 0; i < 3 * view.wide; i++)
+            net->sums[i] = 1 << 21;
+        for (int k = 0; k < taps; k++) {
+            const int row = first + k, place = row % net->lines;
+            uint8_t *line = net->line + (size_t)place * 3 * INPUT_WIDTH;
+            if (!weight[k])
+                continue;
+            if (net->held[place] != row) {
+                narrow_@isa@(across, rgb + (view.top + row) * stride + 3 * view.left, line);
+                net->held[place] = row;
+            }
+            for (int i = 0; i < 3 * view.wide; i++)
+                net->sums[i] += weight[k] * line[i];
+        }
+        uint8_t *line = net->made;
+        for (int i = 0; i < 3 * view.wide; i++)
+            line[i] = level(net->sums[i]);
+        normal(net, NULL, out, view.beside);
+        normal(net, line, out + 3 * view.beside, view.wide);
+        normal(net, NULL, out + 3 * (view.beside + view.wide), INPUT_WIDTH - view.beside - view.wide);
+    }
+}

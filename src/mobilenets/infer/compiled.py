@@ -12,10 +12,9 @@ import struct
 import tempfile
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,9 @@ from mobilenets.infer.integer import Scale
 from mobilenets.infer.resize import Frame
 from mobilenets.spec.codec import net_from_json, preprocess_from_json
 
-SUFFIXES = (".so", ".dylib", ".dll")
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
 MAGIC = (b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe")
 HUGE = 2 << 20
 ERRORS = {
@@ -193,6 +194,8 @@ class CompiledBody:
 
     def pool(self) -> ThreadPoolExecutor:
         """Threads to call `prepared` from."""
+        from concurrent.futures import ThreadPoolExecutor
+
         return ThreadPoolExecutor(self.streams)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mobilenets.cli import main
+from mobilenets.entry import main
 
 if __name__ == "__main__":
     main()

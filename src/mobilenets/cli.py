@@ -6,17 +6,17 @@ import os
 import shlex
 import sys
 import time
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mobilenets import console
 from mobilenets.bench.options import BenchOptions
 from mobilenets.compile.target import told as targets_told
-from mobilenets.console import Reporter, complain, percent, say, say_json, size, table, taken
-from mobilenets.shown import mistaken, show, show_compiled, show_race, show_run
+from mobilenets.console import Reporter, complain, percent, say, say_json, size, table
+from mobilenets.flags import JSON, flags, taken
+from mobilenets.predicting import PredictOptions, predict
+from mobilenets.shown import mistaken, show_compiled, show_race, show_run
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions
 
 app = typer.Typer(
@@ -27,47 +27,24 @@ app = typer.Typer(
 )
 MISTAKES: Any = typer.BadParameter.__mro__[2]
 """click's ClickException, which typer carries inside and gives no name of its own."""
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Json = Annotated[bool, typer.Option("--json", help=JSON)]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads; as many as there are cores unless given.")]
 
 
-def main() -> None:
-    """The entry point: a user's mistake is one line and exit code 2, never a traceback."""
-    if isinstance(sys.stdout, TextIOWrapper) and (
-        sys.stdout.errors == "strict" or sys.stdout.encoding.lower() != "utf-8"
-    ):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
-    sys.exit(run(sys.argv[1:]))
-
-
-def run(arguments: list[str]) -> int:
-    """One command; its exit code."""
+def called(arguments: list[str]) -> int:
+    """One command by Typer; its exit code. A line that Typer refuses is answered here."""
     try:
         code = app(arguments or ["--help"], standalone_mode=False)
-        if code == 130:  # what newer typers make of an interrupt, without a word
-            raise KeyboardInterrupt
-        return code if isinstance(code, int) else 0
     except typer.Exit as done:
         return done.exit_code
     except MISTAKES as error:
         complain(f"{error.format_message()} (see `mobilenets {_asked(arguments)}--help`)")
         return 2
-    except (typer.Abort, KeyboardInterrupt):
-        complain("interrupted; what was finished is kept")
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone: nobody is left to tell
-        return 0
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "mobilenets":
-            raise
-        complain(f"this command needs {error.name}: pip install 'mobilenets[train]' (README says how)")
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        complain(f"{where}{error.strerror or error}")
-    except (ValueError, RuntimeError) as error:
-        complain(str(error))
-    return 2
+    except typer.Abort as error:
+        raise KeyboardInterrupt from error
+    if code == 130:  # what newer typers make of an interrupt, without a word
+        raise KeyboardInterrupt
+    return code if isinstance(code, int) else 0
 
 
 def _version(asked: bool) -> None:
@@ -240,7 +217,7 @@ def _retrain(
 app.command(
     name="retrain",
     epilog="Example: mobilenets retrain photos/ --out out --width 0.5 --resolution 160 --finetune 5",
-)(console.flags(BodyOptions, LearnOptions, MachineOptions)(_retrain))
+)(flags(BodyOptions, LearnOptions, MachineOptions)(_retrain))
 
 
 @app.command(epilog="Example: mobilenets demo --out demo")
@@ -304,53 +281,14 @@ def evaluate(
     )
 
 
-@app.command(epilog="Example: mobilenets predict out/model.safetensors photo.jpg --top 3")
-def predict(
-    model: Annotated[str, typer.Argument(help="A model file, or a name of `mobilenets models`.")],
-    paths: Annotated[list[str], typer.Argument(help="Pictures, folders of pictures, or - for one on stdin.")],
-    top: Annotated[int, typer.Option(min=1, help="Labels for each picture.")] = 5,
-    features: Annotated[
-        bool, typer.Option("--features", help="The body's features instead of labels.")
-    ] = False,
-    json: Json = False,
-) -> None:
+def _predict(**options: Any) -> None:
     """Ask a model about pictures. A bad one is named and the others answered; a path that is none gives 2."""
-    from mobilenets.infer.ready import load
-    from mobilenets.listing import pictures
+    raise typer.Exit(predict(taken(PredictOptions, options)))
 
-    with Reporter() as progress:
-        ready = load(model, progress.download)
-    if not features and not ready.labels:
-        raise ValueError(f"{model}: a body without named classes; ask it for --features")
-    results: list[dict[str, Any]] = []
-    mistaken_paths = 0
-    with Reporter() as progress:
-        files = pictures(paths)
-        for done, (name, data) in enumerate(files, 1):
-            row: dict[str, Any] = {"file": name}
-            try:
-                if isinstance(data, str):
-                    mistaken_paths += 1
-                    raise ValueError(data)
-                picture = data()
-                if features:
-                    row["features"] = [float(v) for v in ready.features(picture)]
-                else:
-                    answer = ready(picture, top)
-                    row["predictions"] = [{"label": p.label, "score": p.score} for p in answer.predictions]
-                    if answer.unknown is not None:
-                        row |= {"logit": answer.logit, "unknown": answer.unknown}
-            except (ValueError, OSError) as error:
-                row["error"] = str(error)
-                complain(f"{name}: {error}")
-            results.append(row)
-            progress("predict", done, len(files))
-            if not json and "error" not in row:
-                show(row)
-    if json:
-        say_json({"results": results})
-    if mistaken_paths or all("error" in row for row in results):
-        raise typer.Exit(2)
+
+app.command(name="predict", epilog="Example: mobilenets predict out/model.safetensors photo.jpg --top 3")(
+    flags(PredictOptions)(_predict)
+)
 
 
 @app.command(epilog="Example: mobilenets info out/model.safetensors")
@@ -436,7 +374,7 @@ def _bench(
 
 
 app.command(name="bench", epilog="Example: mobilenets bench v1 --width 0.25 --resolution 128 --threads 1,2")(
-    console.flags(BenchOptions)(_bench)
+    flags(BenchOptions)(_bench)
 )
 
 

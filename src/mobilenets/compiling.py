@@ -31,8 +31,8 @@ from mobilenets.infer.compiled import CompiledBody, CompiledEngine
 from mobilenets.infer.engine import NumpyEngine
 from mobilenets.infer.quantise import quantise
 from mobilenets.infer.resize import Frame
-from mobilenets.infer.sealed import json_text
 from mobilenets.infer.weights import cache_dir
+from mobilenets.spec.codec import json_text
 from mobilenets.spec.head import headless as without_head
 from mobilenets.train.meter import instructions
 

@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import MISSING, fields
-from typing import Any, TypeVar, get_type_hints
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 QUIET_S = 2.0
 """What is over by then shows no progress."""
 LINE_S = 5.0
 """Seconds between two lines of progress where stderr is no terminal."""
 PIPED_COLUMNS = 400
-Options = TypeVar("Options")
 
 
 class Reporter:
     """Progress of the stages of one command; called with a stage, how much is done and how much there is."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
         self._begun = time.monotonic()
         self._spoke = self._begun - LINE_S  # the first line comes as soon as there is something to wait for
+        self._console: Console | None = None
         self._bar: Progress | None = None
         self._tasks: dict[str, Any] = {}
 
@@ -50,8 +39,12 @@ class Reporter:
         now = time.monotonic()
         if now - self._begun < QUIET_S:
             return
+        if self._console is None:
+            from rich.console import Console  # imported by the command that has something to show
+
+            self._console = Console(stderr=True)
         if self._console.is_terminal:
-            self._draw(stage, done, total)
+            self._draw(self._console, stage, done, total)
         elif now - self._spoke >= LINE_S:
             self._spoke = now
             _line(f"{stage} {done}/{total}")
@@ -60,15 +53,24 @@ class Reporter:
         """Progress of a download in bytes, as `infer.weights` tells it."""
         self("download", done, total or done)
 
-    def _draw(self, stage: str, done: int, total: int) -> None:
+    def _draw(self, console: Console, stage: str, done: int, total: int) -> None:
         if self._bar is None:
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
+
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
-                console=self._console,
+                console=console,
                 transient=True,
             )
             self._bar.start()
@@ -77,55 +79,17 @@ class Reporter:
         self._bar.update(self._tasks[stage], completed=done, total=total)
 
 
-def flags(*kinds: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command whose trailing `**options` become one flag for each field of the dataclasses `kinds`."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
-        hints = get_type_hints(command, include_extras=True)
-        made = [parameter.replace(annotation=hints[parameter.name]) for parameter in own]
-        for kind in kinds:
-            types = get_type_hints(kind)
-            for field in fields(kind):
-                default = field.default if field.default is not MISSING else ...
-                name = f"--{field.name.replace('_', '-')}"
-                spelled = f"{name}/--no-{name[2:]}" if default is True else name
-                option = typer.Option(default, spelled, help=field.metadata.get("help", ""))
-                made.append(
-                    inspect.Parameter(
-                        field.name,
-                        inspect.Parameter.KEYWORD_ONLY,
-                        default=option,
-                        annotation=types[field.name],
-                    )
-                )
-
-        def run(**given: Any) -> None:
-            command(**given)
-
-        run.__name__, run.__doc__ = command.__name__, command.__doc__
-        run.__signature__ = inspect.Signature(made)  # type: ignore[attr-defined]  # what typer reads
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in made}
-        return run
-
-    return decorate
-
-
-def taken(kind: type[Options], given: dict[str, Any]) -> Options:
-    """The dataclass `kind` from those of the options that are its fields."""
-    return kind(**{field.name: given[field.name] for field in fields(kind)})  # type: ignore[arg-type]
-
-
 def say_json(value: Any) -> None:
     """One JSON object on stdout."""
-    from mobilenets.infer.sealed import json_text
+    from mobilenets.spec.codec import json_text
 
-    sys.stdout.write(json_text(value) + "\n")
+    say(json_text(value))
 
 
 def say(text: str) -> None:
     """A line on stdout, as it is."""
-    Console(soft_wrap=True).print(text, markup=False, highlight=False)
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def complain(text: str) -> None:
@@ -138,6 +102,9 @@ def table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1, title: str | None = None
 ) -> None:
     """A table on stdout; the first `left` columns are texts, the others numbers."""
+    from rich.console import Console
+    from rich.table import Table
+
     drawn = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
         drawn.add_column(column, justify="left" if index < left else "right", overflow="fold")

@@ -10,7 +10,7 @@ import numpy as np
 from mobilenets.data.signs import FACES, sign
 from mobilenets.infer.image import ImageError, decode
 from mobilenets.infer.resize import Frame
-from mobilenets.listing import pictures
+from mobilenets.pictures import pictures
 
 FRAMES = 16
 SIDES = (160, 480)

@@ -21,10 +21,11 @@ from mobilenets.compiling import compiled_body
 from mobilenets.data.digests import Progress
 from mobilenets.infer import adopt
 from mobilenets.infer.image import ImageError, decode
-from mobilenets.infer.sealed import json_text, write_whole
+from mobilenets.infer.sealed import write_whole
 from mobilenets.infer.weights import NoWeightsError
 from mobilenets.listing import store
 from mobilenets.report import write_report
+from mobilenets.spec.codec import json_text
 from mobilenets.spec.published import PUBLISHED
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions
 from mobilenets.train.retrain import CHECKPOINT, MODEL

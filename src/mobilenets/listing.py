@@ -1,14 +1,10 @@
-"""What the command line lists: networks and weights, the inside of a model, pictures by path, the cache."""
+"""What the command line lists: networks and weights, the inside of a model, the cache."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from mobilenets.costs.count import cost
-from mobilenets.data.catalog import PICTURES
 from mobilenets.data.store import Store
 from mobilenets.infer import weights
 from mobilenets.infer.artefact import Artefact, digest
@@ -87,22 +83,3 @@ def described(model: Artefact) -> dict[str, Any]:
         # A compiled model's weights are in its library, which says what it was made of.
         "digest": digest(model) if model.weights else model.source.get("digest"),
     }
-
-
-def pictures(paths: Sequence[str]) -> list[tuple[str, Callable[[], bytes] | str]]:
-    """Each picture's name and a way to its bytes: files as named, folders searched, `-` read from stdin.
-
-    A path that is not there, or a folder without pictures, has the reason in their place.
-    """
-    found: list[tuple[str, Callable[[], bytes] | str]] = []
-    for path in paths:
-        if path == "-":
-            found.append((path, sys.stdin.buffer.read))
-        elif Path(path).is_dir():
-            inside = sorted(p for p in Path(path).rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
-            found += [(str(p), p.read_bytes) for p in inside] or [(path, "a folder without pictures")]
-        elif Path(path).is_file():
-            found.append((path, Path(path).read_bytes))
-        else:
-            found.append((path, "no such file or folder"))
-    return found

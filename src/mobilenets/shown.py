@@ -68,18 +68,6 @@ def mistaken(found: Any, label: str) -> tuple[int, str]:
     return n, found.labels[int(row.argmax())] if row.any() else ""
 
 
-def show(row: dict[str, Any]) -> None:
-    """What `predict` says of one picture."""
-    if "features" in row:
-        say(row["file"] + " " + " ".join(f"{value:.4g}" for value in row["features"]))
-        return
-    unknown = "unknown; perhaps " if row.get("unknown") else ""
-    say(
-        f"{row['file']}: {unknown}"
-        + ", ".join(f"{p['label']} {percent(p['score'])}" for p in row["predictions"])
-    )
-
-
 def show_race(found: dict[str, Any]) -> None:
     """A race in tables: every engine's row, the best of the others against ours, who could not take part."""
     model = found["model"]

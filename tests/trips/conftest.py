@@ -137,7 +137,7 @@ def refuse_each(surroundings: dict[str, str]) -> Callable[..., list[str]]:
 
 EACH = """
 import json, sys
-from mobilenets.cli import run
+from mobilenets.entry import run
 for line in sys.stdin.read().splitlines():
     print(end=f"\\0{run(json.loads(line))}", file=sys.stderr, flush=True)
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,63 @@ def test_a_compiled_model_answers_as_the_model_file_does(ask: Ask, taught: Any, 
     model = ask("info", taught.model, "--json").facts
     assert facts["digest"] == model["digest"]
     assert ask("info", out / "five.so", "--json").facts["digest"] == model["digest"]
+
+
+def test_a_compiled_model_is_asked_without_what_it_does_not_need(
+    surroundings: dict[str, str], taught: Any, compiled: Any
+) -> None:
+    """Imports are most of a cold start: Typer, other formats and the reference walk stay out."""
+    rooms = ("cli", "infer.engine", "infer.adopt", "infer.weights", "data", "compile", "costs")
+    needless = {"typer", "click", "pydantic", "rich", "safetensors", "torch", "h5py"}
+    needless |= {f"mobilenets.{room}" for room in rooms}
+    text = (
+        "import sys\n"
+        "from mobilenets.entry import run\n"
+        "assert run(sys.argv[1:]) == 0\n"
+        "print(*sys.modules, file=sys.stderr)\n"
+    )
+    picture = sorted((taught.folder / "bonsai").iterdir())[0]
+    for options in ([], ["--json", "--top", "2"]):
+        done = subprocess.run(
+            [sys.executable, "-c", text, "predict", str(compiled[0] / "five.so"), str(picture), *options],
+            capture_output=True,
+            env=surroundings,
+            check=True,
+            text=True,
+        )
+        assert "bonsai" in done.stdout
+        assert needless.isdisjoint(done.stderr.split())
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_compiled_model_adds_60_megabytes_at_most_to_the_interpreter(
+    ask: Ask, surroundings: dict[str, str], taught: Any, material: Path, tmp_path: Path, dtype: str
+) -> None:
+    """V1 1.0 at 224, the command line and all. VmHWM is this process's own peak, before and after."""
+    weights = material / "weights" / "mobilenet_v1_1.0_224_quant.tflite"
+    ask("compile", weights, "--dtype", dtype, "--name", "v1", "--out", tmp_path)
+    text = (
+        "import sys\n"
+        "def peak():\n"
+        "    lines = open('/proc/self/status').read().splitlines()\n"
+        "    return next(int(line.split()[1]) for line in lines if line.startswith('VmHWM'))\n"
+        "bare = peak()\n"
+        "from mobilenets.entry import run\n"
+        "assert run(sys.argv[1:]) == 0\n"
+        "print((peak() - bare) * 1024 / 1e6, file=sys.stderr)"
+    )
+    picture = sorted((taught.folder / "bonsai").iterdir())[0]
+    done = subprocess.run(
+        [sys.executable, "-c", text, "predict", str(tmp_path / "v1.so"), str(picture)],
+        capture_output=True,
+        env=surroundings,
+        check=True,
+        text=True,
+    )
+    added_mb = float(done.stderr.splitlines()[-1])
+    print(f"memory that a compiled V1 in {dtype} adds: {added_mb:.1f} MB")  # noqa: T201  # seen with -s
+    assert added_mb <= 60
 
 
 def test_a_certificate_says_what_was_built_and_how_far_it_is_from_the_reference(compiled: Any) -> None:

@@ -138,7 +138,7 @@ def test_predicting_with_numpy_alone_stays_below_120_megabytes(
     """V1 1.0 at 224, the command line and all, twenty-five pictures. VmHWM is this process's own peak."""
     text = (
         "import sys\n"
-        "from mobilenets.cli import run\n"
+        "from mobilenets.entry import run\n"
         "code = run(sys.argv[1:])\n"
         "peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
         "print(int(peak.split()[1]) / 1024, file=sys.stderr)\n"

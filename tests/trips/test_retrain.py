@@ -62,7 +62,7 @@ def test_where_all_features_are_known_torch_is_not_even_loaded(
     taught: Any, surroundings: dict[str, str], body25: Path, tmp_path: Path
 ) -> None:
     """Loading it would take longer than the rest of such a run."""
-    text = "import sys; from mobilenets.cli import run; run(sys.argv[1:]); print('torch' in sys.modules)"
+    text = "import sys; from mobilenets.entry import run; run(sys.argv[1:]); print('torch' in sys.modules)"
     command = ("retrain", str(taught.folder), "--out", str(tmp_path), "--weights", str(body25))
     told = subprocess.run(
         [sys.executable, "-c", text, *command], capture_output=True, env=surroundings, check=True, text=True

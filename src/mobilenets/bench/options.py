@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-from mobilenets.spec.recipe import flag
+from mobilenets.spec.option import flag
 
 Dtype = Literal["float32", "int8"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
@@ -24,9 +24,7 @@ class BenchOptions:
     dtype: str = flag("float32", "Types: float32, int8 or both.")
     width: float | None = flag(None, "Width, where MODEL is the name of a network.")
     resolution: int | None = flag(None, "Input side in pixels, where MODEL is the name of a network.")
-    calibrate: Path | None = field(
-        default=None, metadata={"help": "Pictures to calibrate int8 on; frames drawn here unless given."}
-    )
+    calibrate: Path | None = flag(None, "Pictures to calibrate int8 on; frames drawn here unless given.")
     native: bool = flag(False, "Call engines that have a C interface from C instead of from Python.")
     rounds: int = flag(20, "Turns of each engine.")
     turn_ms: int = flag(60, "How long a turn lasts.")

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mobilenets.infer.sealed import json_text, write_whole
+from mobilenets.infer.sealed import write_whole
+from mobilenets.spec.codec import json_text
 
 
 def flat(found: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -123,6 +122,8 @@ def load(path: Path) -> Artefact:
 
 def digest(model: Artefact) -> str:
     """SHA-256 over network, preprocessing, weights and scales: what decides the outputs, and nothing else."""
+    import hashlib  # a compiled model is asked without it
+
     facts = [net_to_json(model.net), preprocess_to_json(model.preprocess)]
     if model.scales:
         facts.append({name: [scale.step, scale.zero] for name, scale in sorted(model.scales.items())})

@@ -12,11 +12,10 @@ import struct
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,9 @@ from mobilenets.infer.integer import Scale
 from mobilenets.infer.resize import Frame
 from mobilenets.spec.codec import net_from_json, preprocess_from_json
 
-SUFFIXES = (".so", ".dylib", ".dll")
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
 MAGIC = (b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe")
 HUGE = 2 << 20
 ERRORS = {
@@ -206,6 +207,8 @@ class CompiledBody:
 
     def pool(self) -> ThreadPoolExecutor:
         """Threads to call `prepared` from."""
+        from concurrent.futures import ThreadPoolExecutor
+
         return ThreadPoolExecutor(self.streams)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -11,23 +13,25 @@ from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from mobilenets.infer.resize import Frame, resize
 from mobilenets.spec.preprocess import Preprocess, box, fitted
 
 PLUGINS = {
     "JPEG": "JpegImagePlugin",
-    "MPO": "MpoImagePlugin",
     "PNG": "PngImagePlugin",
     "WEBP": "WebPImagePlugin",
     "GIF": "GifImagePlugin",
     "BMP": "BmpImagePlugin",
-    "TIFF": "TiffImagePlugin",
     "PPM": "PpmImagePlugin",
     "AVIF": "AvifImagePlugin",
+    "TIFF": "TiffImagePlugin",
 }
-"""What is decoded, by Pillow's plugins. It has more, some that start other programs: those stay closed."""
+"""What is decoded, by Pillow's plugins (that of JPEG opens MPO as well). It has more, some that start other
+programs: those stay closed."""
+SIGNATURE_BYTES = 16
+"""What a plugin asks for to know its own."""
 MOST_PIXELS = 1 << 27
 ORIENTATION = 0x0112
 DRAFT_FACTORS = (8, 4, 2)
@@ -107,23 +111,13 @@ def normalise(prepared: NDArray[np.uint8], pre: Preprocess) -> NDArray[np.float3
     return (prepared.astype(np.float32) - mean) / std
 
 
-@cache
-def _formats() -> tuple[str, ...]:
-    for plugin in PLUGINS.values():
-        try:
-            import_module(f"PIL.{plugin}")
-        except ImportError:
-            continue  # an older Pillow, or one built without that library
-    return tuple(name for name in PLUGINS if name in Image.OPEN)
-
-
 def _opened(data: bytes) -> Image.Image:
     if not data:
         raise ImageError("empty", "the file has no bytes")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warning about size; the limit is checked below
-            picture = Image.open(io.BytesIO(data), formats=_formats())
+            picture = _recognised(data)
     except Image.DecompressionBombError as error:
         raise ImageError("too-large", _one_line(error)) from error
     except Exception as error:  # a broken header can raise anything
@@ -132,6 +126,20 @@ def _opened(data: bytes) -> Image.Image:
         picture.close()
         raise ImageError("too-large", f"{picture.width} × {picture.height} pixels, more than {MOST_PIXELS}")
     return picture
+
+
+def _recognised(data: bytes) -> Image.Image:
+    """By the first plugin that takes it, as `Image.open` would, which imports five whatever it is given."""
+    for name, plugin in PLUGINS.items():
+        with suppress(ImportError):  # an older Pillow, or one built without that library
+            import_module(f"PIL.{plugin}")
+        if name not in Image.OPEN:
+            continue
+        opens, knows = Image.OPEN[name]
+        with suppress(SyntaxError, IndexError, TypeError, struct.error):  # what plugins raise for: not mine
+            if knows is None or knows(data[:SIGNATURE_BYTES]) is True:
+                return opens(io.BytesIO(data), "")
+    raise UnidentifiedImageError("no picture of a known format")
 
 
 def _header(picture: Image.Image) -> Header:

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mobilenets.infer import adopt, compiled, weights
 from mobilenets.infer.artefact import Artefact
+from mobilenets.infer.compiled import CompiledEngine
 from mobilenets.infer.decode import Answer, answer
-from mobilenets.infer.engine import Engine, NumpyEngine
 from mobilenets.infer.image import decode
 from mobilenets.infer.resize import Frame
-from mobilenets.spec.published import PUBLISHED
+from mobilenets.spec.library import SUFFIXES
+
+if TYPE_CHECKING:
+    from mobilenets.infer.engine import Engine
+    from mobilenets.infer.weights import Progress
 
 Picture: TypeAlias = str | PathLike[str] | bytes | Image.Image | Frame
 """A file's path, a file's bytes, a Pillow image, or RGB uint8 [height, width, 3]."""
@@ -27,8 +30,11 @@ class Model:
     """A model and the engine that runs it: `model(picture)` answers, `model.features(picture)` describes."""
 
     def __init__(self, artefact: Artefact, engine: Engine | None = None) -> None:
-        self.artefact = artefact
-        self.engine = NumpyEngine(artefact) if engine is None else engine
+        if engine is None:
+            from mobilenets.infer.engine import NumpyEngine
+
+            engine = NumpyEngine(artefact)
+        self.artefact, self.engine = artefact, engine
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -60,9 +66,7 @@ class Model:
         return decode(data, self.artefact.preprocess)
 
 
-def load(
-    model: str | PathLike[str], progress: weights.Progress | None = None, *, integers: bool = False
-) -> Model:
+def load(model: str | PathLike[str], progress: Progress | None = None, *, integers: bool = False) -> Model:
     """A model file (our own, `.tflite`, Keras, timm), or weights by a name of `mobilenets models`.
 
     So is a library that `mobilenets compile` built (`.so`): that is code, and runs as such.
@@ -72,13 +76,17 @@ def load(
     ValueError, one line, for a file that is damaged or of no kind that is known.
     """
     named = str(model)
+    if Path(named).suffix in SUFFIXES and Path(named).exists():
+        engine = CompiledEngine(Path(named))
+        return Model(engine.model, engine)
+    # A compiled model needs none of these: they take longer to import than it to answer.
+    from mobilenets.infer import adopt, weights
+    from mobilenets.spec.published import PUBLISHED
+
     if not Path(named).exists() and any(entry.name == named for entry in PUBLISHED):
         entry = next(entry for entry in PUBLISHED if entry.name == named)
         size = entry.net, entry.width, entry.resolution
         return Model(weights.load(weights.find(named, *size, progress=progress), integers=integers))
     if not Path(named).exists():
         raise ValueError(f"{named}: no such file, nor a name that `mobilenets models` lists")
-    if Path(named).suffix in compiled.SUFFIXES:
-        engine = compiled.CompiledEngine(Path(named))
-        return Model(engine.model, engine)
     return Model(adopt.read(Path(named), integers=integers))

@@ -11,7 +11,6 @@ Any safetensors reader opens the file; nothing in it can execute.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import struct
@@ -21,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+
+from mobilenets.spec.codec import json_text
 
 KEY, SEAL = "mobilenets", "sha256"
 MOST_HEADER_BYTES = 64 << 20
@@ -34,16 +33,6 @@ class ArtefactError(ValueError):
 
 
 DTYPES = {"float32": "F32", "int32": "I32", "int8": "I8", "uint8": "U8", "int64": "I64", "float64": "F64"}
-
-
-def json_text(value: Any, **layout: Any) -> str:
-    """JSON that any encoding of Unicode can hold. Raises ValueError for a number that is not finite.
-
-    Names of files may hold bytes that are no text, in Python halves of characters: they come as escapes,
-    which every reader of JSON knows.
-    """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, **layout)
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def pack(meta: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> bytes:
@@ -70,6 +59,8 @@ def pack(meta: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> bytes:
 
 def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """The JSON table and the tensors of a sealed file. Raises ArtefactError with the first thing wrong."""
+    import safetensors.numpy
+
     top, start = _parsed(data)
     entries = top.get("__metadata__", {})
     if not isinstance(entries, dict) or KEY not in entries or SEAL not in entries:
@@ -83,7 +74,7 @@ def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     try:
         meta = json.loads(entries[KEY])
         tensors = safetensors.numpy.load(data)
-    except (json.JSONDecodeError, RecursionError, SafetensorError, KeyError) as error:
+    except (json.JSONDecodeError, RecursionError, safetensors.SafetensorError, KeyError) as error:
         raise ArtefactError(f"sealed, but not readable ({error})") from error
     if not isinstance(meta, dict):
         raise ArtefactError("its metadata is no table")
@@ -142,6 +133,8 @@ def _offsets(value: object) -> bool:
 
 
 def _digest(text: str, top: Mapping[str, Any], body: bytes | memoryview) -> str:
+    import hashlib  # like safetensors, what a compiled model is asked without
+
     total = hashlib.sha256(text.encode() + b"\n")
     table = {name: entry for name, entry in top.items() if name != "__metadata__"}
     for name, entry in sorted(table.items(), key=lambda item: (item[1]["data_offsets"], item[0])):

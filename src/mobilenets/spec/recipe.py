@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-
-def flag(default: Any, text: str) -> Any:
-    """A field with its default and the words the command line shows for it."""
-    return field(default=default, metadata={"help": text})
+from mobilenets.spec.option import flag
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

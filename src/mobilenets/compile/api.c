@@ -66,8 +66,6 @@ size_t @name@_arena_size(int max_width, int max_height, int threads)
     return sizes_can_be(max_width, max_height, threads) ? laid_out(NULL, NULL, max_width, max_height, threads) : 0;
 }
 
-static const float mean[3] = {@mean@}, std[3] = {@std@};
-
 int @name@_init(@name@_model **made, void *arena, size_t arena_bytes, const void *weights, int max_width,
     int max_height, int threads)
 {
@@ -138,7 +136,7 @@ int @name@_run_levels(@name@_model *given, const uint8_t *levels)
         return @NAME@_NULL;
     net->view = (struct view){0, 0, INPUT_HEIGHT, INPUT_WIDTH, 0, 0, INPUT_HEIGHT, INPUT_WIDTH};
     border_of_image(net);
-    take_levels(net, levels, 3 * INPUT_WIDTH);
+    net->isa->take_levels(net, levels, 3 * INPUT_WIDTH);
     run_steps(net);
     return @NAME@_OK;
 }

@@ -89,7 +89,7 @@ def _product(writer: Writer, step: Product) -> None:
     source, target, kit = step.source, step.target, writer.kit
     what = f"{step.name}: {_shape(source)} to {_shape(target)}"
     head = _pointers(writer, step.name, source, target, step.lead)
-    panels = len(widths(target.shape.channels, writer.family.lanes, writer.family.panel))
+    panels = len(widths(writer.family.room(target.shape.channels), writer.family.panel))
     if small(target):
         first, last = f"SHARE(part, parts, {panels})", f"SHARE(part + 1, parts, {panels})"
         body = head + kit.before(step, "in", 4) + _panels(writer, step, "in", "out", first, last, 4)
@@ -110,7 +110,7 @@ def _separable(writer: Writer, step: Separable) -> None:
     first, then, kit = step.filter, step.product, writer.kit
     source, rows, target = first.source, first.target, then.target
     what = f"{first.name} and {then.name}: {_shape(source)} to {_shape(target)}, {then.rows} rows at a time"
-    panels = len(widths(target.shape.channels, writer.family.lanes, writer.family.panel))
+    panels = len(widths(writer.family.room(target.shape.channels), writer.family.panel))
     places = (f"in + (y + r) * {first.stride * source.row}", "taps", f"rows + r * {rows.row}")
     body = (
         _pointers(writer, then.name, source, target, first.lead)
@@ -165,7 +165,7 @@ def _mean(writer: Writer, step: Mean) -> None:
 def _panels(writer: Writer, step: Product, a: str, c: str, first: str, last: str, indent: int) -> str:
     """The product of a block of rows with panels `first` … `last`."""
     panel, unit = writer.family.panel, writer.kit.unit(step.target)
-    all_widths = widths(step.target.shape.channels, writer.family.lanes, panel)
+    all_widths = widths(writer.family.room(step.target.shape.channels), panel)
     values = writer.kit.panel(step, panel)
     pad = " " * indent
     text = ""

@@ -16,9 +16,9 @@ FAR = 64
 LEVEL: Mapping[Activation, int] = {"none": 0, "relu": 1, "relu6": 2}
 VECTORS = """\
 /* ---- {name}: vectors of {lanes} floats ---- */
-{types}static INLINE vector clip_{name}(vector v, int activation)
+{types}static INLINE vector_{name} clip_{name}(vector_{name} v, int activation)
 {{
-    const vector none = {{0}}, six = none + 6.0f;
+    const vector_{name} none = {{0}}, six = none + 6.0f;
     if (activation >= 1)
         v = {largest};
     if (activation >= 2)
@@ -35,17 +35,10 @@ class Floats:
     isa: Isa
     family: Family
     weight: int = 1
-    end: str = "#undef vector\n#undef load\n#undef store\n"
+    end: str = ""
 
     def vectors(self) -> str:
-        isa = self.isa
-        return VECTORS.format(
-            name=isa.name,
-            lanes=isa.lanes,
-            types=isa.vector.format(name=isa.name, bytes=4 * isa.lanes),
-            largest=isa.largest.format(a="v", b="none"),
-            smallest=isa.smallest.format(a="v", b="six"),
-        )
+        return "".join(map(_vectors, filter(None, (self.isa, self.isa.narrow))))
 
     def unit(self, made: Map) -> int:
         return 1
@@ -60,7 +53,8 @@ class Floats:
         return ""
 
     def tile(self, use: Use, tiling: Tiling) -> str:
-        kernel = _tile(self.isa, tiling.pixels, tiling.wide, tiling.step.source.packed == 2)
+        isa = self._of(tiling.step.target)
+        kernel = _tile(isa, tiling.pixels, tiling.wide, tiling.step.source.packed == 2)
         sizes = (*tiling.sizes, LEVEL[tiling.step.activation])
         arguments = "const value *a, const value *w, value *c"
         given = f"a, w, c, {', '.join(map(str, sizes))}"
@@ -70,20 +64,20 @@ class Floats:
         return ""
 
     def share(self, step: Filter) -> tuple[int, int, int, int]:
-        lanes = self.isa.lanes
-        units = padded(step.target.shape.channels, self.family.lanes) // lanes
+        lanes = self._of(step.target).lanes
+        units = self._room(step.target) // lanes
         return units, lanes, lanes // step.target.packed, lanes
 
     def row(
         self, use: Use, step: Filter, places: tuple[str, str, str], parts: str | None, indent: int
     ) -> str:
-        isa, source, target = self.isa, step.source, step.target
+        isa, source, target = self._of(step.target), step.source, step.target
         vectors = parts or padded(target.shape.channels, isa.lanes) // isa.lanes
         pad, text, x = " " * indent, "", 0
         for pixels, times in counted(split(target.shape.width, isa.columns)):
             sizes = (
                 *(step.kernel, step.stride, source.row, source.pitch, target.pitch),
-                *(padded(source.shape.channels, self.family.lanes), LEVEL[step.activation]),
+                *(self._room(source), LEVEL[step.activation]),
             )
             called = use(
                 _depthwise(isa, pixels, target.packed == 2),
@@ -100,20 +94,42 @@ class Floats:
         return text
 
     def mean(self, step: Mean) -> str:
-        source, lanes = step.source, self.isa.lanes
+        source, isa = step.source, self._of(step.source)
+        lanes = isa.lanes
         vectors = padded(source.shape.channels, lanes) // lanes
         height, width = source.shape.height, source.shape.width
         return f"""\
     for (int v = SHARE(part, parts, {vectors}); v < SHARE(part + 1, parts, {vectors}); v++) {{
-        vector sum = {{0}};
+        vector_{isa.name} sum = {{0}};
         UNROLL_1
         for (int y = 0; y < {height}; y++)
             UNROLL_1
             for (int x = 0; x < {width}; x++)
-                sum += load(in + y * {source.row} + x * {source.pitch} + v * {lanes});
-        store(out + v * {lanes}, sum * {1 / (height * width)!r}f);
+                sum += load_{isa.name}(in + y * {source.row} + x * {source.pitch} + v * {lanes});
+        store_{isa.name}(out + v * {lanes}, sum * {1 / (height * width)!r}f);
     }}
 """
+
+    def _room(self, made: Map) -> int:
+        """Channels of a map with those that fill its last vector."""
+        return self.family.layout.pitch(made.shape.channels)
+
+    def _of(self, made: Map) -> Isa:
+        """The vectors that a map's channels fill."""
+        narrow = self.isa.narrow
+        return narrow if narrow and self._room(made) <= narrow.lanes else self.isa
+
+
+def _vectors(isa: Isa) -> str:
+    """Types, and the operations whose spelling differs."""
+    vector = f"vector_{isa.name}"
+    return VECTORS.format(
+        name=isa.name,
+        lanes=isa.lanes,
+        types=isa.vector.format(name=isa.name, bytes=4 * isa.lanes),
+        largest=isa.largest.format(a="v", b="none", vector=vector),
+        smallest=isa.smallest.format(a="v", b="six", vector=vector),
+    )
 
 
 def _tile(isa: Isa, pixels: int, wide: int, halves: bool) -> tuple[str, str]:
@@ -128,11 +144,14 @@ def _tile(isa: Isa, pixels: int, wide: int, halves: bool) -> tuple[str, str]:
     def lines(texts: Iterable[str], indent: int) -> str:
         return "\n".join(" " * indent + text for text in texts)
 
-    begin = lines((f"vector {_list(f'c{i}_{j} = b{j}' for j in columns)};" for i in rows), 4)
+    begin = lines((f"vector_{isa.name} {_list(f'c{i}_{j} = b{j}' for j in columns)};" for i in rows), 4)
     sums = lines(
         (
             f"s = p[AT({i}, a)]; "
-            + " ".join(multiplied.format(c=f"c{i}_{j}", s="s", w=f"w{j}") + ";" for j in columns)
+            + " ".join(
+                multiplied.format(c=f"c{i}_{j}", s="s", w=f"w{j}", vector=f"vector_{isa.name}") + ";"
+                for j in columns
+            )
             for i in rows
         ),
         20,
@@ -140,13 +159,14 @@ def _tile(isa: Isa, pixels: int, wide: int, halves: bool) -> tuple[str, str]:
     end = lines(
         (
             " ".join(
-                f"store(c + AT({i}, c) + {j * isa.lanes}, clip_{isa.name}(c{i}_{j}, activation));"
+                f"store_{isa.name}(c + AT({i}, c) + {j * isa.lanes}, clip_{isa.name}(c{i}_{j}, activation));"
                 for j in columns
             )
             for i in rows
         ),
         4,
     )
+    read = _list(f"w{j} = load_{isa.name}(w + {j * isa.lanes})" for j in columns)
     fetched = lines((f"FETCH(w + {isa.ahead} * panel + {j * isa.lanes});" for j in columns), 24)
     fetch = f"\n                if (run >= {FAR}) {{\n{fetched}\n                }}" if isa.ahead else ""
     text = f"""\
@@ -154,7 +174,7 @@ def _tile(isa: Isa, pixels: int, wide: int, halves: bool) -> tuple[str, str]:
 static INLINE void {name}(const value *a, const value *w, value *c, TILE_SIZES,
     const int activation)
 {{
-    const vector {_list(f"b{j} = load(w + {j * isa.lanes})" for j in columns)};
+    const vector_{isa.name} {_list(f"b{j} = load_{isa.name}(w + {j * isa.lanes})" for j in columns)};
 {begin}
     w += panel;
     for (int y = 0; y < down; y++)
@@ -162,7 +182,7 @@ static INLINE void {name}(const value *a, const value *w, value *c, TILE_SIZES,
             const value *p = a + y * below + x * beside;
             UNROLL_{isa.unroll}
             for (int k = 0; k < run; k++) {{
-                const vector {_list(f"w{j} = load(w + {j * isa.lanes})" for j in columns)};{fetch}
+                const vector_{isa.name} {read};{fetch}
                 {{
                     float s;
 {sums}
@@ -180,11 +200,12 @@ static INLINE void {name}(const value *a, const value *w, value *c, TILE_SIZES,
 def _depthwise(isa: Isa, pixels: int, halves: bool) -> tuple[str, str]:
     """Name and text: `pixels` neighbours of a row through a depthwise filter, vector by vector."""
     name = f"filter_{pixels}{'_halves' * halves}_{isa.name}"
-    store = isa.halved if halves else "store({p}, {v})"
+    store = isa.halved if halves else f"store_{isa.name}({{p}}, {{v}})"
     rows = range(pixels)
     names = _list(f"c{i} = bias" for i in rows)
     sums = "\n".join(
-        f"                c{i} += load(in + y * below + (x + {i} * stride) * beside) * weight;" for i in rows
+        f"                c{i} += load_{isa.name}(in + y * below + (x + {i} * stride) * beside) * weight;"
+        for i in rows
     )
     kept = [store.format(p=f"out + {i} * pitch", v=f"clip_{isa.name}(c{i}, activation)") for i in rows]
     end = "\n".join(f"        {text};" for text in kept)
@@ -195,13 +216,13 @@ static INLINE void {name}(const value *in, const value *w, value *out, int vecto
     const int channels, const int activation)
 {{
     for (int v = 0; v < vectors; v++) {{
-        const vector bias = load(w);
-        vector {names};
+        const vector_{isa.name} bias = load_{isa.name}(w);
+        vector_{isa.name} {names};
         UNROLL_8
         for (int y = 0; y < kernel; y++)
             UNROLL_8
             for (int x = 0; x < kernel; x++) {{
-                const vector weight = load(w + (1 + y * kernel + x) * channels);
+                const vector_{isa.name} weight = load_{isa.name}(w + (1 + y * kernel + x) * channels);
 {sums}
             }}
 {end}

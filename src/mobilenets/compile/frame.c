@@ -1,4 +1,5 @@
 /* From a frame of any size to the network's input: part, integer resize, levels to floats. */
+static const float mean[3] = {@mean@}, std[3] = {@std@};
 
 static int64_t floored(int64_t a, int64_t b)
 {
@@ -98,25 +99,4 @@ static struct view view_of(int width, int height)
         view.beside = (INPUT_WIDTH - view.wide) / 2;
     }
     return view;
-}
-
-/* Levels to the network's input; where `levels` is NULL, what a letterbox is filled with. */
-static void normal(const struct state *net, const uint8_t *levels, value *out, int pixels)
-{
-#if INTEGER /* the first layer takes levels as they are */
-    (void)net;
-    for (int i = 0; i < 3 * pixels; i++)
-        out[i] = levels ? levels[i] : FILL;
-#else
-    for (int i = 0; i < pixels; i++)
-        for (int c = 0; c < 3; c++)
-            out[3 * i + c] = net->levels[c][levels ? levels[3 * i + c] : FILL];
-#endif
-}
-
-/* Rows that have the input's size already. */
-static void take_levels(struct state *net, const uint8_t *levels, ptrdiff_t stride)
-{
-    for (int y = 0; y < INPUT_HEIGHT; y++)
-        normal(net, levels + y * stride, net->arena + IMAGE + y * IMAGE_ROW, INPUT_WIDTH);
 }

@@ -113,7 +113,7 @@ def panels(step: Product, layer: Layer, lanes: int, panel: int) -> NDArray[np.ui
         bytes_.append(wide.reshape(full, -1, 4))
     values = np.stack(bytes_, axis=2)  # [channel, group, term, 4]
     made, at = [], 0
-    for width in widths(count, lanes, panel):
+    for width in widths(full, panel):
         own = slice(at, at + width)
         made += [np.ascontiguousarray(part[own]).view(np.uint8).ravel() for part in head]
         made.append(np.ascontiguousarray(values[own].transpose(1, 2, 0, 3)).view(np.uint8).ravel())

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mobilenets.compile.step import Layout
+from mobilenets.compile.step import Layout, padded
 
 EXTENSION = """\
 typedef float vector_{name} __attribute__((vector_size({bytes})));
 typedef float loose_{name} __attribute__((vector_size({bytes}), aligned(4), may_alias));
-#define vector vector_{name}
-#define load(p) ((vector)*(const loose_{name} *)(p))
-#define store(p, v) (*(loose_{name} *)(p) = (v))
+#define load_{name}(p) ((vector_{name})*(const loose_{name} *)(p))
+#define store_{name}(p, v) (*(loose_{name} *)(p) = (v))
 """
 """Vectors as GCC and Clang spell them for any processor."""
 SCALAR = """\
-#define vector float
-#define load(p) (*(p))
-#define store(p, v) (*(p) = (v))
+typedef float vector_{name};
+#define load_{name}(p) (*(p))
+#define store_{name}(p, v) (*(p) = (v))
 """
 """Vectors of one float, for a compiler that has no others."""
 ANY_ROUNDED = "(sums_{tag})(v + 12582912.0f) - 0x4b400000"
@@ -44,6 +43,8 @@ class Isa:
     vectors: int
     rows: int
     columns: int
+    narrow: Isa | None = None
+    """The same with vectors half as wide, for layers of so few channels that no whole one is full."""
     unroll: int = 2
     ahead: int = 40
     enabled: str = ""
@@ -52,7 +53,7 @@ class Isa:
     """What a vector is and how one is read and written, as C over {name} and {bytes}."""
     largest: str
     smallest: str
-    """Greater and lesser of two vectors of floats, as C over {a} and {b}."""
+    """Greater and lesser of two vectors of floats, as C over {a}, {b} and the type {vector}."""
     halved: str = ""
     pairs_of_halves: str = ""
     """What writes a vector {v} to {p} as bfloat16; a sum {c} and the products of such pairs {s}, {w}."""
@@ -105,29 +106,22 @@ class Family:
     def layout(self) -> Layout:
         if self.line:
             return Layout(1, self.line, self.line // max(8, self.lanes))
-        return Layout(4, self.lanes, halves=self.bfloat16)
+        return Layout(4, self.lanes, 2 if self.isas[0].narrow else 1, self.bfloat16)
 
     @property
     def lanes(self) -> int:
         """Channels of a map are padded to a multiple of this."""
         return self.least or max(isa.lanes for isa in self.isas)
 
+    def room(self, channels: int) -> int:
+        """Outputs that a product with so many has, with those that fill its last vector."""
+        return padded(channels, self.lanes) if self.line else self.layout.pitch(channels)
+
     @property
     def panel(self) -> int:
         return max(isa.lanes * isa.vectors for isa in self.isas)
 
 
-AVX512 = Isa(
-    name="avx512",
-    lanes=16,
-    vectors=2,
-    rows=14,
-    columns=8,
-    enabled="avx512f,avx512bw,avx512dq,avx512vl,avx2,fma",
-    asked="FMA | AVX2 | AVX512",
-    largest="(vector)_mm512_max_ps((__m512)({a}), (__m512)({b}))",
-    smallest="(vector)_mm512_min_ps((__m512)({a}), (__m512)({b}))",
-)
 AVX2 = Isa(
     name="avx2",
     lanes=8,
@@ -136,8 +130,20 @@ AVX2 = Isa(
     columns=4,
     enabled="avx2,fma",
     asked="FMA | AVX2",
-    largest="(vector)_mm256_max_ps((__m256)({a}), (__m256)({b}))",
-    smallest="(vector)_mm256_min_ps((__m256)({a}), (__m256)({b}))",
+    largest="({vector})_mm256_max_ps((__m256)({a}), (__m256)({b}))",
+    smallest="({vector})_mm256_min_ps((__m256)({a}), (__m256)({b}))",
+)
+AVX512 = Isa(
+    name="avx512",
+    lanes=16,
+    vectors=2,
+    rows=14,
+    columns=8,
+    narrow=replace(AVX2, name="avx512_half", rows=14, columns=8),
+    enabled="avx512f,avx512bw,avx512dq,avx512vl,avx2,fma",
+    asked="FMA | AVX2 | AVX512",
+    largest="({vector})_mm512_max_ps((__m512)({a}), (__m512)({b}))",
+    smallest="({vector})_mm512_min_ps((__m512)({a}), (__m512)({b}))",
 )
 SSE2 = Isa(
     name="sse2",
@@ -146,8 +152,8 @@ SSE2 = Isa(
     rows=4,
     columns=4,
     quads=False,
-    largest="(vector)_mm_max_ps((__m128)({a}), (__m128)({b}))",
-    smallest="(vector)_mm_min_ps((__m128)({a}), (__m128)({b}))",
+    largest="({vector})_mm_max_ps((__m128)({a}), (__m128)({b}))",
+    smallest="({vector})_mm_min_ps((__m128)({a}), (__m128)({b}))",
 )
 X86 = Family(
     name="x86-64",
@@ -161,11 +167,12 @@ X86_BFLOAT16 = Family(
         replace(
             AVX512,
             name="avx512_bf16",
+            narrow=None,
             enabled=f"{AVX512.enabled},avx512bf16",
             asked=f"{AVX512.asked} | BFLOAT16",
             halved="_mm256_storeu_si256((__m256i *)({p}), (__m256i)_mm512_cvtneps_pbh((__m512)({v})))",
             pairs_of_halves=(
-                "(vector)_mm512_dpbf16_ps((__m512){c}, (__m512bh)_mm512_set1_ps({s}), (__m512bh){w})"
+                "({vector})_mm512_dpbf16_ps((__m512){c}, (__m512bh)_mm512_set1_ps({s}), (__m512bh){w})"
             ),
         ),
     ),
@@ -181,8 +188,8 @@ NEON = Isa(
     vectors=3,
     rows=8,
     columns=8,
-    largest="(vector)vmaxq_f32((float32x4_t)({a}), (float32x4_t)({b}))",
-    smallest="(vector)vminq_f32((float32x4_t)({a}), (float32x4_t)({b}))",
+    largest="({vector})vmaxq_f32((float32x4_t)({a}), (float32x4_t)({b}))",
+    smallest="({vector})vminq_f32((float32x4_t)({a}), (float32x4_t)({b}))",
 )
 AARCH64 = Family(
     name="aarch64",
@@ -199,8 +206,8 @@ SIMD128 = Isa(
     columns=4,
     unroll=1,
     ahead=0,
-    largest="(vector)wasm_f32x4_pmax((v128_t)({b}), (v128_t)({a}))",
-    smallest="(vector)wasm_f32x4_pmin((v128_t)({b}), (v128_t)({a}))",
+    largest="({vector})wasm_f32x4_pmax((v128_t)({b}), (v128_t)({a}))",
+    smallest="({vector})wasm_f32x4_pmin((v128_t)({b}), (v128_t)({a}))",
 )
 WASM = Family(
     name="wasm",

@@ -37,34 +37,34 @@ def pack(program: Sequence[Step], laid_out: Callable[[Filter | Product], NDArray
     return Packed(b"".join(parts), begins)
 
 
-def floats(layer: Filter | Product, weights: Mapping[str, Tensor], lanes: int, panel: int) -> Tensor:
-    """The weights of a layer in float32; see `panels` and `taps` for the order."""
+def floats(layer: Filter | Product, weights: Mapping[str, Tensor], room: int, panel: int) -> Tensor:
+    """The weights of a layer in float32, for `room` outputs; see `panels` and `taps` for the order."""
     weight = np.asarray(weights[f"{layer.name}.weight"], np.float32)
     bias = weights.get(f"{layer.name}.bias", np.zeros(len(weight), np.float32))
     match layer:
         case Filter():
-            return taps(weight, bias, lanes)
+            return taps(weight, bias, room)
         case Product() if layer.source.packed == 2:
-            return panels(in_pairs(weight[:, :, 0, 0]), bias, lanes, panel)
+            return panels(in_pairs(weight[:, :, 0, 0]), bias, room, panel)
         case Product():
-            return panels(weight, bias, lanes, panel)
+            return panels(weight, bias, room, panel)
 
 
-def widths(channels: int, lanes: int, panel: int) -> list[int]:
-    """The panels of a layer: all of them full but for the last, which has whole vectors."""
-    whole, rest = divmod(padded(channels, lanes), panel)
+def widths(room: int, panel: int) -> list[int]:
+    """The panels of a layer of so many channels, whole vectors: all of them full but for the last."""
+    whole, rest = divmod(room, panel)
     return [panel] * whole + ([rest] if rest else [])
 
 
-def panels(weight: Tensor, bias: Tensor, lanes: int, panel: int) -> Tensor:
+def panels(weight: Tensor, bias: Tensor, room: int, panel: int) -> Tensor:
     """A product's weights [out, in, kernel, kernel] (or [out, in]): for each panel its biases, then for each
     input value, in the order of a window in memory, a weight for each of its channels."""
     rows = weight.reshape(len(weight), -1) if weight.ndim == 2 else weight.transpose(0, 2, 3, 1)
     rows = rows.reshape(len(weight), -1)
-    full = np.zeros((padded(len(rows), lanes), 1 + rows.shape[1]), np.float32)
+    full = np.zeros((room, 1 + rows.shape[1]), np.float32)
     full[: len(rows), 0], full[: len(rows), 1:] = bias, rows
     made, at = [], 0
-    for width in widths(len(rows), lanes, panel):
+    for width in widths(room, panel):
         made.append(full[at : at + width].T.ravel())
         at += width
     return np.concatenate(made)
@@ -78,10 +78,10 @@ def in_pairs(weight: Tensor) -> Tensor:
     return (near[:, 0::2] | near[:, 1::2] << 16).view(np.float32)
 
 
-def taps(weight: Tensor, bias: Tensor, lanes: int) -> Tensor:
+def taps(weight: Tensor, bias: Tensor, room: int) -> Tensor:
     """A depthwise layer's weights [channels, 1, kernel, kernel]: all biases, then each tap's weights."""
     channels = len(weight)
-    full = np.zeros((1 + weight[0].size, padded(channels, lanes)), np.float32)
+    full = np.zeros((1 + weight[0].size, room), np.float32)
     full[0, :channels], full[1:, :channels] = bias, weight.reshape(channels, -1).T
     return full.ravel()
 

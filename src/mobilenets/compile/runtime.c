@@ -68,6 +68,7 @@ struct isa { /* a way to run: what it takes of a processor, and what it does */
     const char *name;
     int takes;
     void (*take_frame)(struct state *net, const uint8_t *rgb, int width, int height, ptrdiff_t stride);
+    void (*take_levels)(struct state *net, const uint8_t *levels, ptrdiff_t stride);
     const step_function *steps;
 };
 

@@ -74,7 +74,11 @@ def _in_floats(model: Artefact, family: isa.Family) -> _Plan:
     net, weights = fold(model.net, model.weights)
     image, program = steps(net, family.layout, SCRATCH_BYTES)
     spans = plan.spans(image, program, [output.node for output in net.outputs])
-    packed = pack(program, lambda layer: floats(layer, weights, family.lanes, family.panel))
+
+    def laid_out(layer: Filter | Product) -> NDArray[np.float32]:
+        return floats(layer, weights, family.room(layer.target.shape.channels), family.panel)
+
+    packed = pack(program, laid_out)
     weights_at = {name: begin // 4 for name, begin in packed.begins.items()}
     maps_at = {name: begin // 4 for name, begin in plan.begins(spans).items()}
     sections = [
@@ -144,7 +148,7 @@ def _written(model: Artefact, made: _Plan, name: str, family: isa.Family, thread
             _text("runtime.c"),
             *((_text("bytes.c"),) if model.scales else ()),
             *(_filled(_text(file), values) for file in family.threads if threads),
-            _text("frame.c"),
+            _filled(_text("frame.c"), values),
             *(
                 (_text(family.asking),)
                 if family.asking
@@ -217,7 +221,11 @@ def _settings(
 def _enabled(one: isa.Isa, text: str) -> str:
     """A section in which the compiler may use an instruction set that not every processor has; what takes
     frames is compiled for each of them, too."""
-    text = _filled(_text("rows.c"), {"isa": one.name, "quads": int(one.quads)}) + "\n" + text
+    text = (
+        _filled(_text("rows.c"), {"isa": one.name, "quads": int(one.quads), "divides": int(one.lanes >= 8)})
+        + "\n"
+        + text
+    )
     if not one.enabled:
         return text
     return (
@@ -240,8 +248,9 @@ def _tables(model: Artefact, maps: Mapping[str, Map], begins: Mapping[str, int],
         )
         rows.append(f"    {{{_quoted(output.name)}, {kind}}},")
         places.append(str(begins[output.node] + made.origin * made.bytes))
+    functions = ("take_frame", "take_levels", "steps")
     isas = "".join(
-        f'    {{"{one.name}", {one.asked}, take_frame_{one.name}, steps_{one.name}}},\n'
+        f'    {{"{one.name}", {one.asked}, {", ".join(f"{name}_{one.name}" for name in functions)}}},\n'
         for one in family.isas
     )
     about = {

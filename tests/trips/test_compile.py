@@ -1,10 +1,9 @@
-"""A taught model compiled, asked from Python and from C, and what happens where that cannot be."""
+"""A taught model compiled, asked from Python, certified, and what happens where that cannot be."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,25 +53,6 @@ def test_a_certificate_says_what_was_built_and_how_far_it_is_from_the_reference(
     )
 
 
-def test_the_c_example_names_a_raw_frame_as_predict_names_the_picture(
-    ask: Ask, taught: Any, compiled: Any, tmp_path: Path
-) -> None:
-    from PIL import Image
-
-    shutil.copytree(compiled[0], tmp_path / "c")
-    subprocess.run(
-        ["cc", "-O2", "main.c", "five.c", "-o", "example", "-lpthread"], cwd=tmp_path / "c", check=True
-    )
-    for picture in sorted(taught.folder.rglob("*.webp"))[::7]:
-        frame = Image.open(picture).convert("RGB")
-        (tmp_path / "c" / "frame.rgb").write_bytes(frame.tobytes())
-        words = ["./example", "frame.rgb", str(frame.width), str(frame.height)]
-        done = subprocess.run(words, cwd=tmp_path / "c", capture_output=True, text=True, check=True)
-        told = [line.split(maxsplit=1)[1] for line in done.stdout.splitlines()]
-        rows = ask("predict", taught.model, picture, "--json").facts["results"]
-        assert told == [p["label"] for p in rows[0]["predictions"]]
-
-
 @pytest.mark.parametrize(
     ("target", "runners", "isas"),
     [
@@ -108,42 +88,6 @@ def test_a_model_compiled_for_another_target_gives_the_references_answers(
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         ["five.c", "five.h", "five.weights", example, "certificate.json", *library]
     )
-
-
-@pytest.mark.parametrize("target", ["c", "wasm"])
-def test_other_targets_name_pictures_as_predict_does(
-    ask: Ask, taught: Any, tmp_path: Path, target: str
-) -> None:
-    from PIL import Image
-
-    if target == "wasm" and shutil.which("node") is None:
-        pytest.skip("no node on this machine")
-    ask("compile", taught.model, "--out", tmp_path, "--target", target, "--name", "five")
-    if target == "c":
-        words = ["cc", "-std=c11", "-O2", "main.c", "five.c", "-o", "example"]
-        subprocess.run(words, cwd=tmp_path, check=True)
-    (tmp_path / "script.mjs").write_text(NAMES)
-    command = ["./example"] if target == "c" else ["node", "script.mjs"]
-    pictures = sorted(taught.folder.rglob("*.webp"))[::11]
-    rows = ask("predict", taught.model, *pictures, "--json").facts["results"]
-    for picture, row in zip(pictures, rows, strict=True):
-        frame = Image.open(picture).convert("RGB")
-        (tmp_path / "frame.rgb").write_bytes(frame.tobytes())
-        words = [*command, "frame.rgb", str(frame.width), str(frame.height)]
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
-        best = done.stdout.splitlines()[0].split(maxsplit=1)[1]
-        assert best == row["predictions"][0]["label"]
-
-
-NAMES = """
-import { readFileSync } from "node:fs";
-import { load } from "./five.mjs";
-const [file, width, height] = process.argv.slice(2);
-const net = await load();
-const { logits } = net.run(readFileSync(file), Number(width), Number(height));
-const best = Math.max(...logits);
-console.log(best, net.labels[logits.indexOf(best)]);
-"""
 
 
 def test_a_body_is_compiled_without_its_head(ask: Ask, taught: Any, tmp_path: Path) -> None:

@@ -90,7 +90,11 @@ int @name@_init(@name@_model **made, void *arena, size_t arena_bytes, const void
         if (runs(i))
             net->steps = isas[i].steps;
     net->view = view_of(INPUT_WIDTH, INPUT_HEIGHT);
-#if !INTEGER
+#if INTEGER
+    /* Four bytes are read at a time: what lies past a map is multiplied by 0, yet has to have been written. */
+    for (size_t i = 0; i < MAPS_BYTES + (size_t)threads * SCRATCH_BYTES; i++)
+        net->arena[i] = 0;
+#else
     for (int c = 0; c < 3; c++)
         for (int i = 0; i < 256; i++)
             net->levels[c][i] = ((float)i - mean[c]) / std[c];

@@ -185,11 +185,19 @@ const void *@name@_output(const @name@_model *given, int index)
 float @name@_value(const @name@_model *given, int index, int place)
 {
     const void *values = @name@_output(given, index);
-    if (!values || place < 0 || place >= outputs[index].shape[0])
+    if (!values || place < 0)
         return 0.0f;
-    if (outputs[index].dtype[0] == 'u')
-        return outputs[index].scale * (float)(((const uint8_t *)values)[place] - outputs[index].zero);
-    return ((const float *)values)[place];
+    const struct OUTPUT *kind = &outputs[index];
+    int at = 0;
+    for (int side = kind->rank - 1; side >= 0; side--) {
+        at += place % kind->shape[side] * kind->stride[side];
+        place /= kind->shape[side];
+    }
+    if (place)
+        return 0.0f;
+    if (kind->dtype[0] == 'u')
+        return kind->scale * (float)(((const uint8_t *)values)[at] - kind->zero);
+    return ((const float *)values)[at];
 }
 
 const char *const *@name@_labels(void)

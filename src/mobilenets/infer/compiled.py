@@ -46,6 +46,7 @@ class _Output(ctypes.Structure):
         ("shape", ctypes.c_int * 4),
         ("scale", ctypes.c_float),
         ("zero", ctypes.c_int),
+        ("stride", ctypes.c_int * 4),
     )
 
 
@@ -142,12 +143,14 @@ class CompiledEngine:
         kinds = self._call("outputs", ctypes.POINTER(_Output))()
         found = {}
         for index in range(int(self.about["outputs"])):
-            shape = tuple(kinds[index].shape[: kinds[index].rank])
+            rank = kinds[index].rank
+            shape, stride = tuple(kinds[index].shape[:rank]), tuple(kinds[index].stride[:rank])
             at = self._call("output", ctypes.c_void_p)(self._net, index)
             name, dtype = kinds[index].name.decode(), kinds[index].dtype.decode()
             kind = ctypes.c_uint8 if dtype == "uint8" else ctypes.c_float
-            values = (kind * int(np.prod(shape))).from_address(at)
-            found[name] = np.ctypeslib.as_array(values).reshape(shape)
+            first = np.ctypeslib.as_array((kind * 1).from_address(at))
+            strides = tuple(first.itemsize * one for one in stride)
+            found[name] = np.lib.stride_tricks.as_strided(first, shape, strides, writeable=False)
             self._scales[name] = Scale(kinds[index].scale, kinds[index].zero) if dtype == "uint8" else None
         return found
 

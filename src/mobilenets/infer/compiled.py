@@ -11,7 +11,7 @@ import mmap
 import struct
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -25,6 +25,8 @@ from mobilenets.infer.integer import Scale
 from mobilenets.infer.resize import Frame
 from mobilenets.spec.codec import net_from_json, preprocess_from_json
 
+Rows = dict[str, NDArray[np.float32]]
+"""Outputs by name."""
 SUFFIXES = (".so", ".dylib", ".dll")
 MAGIC = (b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe")
 HUGE = 2 << 20
@@ -66,7 +68,7 @@ class CompiledEngine:
         self._arena: NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._fit(self.model.preprocess.width, self.model.preprocess.height)
 
-    def __call__(self, frame: Frame) -> dict[str, NDArray[np.float32]]:
+    def __call__(self, frame: Frame) -> Rows:
         frame = np.ascontiguousarray(frame)
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
             raise ValueError(f"a frame is uint8 [height, width, 3], not {frame.dtype} {list(frame.shape)}")
@@ -79,20 +81,25 @@ class CompiledEngine:
             )
             return self._made()
 
-    def many(self, frames: Sequence[Frame]) -> dict[str, NDArray[np.float32]]:
+    def many(self, frames: Sequence[Frame]) -> Rows:
         """Outputs of several frames of any size, each with a leading axis."""
         rows = [self(frame) for frame in frames]
         return {name: np.stack([row[name] for row in rows]) for name in self._outputs}
 
-    def levels(self, prepared: Frame) -> dict[str, NDArray[np.float32]]:
-        """Outputs for what `infer.image.prepare` has made, uint8 [height, width, 3]."""
+    def levels(self, prepared: Frame, into: Rows | None = None) -> Rows:
+        """Outputs for what `infer.image.prepare` has made, uint8 [height, width, 3]; `into` takes its own."""
         if prepared.dtype != np.uint8 or prepared.shape != tuple(self.model.net.input):
             raise ValueError(f"{self.name} takes uint8 {list(self.model.net.input)}")
         with self._lock:
             self._check(self._call("run_levels")(self._net, _address(np.ascontiguousarray(prepared))))
-            return self._made()
+            if into is None:
+                return self._made()
+            for name, row in into.items():
+                scale, values = self._scales[name], self._outputs[name]
+                row[...] = values if scale is None else scale.values(values)
+            return into
 
-    def input(self, values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    def input(self, values: NDArray[np.float32]) -> Rows:
         """Outputs for an input that is prepared and normalised, float32 [height, width, 3]."""
         if values.dtype != np.float32 or values.shape != tuple(self.model.net.input):
             raise ValueError(f"{self.name} takes float32 {list(self.model.net.input)}")
@@ -138,7 +145,7 @@ class CompiledEngine:
         if self._isa:
             self._check(self._call("use")(self._net, self._isa.encode()))
 
-    def _listed(self) -> dict[str, NDArray[np.float32]]:
+    def _listed(self) -> Rows:
         """Each output's values where the network leaves them."""
         kinds = self._call("outputs", ctypes.POINTER(_Output))()
         found = {}
@@ -154,11 +161,16 @@ class CompiledEngine:
             self._scales[name] = Scale(kinds[index].scale, kinds[index].zero) if dtype == "uint8" else None
         return found
 
-    def _made(self) -> dict[str, NDArray[np.float32]]:
+    def _made(self) -> Rows:
         return {
             name: values.copy() if (scale := self._scales[name]) is None else scale.values(values)
             for name, values in self._outputs.items()
         }
+
+    def rows(self, count: int, names: Iterable[str] | None = None) -> Rows:
+        """Room for outputs of so many pictures, for all outputs unless named."""
+        chosen = self._outputs if names is None else names
+        return {name: np.empty((count, *self._outputs[name].shape), np.float32) for name in chosen}
 
     def _call(self, what: str, gives: Any = ctypes.c_int) -> Any:
         found = self._functions.get(what)
@@ -185,14 +197,16 @@ class CompiledBody:
         for engine in engines:
             self._free.put(engine)
 
-    def prepared(self, levels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Outputs for levels [n, height, width, 3], each with a leading axis."""
+    def prepared(self, levels: NDArray[np.uint8], names: Iterable[str] | None = None) -> Rows:
+        """Outputs for levels [n, height, width, 3], each with a leading axis; all of them unless named."""
         engine = self._free.get()
         try:
-            rows = [engine.levels(one) for one in levels]
+            made = engine.rows(len(levels), names=names)
+            for index, one in enumerate(levels):
+                engine.levels(one, {name: rows[index] for name, rows in made.items()})
         finally:
             self._free.put(engine)
-        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        return made
 
     def pool(self) -> ThreadPoolExecutor:
         """Threads to call `prepared` from."""

@@ -86,13 +86,13 @@ def compile_model(
     if headless:
         model = _bodied(model)
     refuse(model.net)
-    model, calibrated = _typed(model, dtype or model.dtype, calibrate, progress)
-    progress("compile", 0, 4)
-    source = compiled(model, name, family(chosen, model.dtype))
-    if not 1 <= threads <= source.threads:
-        raise ValueError(f"--threads {threads}: --target {target} has at most {source.threads}")
-    shown, told = frames(images or calibrate)
-    with _whole(out) as place:
+    with _whole(out) as place:  # before anything that takes long: there may be no writing there
+        model, calibrated = _typed(model, dtype or model.dtype, calibrate, progress)
+        progress("compile", 0, 4)
+        source = compiled(model, name, family(chosen, model.dtype))
+        if not 1 <= threads <= source.threads:
+            raise ValueError(f"--threads {threads}: --target {target} has at most {source.threads}")
+        shown, told = frames(images or calibrate)
         write(source, place)
         progress("compile", 1, 4)
         made = build(source, chosen, place)
@@ -129,12 +129,13 @@ def _typed(
         engine = building.result()
     made = quantise(model, found.levels, maps=engine.maps, threads=cores(), progress=progress)
     told = {
+        **made.recipe["quantised"],
         "pictures": len(found.files),
+        "held_out": made.scores["quantised"]["held_out"],
         "set_aside": [f"{one.file}: {one.reason}" for one in found.set_aside],
         "seconds": round(time.perf_counter() - begun, 2),
         "float_ran_by": engine.told,
         "float_build_s": engine.build_s,
-        **made.recipe["quantised"],
     }
     return made, {"calibration": told}
 

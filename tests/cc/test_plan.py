@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mobilenets.compile import isa, plan
 from mobilenets.compile.kernel import split
 from mobilenets.compile.pack import panels, taps, widths
-from mobilenets.compile.source import SCRATCH_BYTES
+from mobilenets.compile.source import SCRATCH_BYTES, compiled
 from mobilenets.compile.step import Product, Separable, ends, steps
 from mobilenets.infer.fold import fold
 from mobilenets.spec import zoo
@@ -112,10 +112,12 @@ def test_what_no_kernel_is_written_for_is_refused_by_its_name(op: Conv | Depthwi
         steps(net, isa.X86.layout, SCRATCH_BYTES)
 
 
-def test_an_output_that_is_a_map_is_refused_by_its_name() -> None:
-    from mobilenets.compile.source import compiled
-
-    nodes = (Node("mixed", Pointwise(out=3), ("image",)),)
-    net = Net("odd", Shape(8, 8, 3), nodes, (Output("boxes", "mixed", "vector"),))
-    with pytest.raises(ValueError, match="'boxes' is a map"):
-        compiled(filled(net), "odd", isa.X86)
+def test_a_map_that_is_an_output_keeps_its_place_and_tells_how_far_its_rows_are_apart() -> None:
+    nodes = (Node("mixed", Pointwise(out=3), ("image",)), Node("after", Conv(out=2), ("mixed",)))
+    net = Net("odd", Shape(8, 6, 3), nodes, (Output("boxes", "mixed", "vector"),))
+    source = compiled(filled(net), "odd", isa.X86)
+    assert source.outputs == {"boxes": (8, 6, 3)}
+    assert "boxes [8×6×3]" in source.header
+    pixel = isa.X86.layout.apart(3)
+    row = (6 + 2) * pixel  # a zero on either side
+    assert f'{{"boxes", "float32", 3, {{8, 6, 3, 1}}, 1.0f, 0, {{{row}, {pixel}, 1, 1}}}}' in source.code

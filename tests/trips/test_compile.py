@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from mobilenets.infer import artefact
+from mobilenets.spec.op import Depthwise
 
 Ask = Callable[..., Any]
 Refuse = Callable[..., str]
@@ -124,6 +130,12 @@ def test_where_compiling_fails_nothing_is_left_behind(refuse: Refuse, taught: An
         "compile", taught.model, "--out", out, env={"CC": "nonesuch"}
     )
     assert "the C compiler failed" in refuse("compile", taught.model, "--out", out, env={"CC": "false"})
+    broken = tmp_path / "broken-cc"
+    broken.write_text("#!/bin/sh\necho 'fatal error: the disk is on fire' >&2\nexit 3\n")
+    broken.chmod(0o755)
+    told = refuse("compile", taught.model, "--out", out, env={"CC": str(broken)})
+    assert "the C compiler failed (3)" in told
+    assert "fatal error: the disk is on fire" in told
     assert "--target toaster: unknown; known: host" in refuse(
         "compile", taught.model, "--out", out, "--target", "toaster"
     )
@@ -139,6 +151,42 @@ def test_where_compiling_fails_nothing_is_left_behind(refuse: Refuse, taught: An
     (kept / "mine.txt").write_text("mine")
     refuse("compile", taught.model, "--out", kept, env={"CC": "false"})
     assert [p.name for p in kept.iterdir()] == ["mine.txt"]
+
+
+def test_a_layer_that_cannot_be_compiled_is_named_and_nothing_is_written(
+    refuse: Refuse, taught: Any, tmp_path: Path
+) -> None:
+    model = artefact.load(taught.model)
+    wide = next(node for node in model.net.nodes if isinstance(node.op, Depthwise))
+    nodes = tuple(
+        replace(n, op=replace(n.op, kernel=9)) if n is wide else n  # type: ignore[type-var]
+        for n in model.net.nodes
+    )
+    weights = {
+        **model.weights,
+        f"{wide.name}.weight": np.zeros((len(model.weights[f"{wide.name}.weight"]), 1, 9, 9), np.float32),
+    }
+    path, out = tmp_path / "wide.safetensors", tmp_path / "out"
+    artefact.save(replace(model, net=replace(model.net, nodes=nodes), weights=weights), path)
+    for words in ((), ("--dtype", "int8", "--calibrate", taught.folder)):
+        told = refuse("compile", path, "--out", out, *words)
+        assert f"{wide.name}: a kernel of 9 with stride 1 cannot be compiled" in told
+        assert not out.exists()
+
+
+def test_an_out_that_cannot_be_written_is_refused_before_anything_is_done(
+    refuse: Refuse, taught: Any, tmp_path: Path
+) -> None:
+    if os.geteuid() == 0:  # may write everywhere, but not make a folder in there
+        if not Path("/proc/self").exists():
+            pytest.skip("root may write everywhere, and there is no /proc")
+        out = Path("/proc/mobilenets")
+    else:
+        out = tmp_path / "closed"
+        out.mkdir(0o500)
+    words = ("--dtype", "int8", "--calibrate", tmp_path / "nowhere")
+    for rest in ((), words):
+        assert str(out) in refuse("compile", taught.model, "--out", out, *rest)
 
 
 def test_a_compiled_model_is_not_compiled_again(refuse: Refuse, compiled: Any, tmp_path: Path) -> None:

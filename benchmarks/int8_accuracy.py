@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rows import keep
 
+from mobilenets.compiling import float_engine
 from mobilenets.data.catalog import scan
 from mobilenets.infer import adopt, imagenet, tflite
 from mobilenets.infer.artefact import Artefact
@@ -146,7 +147,7 @@ def crossed(model: Artefact, data: Set, most: int) -> dict[str, Any]:
     for learn, judge in halves(len(data.truth)):
         drawn = np.array(Random(1).sample(list(learn), min(most, len(learn))))
         begun = time.perf_counter()
-        made = quantise(model, data.levels[drawn], threads=THREADS)
+        made = quantise(model, data.levels[drawn], maps=float_engine(model, THREADS).maps, threads=THREADS)
         seconds += time.perf_counter() - begun
         used = len(drawn)
         chosen.append(_chosen(made))
@@ -195,7 +196,7 @@ def retrained(weights: Path, tar: Path, options: Sequence[str], most: int) -> tu
         drawn = Random(1).sample(learn, min(most, len(learn)))
         levels = np.stack([prepare(decode(catalog.read(item)), model.preprocess) for item in drawn])
         begun = time.perf_counter()
-        made = quantise(model, levels, threads=THREADS)
+        made = quantise(model, levels, maps=float_engine(model, THREADS).maps, threads=THREADS)
         seconds = time.perf_counter() - begun
         pictures = np.stack([prepare(decode(test.read(item)), model.preprocess) for item in test.items])
         truth = np.array([known[item.label] for item in test.items])

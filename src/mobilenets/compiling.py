@@ -9,14 +9,19 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mobilenets.compile import runner, verify
 from mobilenets.compile.build import Built, build, program, write
+from mobilenets.compile.isa import Family
 from mobilenets.compile.source import Source, compiled
 from mobilenets.compile.step import refuse
 from mobilenets.compile.target import TARGETS, Target, body_family, family, loads
@@ -27,6 +32,7 @@ from mobilenets.data.digests import Progress
 from mobilenets.frames import frames
 from mobilenets.infer.adopt import in_floats
 from mobilenets.infer.artefact import Artefact, digest
+from mobilenets.infer.calibrate import Maps
 from mobilenets.infer.compiled import CompiledBody, CompiledEngine
 from mobilenets.infer.engine import NumpyEngine
 from mobilenets.infer.quantise import quantise
@@ -34,6 +40,7 @@ from mobilenets.infer.resize import Frame
 from mobilenets.infer.weights import cache_dir
 from mobilenets.spec.codec import json_text
 from mobilenets.spec.head import headless as without_head
+from mobilenets.spec.net import Output
 from mobilenets.train.meter import instructions
 
 CERTIFICATE = "certificate.json"
@@ -81,13 +88,13 @@ def compile_model(
     if headless:
         model = _bodied(model)
     refuse(model.net)
-    model, calibrated = _typed(model, dtype or model.dtype, calibrate, progress)
-    progress("compile", 0, 4)
-    source = compiled(model, name, family(chosen, model.dtype))
-    if not 1 <= threads <= source.threads:
-        raise ValueError(f"--threads {threads}: --target {target} has at most {source.threads}")
-    shown, told = frames(images or calibrate)
-    with _whole(out) as place:
+    with _whole(out) as place:  # before anything that takes long: there may be no writing there
+        model, calibrated = _typed(model, dtype or model.dtype, calibrate, progress)
+        progress("compile", 0, 4)
+        source = compiled(model, name, family(chosen, model.dtype))
+        if not 1 <= threads <= source.threads:
+            raise ValueError(f"--threads {threads}: --target {target} has at most {source.threads}")
+        shown, told = frames(images or calibrate)
         write(source, place)
         progress("compile", 1, 4)
         made = build(source, chosen, place)
@@ -118,15 +125,50 @@ def _typed(
     if calibrate is None:
         raise ValueError("--dtype int8 needs --calibrate FOLDER, pictures such as the model will see")
     begun = time.perf_counter()
-    found = calibration.pictures(calibrate, model.preprocess, progress=progress)
-    made = quantise(model, found.levels, threads=cores(), progress=progress)
+    with ThreadPoolExecutor(1) as aside:
+        building = aside.submit(float_engine, model, cores())
+        found = calibration.pictures(calibrate, model.preprocess, progress=progress)
+        engine = building.result()
+    made = quantise(model, found.levels, maps=engine.maps, threads=cores(), progress=progress)
     told = {
+        **made.recipe["quantised"],
         "pictures": len(found.files),
+        "held_out": made.scores["quantised"]["held_out"],
         "set_aside": [f"{one.file}: {one.reason}" for one in found.set_aside],
         "seconds": round(time.perf_counter() - begun, 2),
-        **made.recipe["quantised"],
+        "float_ran_by": engine.told,
+        "float_build_s": engine.build_s,
     }
     return made, {"calibration": told}
+
+
+@dataclass(frozen=True, slots=True)
+class FloatEngine:
+    """What `quantise` takes the float network's maps from: numpy's walk where `maps` is None."""
+
+    maps: Maps | None = None
+    told: str = "numpy"
+    build_s: float | None = None
+
+
+def float_engine(model: Artefact, streams: int) -> FloatEngine:
+    """The float network as C built now, every map an output; numpy where no compiler is, or it fails."""
+    nodes = tuple(Output(node.name, node.name, "vector") for node in model.net.nodes)
+    every = replace(model, net=replace(model.net, outputs=nodes), labels=(), threshold=None)
+    begun = time.perf_counter()
+    try:
+        with tempfile.TemporaryDirectory(prefix="mobilenets-") as place:
+            chosen = body_family(instructions(), rough=False)
+            body = CompiledBody(_built_body(every, Path(place), chosen), streams)
+    except (ValueError, RuntimeError, OSError):
+        return FloatEngine()
+
+    def maps(levels: Frame, names: Sequence[str]) -> Mapping[str, NDArray[np.float32]]:
+        given = {output.name: output.node for output in model.net.outputs}
+        found = body.prepared(levels, {*names, *given.values()})
+        return {name: found[node] for name, node in given.items()} | {name: found[name] for name in names}
+
+    return FloatEngine(maps, body.told, round(time.perf_counter() - begun, 2))
 
 
 def compiled_body(
@@ -151,19 +193,24 @@ def compiled_body(
         if images * cost(model.net).macs < WORTH_MACS:
             return None
         progress("compile", 0, 1)
-        source = compiled(model, "body", chosen, threads=False)
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=library.parent) as place:
-            write(source, Path(place))
-            made = build(source, TARGETS["host"], Path(place))
-            shown, _ = frames(None)
-            engine = CompiledEngine(made.file)
-            most = verify.AGREE if exact else verify.ROUGH
-            verify.compared(engine, engine.isas[:1], NumpyEngine(model), shown[:BODY_FRAMES], most)
-            made.file.replace(library)
+            _built_body(model, Path(place), chosen).replace(library)
         return CompiledBody(library, streams, exact=exact)
     except (ValueError, RuntimeError, OSError):
         return None
+
+
+def _built_body(model: Artefact, place: Path, chosen: Family) -> Path:
+    """The library of a float body, for one thread, compared with the walk; raises where it differs."""
+    source = compiled(model, "body", chosen, threads=False)
+    write(source, place)
+    made = build(source, TARGETS["host"], place)
+    shown, _ = frames(None)
+    engine = CompiledEngine(made.file)
+    most = verify.ROUGH if chosen.bfloat16 else verify.AGREE
+    verify.compared(engine, engine.isas[:1], NumpyEngine(model), shown[:BODY_FRAMES], most)
+    return made.file
 
 
 def named(path: str) -> str:

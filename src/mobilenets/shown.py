@@ -109,6 +109,11 @@ def show_compiled(made: dict[str, Any], out: Path) -> None:
     """What `compile` wrote, how it was verified, and what to do with it."""
     parts = f"{size(made['code_bytes'])} of code, {size(made['weight_bytes'])} of weights"
     say(f"{out / (made['library'] or made['name'] + '.c')}: {parts}")
+    if calibrated := made.get("calibration"):
+        say(
+            f"calibrated in {calibrated['seconds']:.1f} s on {calibrated['pictures']} pictures, "
+            f"the float network by {calibrated['float_ran_by']}"
+        )
     say(f"built in {made['compile_s']:.1f} s by {made['compiler']}")
     if made["verified_on"]:
         worst = max(one["relative"] for one in made["largest_error"].values())

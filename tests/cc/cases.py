@@ -32,7 +32,7 @@ SMALL = [ZOO[1], ZOO[2], ZOO[5], ZOO[6]]
 
 @st.composite
 def networks(draw: st.DrawFn) -> Net:
-    """Chains of any layers on small maps of any shape."""
+    """Chains of any layers on small maps of any shape, some of which are outputs."""
     shape = Shape(draw(st.integers(1, 19)), draw(st.integers(1, 19)), 3)
     activation = st.sampled_from(("none", "relu", "relu6"))
     padding = st.sampled_from(("same", "symmetric"))
@@ -53,9 +53,11 @@ def networks(draw: st.DrawFn) -> Net:
                 op = Pointwise(out=out, bias=draw(st.booleans()), activation=draw(activation))
         nodes.append(Node(f"layer{index}", op, (before,)))
         before = f"layer{index}"
+    shown = draw(st.sets(st.sampled_from([node.name for node in nodes]), max_size=2))
     nodes += [Node("pool", Pool(), (before,)), Node("head", Dense(out=draw(st.integers(1, 70))), ("pool",))]
-    outputs = (Output("logits", "head", "classes"), Output("features", "pool", "vector"))
-    return Net("drawn", shape, tuple(nodes), outputs)
+    outputs = [Output("logits", "head", "classes"), Output("features", "pool", "vector")]
+    outputs += [Output(f"map of {name}", name, "vector") for name in sorted(shown)]
+    return Net("drawn", shape, tuple(nodes), tuple(outputs))
 
 
 @cache

@@ -170,7 +170,13 @@ def test_what_a_c_programmer_gets_wrong_is_an_error_code(made: Made, small: Arte
     library.tested_output.restype = p
     assert library.tested_output(net, 2) is None
     assert library.tested_output(net, -1) is None
-    assert library.tested_run_input(net, None) == -1
+    library.tested_value.restype = ctypes.c_float
+    values = [library.tested_value(net, 0, place) for place in range(4)]
+    assert values == list((ctypes.c_float * 4).from_address(library.tested_output(net, 0)))
+    assert [library.tested_value(net, *wrong) for wrong in ((0, 4), (0, -1), (2, 0), (-1, 0))] == [0.0] * 4
+    assert library.tested_run_input(net, None) == library.tested_run_input(None, p(here)) == -1
+    assert library.tested_run_levels(net, None) == library.tested_run_levels(None, p(here)) == -1
+    assert library.tested_transform(net, None) == library.tested_use(net, None) == -1
     matrix = (ctypes.c_float * 6)()
     assert library.tested_transform(net, matrix) == 0
     assert list(matrix) == pytest.approx([2, 0, 0, 0, 1, 0])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mobilenets.compile import isa, plan
 from mobilenets.compile.kernel import split
 from mobilenets.compile.pack import panels, taps, widths
-from mobilenets.compile.source import SCRATCH_BYTES
+from mobilenets.compile.source import SCRATCH_BYTES, compiled
 from mobilenets.compile.step import Product, Separable, ends, steps
 from mobilenets.infer.fold import fold
 from mobilenets.spec import zoo
@@ -75,8 +75,8 @@ def test_a_split_is_whole_even_and_as_coarse_as_it_can_be(count: int, most: int)
 def test_panels_hold_biases_first_and_then_a_weight_for_each_channel() -> None:
     weight = np.arange(1, 1 + 20 * 3, dtype=np.float32).reshape(20, 3)
     bias = -np.arange(1, 21, dtype=np.float32)
-    made = panels(weight, bias, lanes=4, panel=8)
-    assert widths(20, 4, 8) == [8, 8, 4]
+    made = panels(weight, bias, room=20, panel=8)
+    assert widths(20, 8) == [8, 8, 4]
     first, last = made[: 8 * 4].reshape(4, 8), made[-4 * 4 :].reshape(4, 4)
     assert np.array_equal(first[0], bias[:8])
     assert np.array_equal(first[1:], weight[:8].T)
@@ -85,7 +85,7 @@ def test_panels_hold_biases_first_and_then_a_weight_for_each_channel() -> None:
 
 def test_taps_lie_channel_by_channel_with_zeros_to_whole_vectors() -> None:
     weight = np.arange(18, dtype=np.float32).reshape(2, 1, 3, 3)
-    made = taps(weight, np.array([7, 8], np.float32), lanes=4).reshape(10, 4)
+    made = taps(weight, np.array([7, 8], np.float32), room=4).reshape(10, 4)
     assert np.array_equal(made[:, :2], np.vstack([[7, 8], weight.reshape(2, 9).T]))
     assert not made[:, 2:].any()
 
@@ -112,10 +112,12 @@ def test_what_no_kernel_is_written_for_is_refused_by_its_name(op: Conv | Depthwi
         steps(net, isa.X86.layout, SCRATCH_BYTES)
 
 
-def test_an_output_that_is_a_map_is_refused_by_its_name() -> None:
-    from mobilenets.compile.source import compiled
-
-    nodes = (Node("mixed", Pointwise(out=3), ("image",)),)
-    net = Net("odd", Shape(8, 8, 3), nodes, (Output("boxes", "mixed", "vector"),))
-    with pytest.raises(ValueError, match="'boxes' is a map"):
-        compiled(filled(net), "odd", isa.X86)
+def test_a_map_that_is_an_output_keeps_its_place_and_tells_how_far_its_rows_are_apart() -> None:
+    nodes = (Node("mixed", Pointwise(out=3), ("image",)), Node("after", Conv(out=2), ("mixed",)))
+    net = Net("odd", Shape(8, 6, 3), nodes, (Output("boxes", "mixed", "vector"),))
+    source = compiled(filled(net), "odd", isa.X86)
+    assert source.outputs == {"boxes": (8, 6, 3)}
+    assert "boxes [8×6×3]" in source.header
+    pixel = isa.X86.layout.apart(3)
+    row = (6 + 2) * pixel  # a zero on either side
+    assert f'{{"boxes", "float32", 3, {{8, 6, 3, 1}}, 1.0f, 0, {{{row}, {pixel}, 1, 1}}}}' in source.code

@@ -1,16 +1,22 @@
-"""A taught model compiled, asked from Python and from C, and what happens where that cannot be."""
+"""A taught model compiled, asked from Python, certified, and what happens where that cannot be."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from mobilenets.infer import artefact
+from mobilenets.spec.op import Depthwise
 
 Ask = Callable[..., Any]
 Refuse = Callable[..., str]
@@ -112,25 +118,6 @@ def test_a_certificate_says_what_was_built_and_how_far_it_is_from_the_reference(
     )
 
 
-def test_the_c_example_names_a_raw_frame_as_predict_names_the_picture(
-    ask: Ask, taught: Any, compiled: Any, tmp_path: Path
-) -> None:
-    from PIL import Image
-
-    shutil.copytree(compiled[0], tmp_path / "c")
-    subprocess.run(
-        ["cc", "-O2", "main.c", "five.c", "-o", "example", "-lpthread"], cwd=tmp_path / "c", check=True
-    )
-    for picture in sorted(taught.folder.rglob("*.webp"))[::7]:
-        frame = Image.open(picture).convert("RGB")
-        (tmp_path / "c" / "frame.rgb").write_bytes(frame.tobytes())
-        words = ["./example", "frame.rgb", str(frame.width), str(frame.height)]
-        done = subprocess.run(words, cwd=tmp_path / "c", capture_output=True, text=True, check=True)
-        told = [line.split(maxsplit=1)[1] for line in done.stdout.splitlines()]
-        rows = ask("predict", taught.model, picture, "--json").facts["results"]
-        assert told == [p["label"] for p in rows[0]["predictions"]]
-
-
 @pytest.mark.parametrize(
     ("target", "runners", "isas"),
     [
@@ -168,42 +155,6 @@ def test_a_model_compiled_for_another_target_gives_the_references_answers(
     )
 
 
-@pytest.mark.parametrize("target", ["c", "wasm"])
-def test_other_targets_name_pictures_as_predict_does(
-    ask: Ask, taught: Any, tmp_path: Path, target: str
-) -> None:
-    from PIL import Image
-
-    if target == "wasm" and shutil.which("node") is None:
-        pytest.skip("no node on this machine")
-    ask("compile", taught.model, "--out", tmp_path, "--target", target, "--name", "five")
-    if target == "c":
-        words = ["cc", "-std=c11", "-O2", "main.c", "five.c", "-o", "example"]
-        subprocess.run(words, cwd=tmp_path, check=True)
-    (tmp_path / "script.mjs").write_text(NAMES)
-    command = ["./example"] if target == "c" else ["node", "script.mjs"]
-    pictures = sorted(taught.folder.rglob("*.webp"))[::11]
-    rows = ask("predict", taught.model, *pictures, "--json").facts["results"]
-    for picture, row in zip(pictures, rows, strict=True):
-        frame = Image.open(picture).convert("RGB")
-        (tmp_path / "frame.rgb").write_bytes(frame.tobytes())
-        words = [*command, "frame.rgb", str(frame.width), str(frame.height)]
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
-        best = done.stdout.splitlines()[0].split(maxsplit=1)[1]
-        assert best == row["predictions"][0]["label"]
-
-
-NAMES = """
-import { readFileSync } from "node:fs";
-import { load } from "./five.mjs";
-const [file, width, height] = process.argv.slice(2);
-const net = await load();
-const { logits } = net.run(readFileSync(file), Number(width), Number(height));
-const best = Math.max(...logits);
-console.log(best, net.labels[logits.indexOf(best)]);
-"""
-
-
 def test_a_body_is_compiled_without_its_head(ask: Ask, taught: Any, tmp_path: Path) -> None:
     picture = sorted(taught.folder.rglob("*.webp"))[0]
     facts = ask(
@@ -238,6 +189,12 @@ def test_where_compiling_fails_nothing_is_left_behind(refuse: Refuse, taught: An
         "compile", taught.model, "--out", out, env={"CC": "nonesuch"}
     )
     assert "the C compiler failed" in refuse("compile", taught.model, "--out", out, env={"CC": "false"})
+    broken = tmp_path / "broken-cc"
+    broken.write_text("#!/bin/sh\necho 'fatal error: the disk is on fire' >&2\nexit 3\n")
+    broken.chmod(0o755)
+    told = refuse("compile", taught.model, "--out", out, env={"CC": str(broken)})
+    assert "the C compiler failed (3)" in told
+    assert "fatal error: the disk is on fire" in told
     assert "--target toaster: unknown; known: host" in refuse(
         "compile", taught.model, "--out", out, "--target", "toaster"
     )
@@ -253,6 +210,42 @@ def test_where_compiling_fails_nothing_is_left_behind(refuse: Refuse, taught: An
     (kept / "mine.txt").write_text("mine")
     refuse("compile", taught.model, "--out", kept, env={"CC": "false"})
     assert [p.name for p in kept.iterdir()] == ["mine.txt"]
+
+
+def test_a_layer_that_cannot_be_compiled_is_named_and_nothing_is_written(
+    refuse: Refuse, taught: Any, tmp_path: Path
+) -> None:
+    model = artefact.load(taught.model)
+    wide = next(node for node in model.net.nodes if isinstance(node.op, Depthwise))
+    nodes = tuple(
+        replace(n, op=replace(n.op, kernel=9)) if n is wide else n  # type: ignore[type-var]
+        for n in model.net.nodes
+    )
+    weights = {
+        **model.weights,
+        f"{wide.name}.weight": np.zeros((len(model.weights[f"{wide.name}.weight"]), 1, 9, 9), np.float32),
+    }
+    path, out = tmp_path / "wide.safetensors", tmp_path / "out"
+    artefact.save(replace(model, net=replace(model.net, nodes=nodes), weights=weights), path)
+    for words in ((), ("--dtype", "int8", "--calibrate", taught.folder)):
+        told = refuse("compile", path, "--out", out, *words)
+        assert f"{wide.name}: a kernel of 9 with stride 1 cannot be compiled" in told
+        assert not out.exists()
+
+
+def test_an_out_that_cannot_be_written_is_refused_before_anything_is_done(
+    refuse: Refuse, taught: Any, tmp_path: Path
+) -> None:
+    if os.geteuid() == 0:  # may write everywhere, but not make a folder in there
+        if not Path("/proc/self").exists():
+            pytest.skip("root may write everywhere, and there is no /proc")
+        out = Path("/proc/mobilenets")
+    else:
+        out = tmp_path / "closed"
+        out.mkdir(0o500)
+    words = ("--dtype", "int8", "--calibrate", tmp_path / "nowhere")
+    for rest in ((), words):
+        assert str(out) in refuse("compile", taught.model, "--out", out, *rest)
 
 
 def test_a_compiled_model_is_not_compiled_again(refuse: Refuse, compiled: Any, tmp_path: Path) -> None:

@@ -68,6 +68,23 @@ def test_a_quantised_file_is_compiled_in_its_own_integers_for_every_target(
     assert "calibration" not in facts
 
 
+@pytest.mark.slow
+def test_bad_pictures_to_calibrate_on_are_set_aside_by_name(
+    ask: Ask, slice_of: Any, taught: Any, tmp_path: Path
+) -> None:
+    folder = slice_of(tmp_path / "set", 2, 6)
+    whole = sorted((folder / "ant").iterdir())[0]
+    (folder / "ant" / "cut.webp").write_bytes(whole.read_bytes()[:300])
+    (folder / "ant" / "empty.jpg").write_bytes(b"")
+    (folder / "Faces" / "text.png").write_text("no picture")
+    words = ("--dtype", "int8", "--calibrate", folder, "--out", tmp_path / "out", "--json")
+    told = ask("compile", taught.model, *words).facts["calibration"]
+    assert told["pictures"] == 12
+    named = {line.partition(": ")[0] for line in told["set_aside"]}
+    assert {Path(name).name for name in named} == {"cut.webp", "empty.jpg", "text.png"}
+    assert told["float_ran_by"].startswith("compiled C, ")
+
+
 def test_what_cannot_be_quantised_is_refused_in_one_line(
     refuse: Refuse, taught: Any, body25: Path, tmp_path: Path
 ) -> None:

@@ -90,7 +90,11 @@ int @name@_init(@name@_model **made, void *arena, size_t arena_bytes, const void
     if (!net->isa)
         return @NAME@_ISA;
     net->view = view_of(INPUT_WIDTH, INPUT_HEIGHT);
-#if !INTEGER
+#if INTEGER
+    /* Four bytes are read at a time: what lies past a map is multiplied by 0, yet has to have been written. */
+    for (size_t i = 0; i < MAPS_BYTES + (size_t)threads * SCRATCH_BYTES; i++)
+        net->arena[i] = 0;
+#else
     for (int c = 0; c < 3; c++)
         for (int i = 0; i < 256; i++)
             net->levels[c][i] = ((float)i - mean[c]) / std[c];
@@ -181,11 +185,19 @@ const void *@name@_output(const @name@_model *given, int index)
 float @name@_value(const @name@_model *given, int index, int place)
 {
     const void *values = @name@_output(given, index);
-    if (!values || place < 0 || place >= outputs[index].shape[0])
+    if (!values || place < 0)
         return 0.0f;
-    if (outputs[index].dtype[0] == 'u')
-        return outputs[index].scale * (float)(((const uint8_t *)values)[place] - outputs[index].zero);
-    return ((const float *)values)[place];
+    const struct OUTPUT *kind = &outputs[index];
+    int at = 0;
+    for (int side = kind->rank - 1; side >= 0; side--) {
+        at += place % kind->shape[side] * kind->stride[side];
+        place /= kind->shape[side];
+    }
+    if (place)
+        return 0.0f;
+    if (kind->dtype[0] == 'u')
+        return kind->scale * (float)(((const uint8_t *)values)[at] - kind->zero);
+    return ((const float *)values)[at];
 }
 
 const char *const *@name@_labels(void)

@@ -47,6 +47,7 @@ struct @name@_output {
     int shape[4];
     float scale; /* of an integer output: value = scale * (integer - zero) */
     int zero;
+    int stride[4]; /* values from one to the next: rows and pixels of a map lie apart */
 };
 
 /* Bytes of memory for frames up to this size and so many threads; 0 for sizes that cannot be. */
@@ -73,7 +74,7 @@ int @name@_run_input(@name@_model *net, const float *input);
 const struct @name@_output *@name@_outputs(void);
 const void *@name@_output(const @name@_model *net, int index);
 
-/* One value of an output as a number, whatever its dtype; 0 for no such output. */
+/* One value of an output as a number, whatever its dtype and strides; 0 for no such output or place. */
 float @name@_value(const @name@_model *net, int index, int place);
 
 /* Names of the classes in the order of the output `logits`. */

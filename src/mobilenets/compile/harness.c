@@ -41,11 +41,13 @@ static int answered(@name@_model *net, const int32_t request[3])
         code = @name@_use(net, given);
     free(given);
     fwrite(&code, sizeof code, 1, stdout);
-    for (int i = 0; !code && request[0] != USE && i < @NAME@_OUTPUTS; i++)
-        for (int j = 0; j < @name@_outputs()[i].shape[0]; j++) {
+    for (int i = 0; !code && request[0] != USE && i < @NAME@_OUTPUTS; i++) {
+        const int *shape = @name@_outputs()[i].shape;
+        for (int j = 0; j < shape[0] * shape[1] * shape[2]; j++) {
             const float one = @name@_value(net, i, j);
             fwrite(&one, sizeof one, 1, stdout);
         }
+    }
     return !fflush(stdout);
 }
 

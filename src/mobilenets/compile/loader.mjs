@@ -68,15 +68,20 @@ export async function load({ threads = 1, module, weights } = {}) {
     };
     const word = (at) => new DataView(memory.buffer).getInt32(at, true);
     const outputs = Array.from({ length: @outputs@ }, (_, i) => {
-        const at = exports.@name@_outputs() + 36 * i; // struct @name@_output of @name@.h
+        const at = exports.@name@_outputs() + 52 * i; // struct @name@_output of @name@.h
         const shape = Array.from({ length: word(at + 8) }, (_, axis) => word(at + 12 + 4 * axis));
         const scale = new DataView(memory.buffer).getFloat32(at + 28, true), zero = word(at + 32);
-        return { name: text(word(at)), dtype: text(word(at + 4)), shape, scale, zero, at: exports.@name@_output(net, i) };
+        const places = shape.reduce((before, side, axis) => before.flatMap((place) =>
+            Array.from({ length: side }, (_, i) => place + i * word(at + 36 + 4 * axis))), [0]);
+        return { name: text(word(at)), dtype: text(word(at + 4)), shape, scale, zero, places, at: exports.@name@_output(net, i) };
     });
-    const made = () => Object.fromEntries(outputs.map(({ name, dtype, shape, scale, zero, at }) => {
-        const size = shape.reduce((a, b) => a * b, 1);
-        if (dtype === "float32") return [name, new Float32Array(memory.buffer, at, size).slice()];
-        return [name, Float32Array.from(new Uint8Array(memory.buffer, at, size), (byte) => scale * (byte - zero))];
+    const made = () => Object.fromEntries(outputs.map(({ name, dtype, scale, zero, places, at }) => {
+        if (dtype === "float32") {
+            const values = new Float32Array(memory.buffer, at);
+            return [name, Float32Array.from(places, (place) => values[place])];
+        }
+        const bytes = new Uint8Array(memory.buffer, at);
+        return [name, Float32Array.from(places, (place) => scale * (bytes[place] - zero))];
     }));
 
     return {

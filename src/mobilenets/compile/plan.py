@@ -30,7 +30,7 @@ def spans(image: Map, program: Sequence[Step], kept: Sequence[str]) -> tuple[Spa
     wanted: list[tuple[int, str, int, int]] = []
     read = {ends(step)[0].name: index for index, step in enumerate(program)}
     for index, made in enumerate(maps_of(image, program)):
-        last = len(program) if made.name in kept else read[made.name]
+        last = len(program) if made.name in kept else read.get(made.name, index - 1)
         wanted.append((_bytes(made), made.name, index - 1, last))
     placed: list[Span] = []
     for size, name, first, last in sorted(wanted, key=lambda want: (-want[0], want[2])):

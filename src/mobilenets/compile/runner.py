@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from math import prod
 from threading import Timer
 from types import TracebackType
 
@@ -26,8 +27,10 @@ LIMIT_S = 300
 class Program:
     """An `Engine` (see `infer.engine`) in another process, asked and answering by pipes."""
 
-    def __init__(self, words: Sequence[str], outputs: Mapping[str, int], isas: Sequence[str]) -> None:
-        """`outputs` says how many values each has; of `isas` those stay that the program's processor has."""
+    def __init__(
+        self, words: Sequence[str], outputs: Mapping[str, tuple[int, ...]], isas: Sequence[str]
+    ) -> None:
+        """`outputs` has the shape of each; of `isas` those stay that the program's processor has."""
         self._words, self._outputs = list(words), dict(outputs)
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
         self._process = subprocess.Popen(
@@ -86,7 +89,10 @@ class Program:
         return int(struct.unpack("<i", self._read(4))[0])
 
     def _made(self) -> dict[str, NDArray[np.float32]]:
-        return {name: np.frombuffer(self._read(4 * size), "<f4") for name, size in self._outputs.items()}
+        return {
+            name: np.frombuffer(self._read(4 * prod(shape)), "<f4").reshape(shape)
+            for name, shape in self._outputs.items()
+        }
 
     def _read(self, size: int) -> bytes:
         assert self._process.stdout is not None
@@ -120,7 +126,10 @@ def missing(runners: Sequence[Sequence[str]]) -> str:
 
 @contextmanager
 def programs(
-    runners: Sequence[Sequence[str]], words: Sequence[str], outputs: Mapping[str, int], isas: Sequence[str]
+    runners: Sequence[Sequence[str]],
+    words: Sequence[str],
+    outputs: Mapping[str, tuple[int, ...]],
+    isas: Sequence[str],
 ) -> Iterator[list[Program]]:
     """One program under each of its runners, ended in the end."""
     with ExitStack() as stack:

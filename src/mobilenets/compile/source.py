@@ -21,6 +21,7 @@ from mobilenets.infer.fold import fold
 from mobilenets.infer.integer import image_zero
 from mobilenets.spec.codec import net_to_json, preprocess_to_json
 from mobilenets.spec.net import shapes
+from mobilenets.spec.op import Shape
 
 MOST_THREADS = 64
 SCRATCH_BYTES = 256 << 10
@@ -39,8 +40,8 @@ class Source:
     harness: tuple[str, str]
     """A file's name and text: what shows the use of it, what verifies it where no library can be loaded."""
     weights: bytes
-    outputs: Mapping[str, int]
-    """How many values each has."""
+    outputs: Mapping[str, tuple[int, ...]]
+    """The shape of each."""
     threads: int
     """The most it can be given."""
     maps_bytes: int
@@ -116,11 +117,6 @@ def _in_bytes(model: Artefact, family: isa.Family) -> _Plan:
 def _written(model: Artefact, made: _Plan, name: str, family: isa.Family, threads: bool) -> Source:
     net, image, program, spans, packed = model.net, made.image, made.program, made.spans, made.packed
     maps = {one.name: one for one in maps_of(image, program)}
-    for output in net.outputs:
-        if maps[output.node].shape[:2] != (1, 1):
-            raise ValueError(
-                f"output {output.name!r} is a map of {maps[output.node].shape}; vectors can be compiled"
-            )
     values = {
         "name": name,
         "NAME": name.upper(),
@@ -167,7 +163,7 @@ def _written(model: Artefact, made: _Plan, name: str, family: isa.Family, thread
         example=_file(family.example, values),
         harness=_file(family.harness, values),
         weights=packed.values,
-        outputs={output.name: maps[output.node].shape.channels for output in net.outputs},
+        outputs={output.name: _ends(maps[output.node])[0] for output in net.outputs},
         threads=MOST_THREADS if threads else 1,
         maps_bytes=sizes[0],
         scratch_bytes=sizes[1],
@@ -241,11 +237,10 @@ def _tables(model: Artefact, maps: Mapping[str, Map], begins: Mapping[str, int],
     rows, places = [], []
     for output in model.net.outputs:
         made, scale = maps[output.node], model.scales.get(output.node)
-        kind = (
-            f'"uint8", 1, {{{made.shape.channels}, 1, 1, 1}}, {np.float32(scale.step)}f, {scale.zero}'
-            if scale
-            else (f'"float32", 1, {{{made.shape.channels}, 1, 1, 1}}, 1.0f, 0')
-        )
+        dtype = "uint8" if scale else "float32"
+        meant = f"{np.float32(scale.step)}f, {scale.zero}" if scale else "1.0f, 0"
+        shape, stride = _ends(made)
+        kind = f'"{dtype}", {len(shape)}, {_four(shape)}, {meant}, {_four(stride)}'
         rows.append(f"    {{{_quoted(output.name)}, {kind}}},")
         places.append(str(begins[output.node] + made.origin * made.bytes))
     functions = ("take_frame", "take_levels", "steps")
@@ -312,10 +307,26 @@ static void border_of_image(struct state *net)
 """
 
 
+def _flat(shape: Shape) -> tuple[int, ...]:
+    """The shape of a map as an output: a vector where it is one pixel."""
+    return (shape.channels,) if shape[:2] == (1, 1) else tuple(shape)
+
+
+def _ends(made: Map) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shape of an output, and how many values lie from one to the next along each side of it."""
+    shape = _flat(made.shape)
+    return shape, (made.row, made.pitch, 1)[-len(shape) :]
+
+
+def _four(sides: tuple[int, ...]) -> str:
+    return f"{{{', '.join(map(str, (*sides, *(1,) * (4 - len(sides)))))}}}"
+
+
 def _told(model: Artefact) -> str:
     net = model.net
     known = shapes(net)
-    ends = ", ".join(f"{o.name} [{known[o.node].channels}]" for o in net.outputs)
+    told = ((output.name, "×".join(map(str, _flat(known[output.node])))) for output in net.outputs)
+    ends = ", ".join(f"{name} [{sides}]" for name, sides in told)
     return f"MobileNet {net.name} {net.width:g} at {net.input.width}×{net.input.height}: {ends}"
 
 

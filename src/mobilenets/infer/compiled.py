@@ -11,7 +11,7 @@ import mmap
 import struct
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
@@ -28,6 +28,8 @@ from mobilenets.spec.codec import net_from_json, preprocess_from_json
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
+Rows = dict[str, NDArray[np.float32]]
+"""Outputs by name."""
 MAGIC = (b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe")
 HUGE = 2 << 20
 ERRORS = {
@@ -48,6 +50,7 @@ class _Output(ctypes.Structure):
         ("shape", ctypes.c_int * 4),
         ("scale", ctypes.c_float),
         ("zero", ctypes.c_int),
+        ("stride", ctypes.c_int * 4),
     )
 
 
@@ -67,7 +70,7 @@ class CompiledEngine:
         self._arena: NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._fit(self.model.preprocess.width, self.model.preprocess.height)
 
-    def __call__(self, frame: Frame) -> dict[str, NDArray[np.float32]]:
+    def __call__(self, frame: Frame) -> Rows:
         frame = np.ascontiguousarray(frame)
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
             raise ValueError(f"a frame is uint8 [height, width, 3], not {frame.dtype} {list(frame.shape)}")
@@ -80,20 +83,25 @@ class CompiledEngine:
             )
             return self._made()
 
-    def many(self, frames: Sequence[Frame]) -> dict[str, NDArray[np.float32]]:
+    def many(self, frames: Sequence[Frame]) -> Rows:
         """Outputs of several frames of any size, each with a leading axis."""
         rows = [self(frame) for frame in frames]
         return {name: np.stack([row[name] for row in rows]) for name in self._outputs}
 
-    def levels(self, prepared: Frame) -> dict[str, NDArray[np.float32]]:
-        """Outputs for what `infer.image.prepare` has made, uint8 [height, width, 3]."""
+    def levels(self, prepared: Frame, into: Rows | None = None) -> Rows:
+        """Outputs for what `infer.image.prepare` has made, uint8 [height, width, 3]; `into` takes its own."""
         if prepared.dtype != np.uint8 or prepared.shape != tuple(self.model.net.input):
             raise ValueError(f"{self.name} takes uint8 {list(self.model.net.input)}")
         with self._lock:
             self._check(self._call("run_levels")(self._net, _address(np.ascontiguousarray(prepared))))
-            return self._made()
+            if into is None:
+                return self._made()
+            for name, row in into.items():
+                scale, values = self._scales[name], self._outputs[name]
+                row[...] = values if scale is None else scale.values(values)
+            return into
 
-    def input(self, values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    def input(self, values: NDArray[np.float32]) -> Rows:
         """Outputs for an input that is prepared and normalised, float32 [height, width, 3]."""
         if values.dtype != np.float32 or values.shape != tuple(self.model.net.input):
             raise ValueError(f"{self.name} takes float32 {list(self.model.net.input)}")
@@ -139,25 +147,32 @@ class CompiledEngine:
         if self._isa:
             self._check(self._call("use")(self._net, self._isa.encode()))
 
-    def _listed(self) -> dict[str, NDArray[np.float32]]:
+    def _listed(self) -> Rows:
         """Each output's values where the network leaves them."""
         kinds = self._call("outputs", ctypes.POINTER(_Output))()
         found = {}
         for index in range(int(self.about["outputs"])):
-            shape = tuple(kinds[index].shape[: kinds[index].rank])
+            rank = kinds[index].rank
+            shape, stride = tuple(kinds[index].shape[:rank]), tuple(kinds[index].stride[:rank])
             at = self._call("output", ctypes.c_void_p)(self._net, index)
             name, dtype = kinds[index].name.decode(), kinds[index].dtype.decode()
             kind = ctypes.c_uint8 if dtype == "uint8" else ctypes.c_float
-            values = (kind * int(np.prod(shape))).from_address(at)
-            found[name] = np.ctypeslib.as_array(values).reshape(shape)
+            first = np.ctypeslib.as_array((kind * 1).from_address(at))
+            strides = tuple(first.itemsize * one for one in stride)
+            found[name] = np.lib.stride_tricks.as_strided(first, shape, strides, writeable=False)
             self._scales[name] = Scale(kinds[index].scale, kinds[index].zero) if dtype == "uint8" else None
         return found
 
-    def _made(self) -> dict[str, NDArray[np.float32]]:
+    def _made(self) -> Rows:
         return {
             name: values.copy() if (scale := self._scales[name]) is None else scale.values(values)
             for name, values in self._outputs.items()
         }
+
+    def rows(self, count: int, names: Iterable[str] | None = None) -> Rows:
+        """Room for outputs of so many pictures, for all outputs unless named."""
+        chosen = self._outputs if names is None else names
+        return {name: np.empty((count, *self._outputs[name].shape), np.float32) for name in chosen}
 
     def _call(self, what: str, gives: Any = ctypes.c_int) -> Any:
         found = self._functions.get(what)
@@ -186,16 +201,18 @@ class CompiledBody:
         for engine in engines:
             self._free.put(engine)
 
-    def many(self, frames: Sequence[Frame]) -> dict[str, NDArray[np.float32]]:
+    def many(self, frames: Sequence[Frame]) -> Rows:
         """Outputs of several frames of any size, each with a leading axis."""
         with self._one() as engine:
             return engine.many(frames)
 
-    def prepared(self, levels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Outputs for levels [n, height, width, 3], each with a leading axis."""
+    def prepared(self, levels: NDArray[np.uint8], names: Iterable[str] | None = None) -> Rows:
+        """Outputs for levels [n, height, width, 3], each with a leading axis; all of them unless named."""
         with self._one() as engine:
-            rows = [engine.levels(one) for one in levels]
-        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+            made = engine.rows(len(levels), names=names)
+            for index, one in enumerate(levels):
+                engine.levels(one, {name: rows[index] for name, rows in made.items()})
+        return made
 
     @contextmanager
     def _one(self) -> Iterator[CompiledEngine]:

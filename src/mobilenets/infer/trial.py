@@ -106,20 +106,24 @@ class _Trial:
         self._scales, self._ratios = self._decided()
 
     def run(self) -> Artefact:
-        """Layer after layer; `in_turn`, the pictures go along."""
+        """All layers at once; `in_turn`, one after the other, and the pictures go along."""
         tensors: Tensors = {}
-        running = _Running(self._material, self._scales) if self._choice.in_turn else None
-        for node in self._net.nodes:
-            made: Tensors = {}
-            if not isinstance(node.op, Pool):
-                made = self._made(node, None if running is None else running.moments(node))
-            tensors |= made
-            if running is not None:
+        nodes, threads = self._net.nodes, self._material.threads
+        if not self._choice.in_turn:
+            for made in in_threads(self._made, nodes, threads):
+                tensors |= made
+        else:
+            running = _Running(self._material, self._scales)
+            for node in nodes:
+                made = self._made(node, None if isinstance(node.op, Pool) else running.moments(node))
+                tensors |= made
                 running.give(node, made)
         return replace(self._material.model, weights=tensors, scales=self._scales)
 
-    def _made(self, node: Node, given: Moments | None) -> Tensors:
+    def _made(self, node: Node, given: Moments | None = None) -> Tensors:
         """The tensors of one layer; `given` are the moments of what it will read, where that is known."""
+        if isinstance(node.op, Pool):
+            return {}
         layer, seen = self._layer(node), self._seen(node)
         whole = self._rounded(layer, seen if given is None else given, given is not None)
         bias = layer.bias

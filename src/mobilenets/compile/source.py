@@ -83,7 +83,7 @@ def _in_floats(model: Artefact, family: isa.Family) -> _Plan:
     weights_at = {name: begin // 4 for name, begin in packed.begins.items()}
     maps_at = {name: begin // 4 for name, begin in plan.begins(spans).items()}
     sections = [
-        _enabled(one, emit.section(program, family, Floats(one, family), weights_at, maps_at))
+        _enabled(one, _rows(one) + emit.section(program, family, Floats(one, family), weights_at, maps_at))
         for one in family.isas
     ]
     return _Plan(image, program, spans, packed, tuple(sections))
@@ -106,7 +106,9 @@ def _in_bytes(model: Artefact, family: isa.Family) -> _Plan:
     packed = pack(program, laid_out)
     sections = [
         _enabled(
-            one, emit.section(program, family, Bytes(one, family, known), packed.begins, plan.begins(spans))
+            one,
+            _rows(one)
+            + emit.section(program, family, Bytes(one, family, known), packed.begins, plan.begins(spans)),
         )
         for one in family.isas
     ]
@@ -214,14 +216,14 @@ def _settings(
     )
 
 
+def _rows(one: isa.Isa) -> str:
+    """What takes frames, for one instruction set."""
+    values = {"isa": one.name, "quads": int(one.quads), "divides": int(one.lanes >= 8)}
+    return _filled(_text("rows.c"), values) + "\n"
+
+
 def _enabled(one: isa.Isa, text: str) -> str:
-    """A section in which the compiler may use an instruction set that not every processor has; what takes
-    frames is compiled for each of them, too."""
-    text = (
-        _filled(_text("rows.c"), {"isa": one.name, "quads": int(one.quads), "divides": int(one.lanes >= 8)})
-        + "\n"
-        + text
-    )
+    """A section in which the compiler may use an instruction set that not every processor has."""
     if not one.enabled:
         return text
     return (

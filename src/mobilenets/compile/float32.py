@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from mobilenets.compile import float32_web
 from mobilenets.compile.isa import Family, Isa
 from mobilenets.compile.kernel import Tiling, Use, counted, split
 from mobilenets.compile.step import Filter, Map, Mean, Product, padded
@@ -61,10 +62,10 @@ class Floats:
 
     def tile(self, use: Use, tiling: Tiling) -> str:
         name = f"tile_{tiling.pixels}x{tiling.wide}_{self.isa.name}"
+        text = (float32_web.tile if self.isa.web else _tile)(self.isa, tiling.pixels, tiling.wide)
         sizes = (*tiling.sizes, LEVEL[tiling.step.activation])
         arguments = "const value *a, const value *w, value *c"
-        given = f"a, w, c, {', '.join(map(str, sizes))}"
-        return use((name, _tile(self.isa, tiling.pixels, tiling.wide)), arguments, given)
+        return use((name, text), arguments, f"a, w, c, {', '.join(map(str, sizes))}")
 
     def more(self, step: Product, pixel: str) -> str:
         return ""
@@ -79,13 +80,14 @@ class Floats:
         isa, source, target = self.isa, step.source, step.target
         vectors = parts or padded(target.shape.channels, isa.lanes) // isa.lanes
         pad, text, x = " " * indent, "", 0
+        depthwise = float32_web.depthwise if isa.web else _depthwise
         for pixels, times in counted(split(target.shape.width, isa.columns)):
             sizes = (
                 *(step.kernel, step.stride, source.row, source.pitch, target.pitch),
                 *(padded(source.shape.channels, self.family.lanes), LEVEL[step.activation]),
             )
             called = use(
-                (f"filter_{pixels}_{isa.name}", _depthwise(isa, pixels)),
+                (f"filter_{pixels}_{isa.name}", depthwise(isa, pixels)),
                 "const value *in, const value *w, value *out, int vectors",
                 f"in, w, out, vectors, {', '.join(map(str, sizes))}",
             )

@@ -46,6 +46,8 @@ class Isa:
     columns: int
     unroll: int = 2
     ahead: int = 40
+    web: bool = False
+    """Whether a browser compiles the code once more; see `float32_web`."""
     enabled: str = ""
     asked: str = "0"
     vector: str = EXTENSION
@@ -166,10 +168,11 @@ SIMD128 = Isa(
     name="simd128",
     lanes=4,
     vectors=2,
-    rows=4,
+    rows=5,
     columns=4,
     unroll=1,
     ahead=0,
+    web=True,
     largest="(vector)wasm_f32x4_pmax((v128_t)({b}), (v128_t)({a}))",
     smallest="(vector)wasm_f32x4_pmin((v128_t)({b}), (v128_t)({a}))",
 )

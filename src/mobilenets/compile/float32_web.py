@@ -1,10 +1,10 @@
 """Kernels of float32 for WebAssembly, which a browser compiles once more, as C text.
 
-V8 keeps loads in the order of the program, and puts sums as late as it can: those of one accumulator after the
-other where only the next turn of the loop asks for them. It has fifteen registers for vectors, and an accumulator
-that finds none costs more than all the rest. So loads come in the order in which accumulators take them, in C
-those of the last pixel first; and how often a loop runs is hidden: accumulators of one that might not run
-at all meet others behind it, and what follows does not pull at them.
+V8 keeps loads in the order of the program, and puts sums as late as it can: those of one accumulator after
+the other where only the next turn of the loop asks for them. It has fifteen registers for vectors, and an
+accumulator that finds none costs more than all the rest. So loads come in the order in which accumulators
+take them, in C those of the last pixel first; and how often a loop runs is hidden: accumulators of one that
+might not run at all meet others behind it, and what follows does not pull at them.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from mobilenets.compile import float32_web
 from mobilenets.compile.isa import Family, Isa
 from mobilenets.compile.kernel import Tiling, Use, counted, split
 from mobilenets.compile.step import Filter, Map, Mean, Product, padded
@@ -53,12 +54,13 @@ class Floats:
         return ""
 
     def tile(self, use: Use, tiling: Tiling) -> str:
-        isa = self._of(tiling.step.target)
-        kernel = _tile(isa, tiling.pixels, tiling.wide, tiling.step.source.packed == 2)
-        sizes = (*tiling.sizes, LEVEL[tiling.step.activation])
-        arguments = "const value *a, const value *w, value *c"
-        given = f"a, w, c, {', '.join(map(str, sizes))}"
-        return use(kernel, arguments, given)
+        isa, arguments = self._of(tiling.step.target), "const value *a, const value *w, value *c"
+        given = ", ".join(map(str, (*tiling.sizes, LEVEL[tiling.step.activation])))
+        if isa.web:
+            kernel = float32_web.tile(isa, tiling.pixels, tiling.wide)
+        else:
+            kernel = _tile(isa, tiling.pixels, tiling.wide, tiling.step.source.packed == 2)
+        return use(kernel, arguments, f"a, w, c, {given}")
 
     def more(self, step: Product, pixel: str) -> str:
         return ""
@@ -80,7 +82,9 @@ class Floats:
                 *(self._room(source), LEVEL[step.activation]),
             )
             called = use(
-                _depthwise(isa, pixels, target.packed == 2),
+                float32_web.depthwise(isa, pixels)
+                if isa.web
+                else _depthwise(isa, pixels, target.packed == 2),
                 "const value *in, const value *w, value *out, int vectors",
                 f"in, w, out, vectors, {', '.join(map(str, sizes))}",
             )

@@ -165,8 +165,11 @@ def _tile(isa: Isa, name: str, tiling: Tiling, layer: Layer) -> str:
     sums = "\n".join(
         f"                    s = FOUR_{tag}(p + AT({i}, a)); "
         + " ".join(f"c{i}_{j} = dot_{tag}(c{i}_{j}, s, w{j});" for j in wide)
-        for i in pixels
+        for i in (reversed(pixels) if isa.web else pixels)
     )
+    hidden, turns = "", "int k = 0; k < run; k += 4"
+    if isa.web:  # as in float32_web
+        hidden, turns = ", *end = p + (run + 3) / 4 * 4;\n            HIDE(end)", "; p != end;"
     fetched = "\n".join(
         f"                        FETCH(w + {4 * isa.ahead} * panel + {j * step});" for j in wide
     )
@@ -191,9 +194,9 @@ static INLINE void {name}(const value *a, const value *w, value *c,
     w += {4 * len(heads)} * panel;
     for (int y = 0; y < down; y++)
         for (int x = 0; x < across; x++) {{
-            const value *p = a + y * below + x * beside;
+            const value *p = a + y * below + x * beside{hidden};
             UNROLL_1
-            for (int k = 0; k < run; k += 4) {{
+            for ({turns}) {{
                 for (int t = 0; t < terms; t++) {{
                     const bytes_{tag} {", ".join(f"w{j} = BYTES_{tag}(w + {j * step})" for j in wide)};
                     bytes_{tag} s;{fetch}

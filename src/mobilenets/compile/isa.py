@@ -47,6 +47,8 @@ class Isa:
     """The same with vectors half as wide, for layers of so few channels that no whole one is full."""
     unroll: int = 2
     ahead: int = 40
+    web: bool = False
+    """Whether a browser compiles the code once more; see `float32_web`."""
     enabled: str = ""
     asked: str = "0"
     vector: str = EXTENSION
@@ -202,10 +204,11 @@ SIMD128 = Isa(
     name="simd128",
     lanes=4,
     vectors=2,
-    rows=4,
+    rows=5,
     columns=4,
     unroll=1,
     ahead=0,
+    web=True,
     largest="({vector})wasm_f32x4_pmax((v128_t)({b}), (v128_t)({a}))",
     smallest="({vector})wasm_f32x4_pmin((v128_t)({b}), (v128_t)({a}))",
 )

@@ -4,6 +4,7 @@
 #define APART __attribute__((noinline))
 #define MAYBE __attribute__((unused))
 #define FETCH(p) __builtin_prefetch(p)
+#define HIDE(n) __asm__("" : "+r"(n)) /* what n is the compiler is not to know */
 #else
 #define INLINE inline
 #define APART

@@ -12,7 +12,7 @@ from mobilenets.spec.op import Activation, Conv, Dense, Depthwise, Pointwise, Po
 ALIASED = 512
 """Pixels that lie a multiple of so many bytes apart fall into the same few sets of the first cache."""
 SMALL = 64
-"""Pixels of a map whose weights are more than its values."""
+"""Pixels of a map that is shared out by its channels, where its rows cannot be halved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,9 +237,9 @@ def _lead(op: Conv | Depthwise, source: Map) -> int:
 
 
 def _rows(target: Map, row_bytes: int, scratch_bytes: int) -> int:
-    """As many rows as the scratch holds, in equal stretches, of which two threads get as many each.
+    """As many rows as the scratch holds, in equal stretches, of which four threads get as many each, or two.
 
-    Of a small map all: there threads share channels out, so that each weight is read by one of them.
+    Of a small map all: there threads share channels out.
     """
     height = target.shape.height
     if small(target):
@@ -247,13 +247,14 @@ def _rows(target: Map, row_bytes: int, scratch_bytes: int) -> int:
     fitting = [
         r for r in range(1, height + 1) if height % r == 0 and (r == 1 or r * row_bytes <= scratch_bytes)
     ]
-    even = [r for r in fitting if (height // r) % 2 == 0]
-    return max(even or fitting)
+    twos = [r for r in fitting if (height // r) % 2 == 0]
+    fours = [r for r in fitting if (height // r) % 4 == 0]
+    return max(fours or [r for r in twos if height // r > 4] or twos or fitting)
 
 
 def small(made: Map) -> bool:
-    """Whether a map has so few pixels that threads share its channels out, not its rows."""
-    return made.shape.height * made.shape.width <= SMALL
+    """Whether threads share a map's channels out, not its rows, of which no two would have as many."""
+    return made.shape.height % 2 == 1 and made.shape.height * made.shape.width <= SMALL
 
 
 def padded(count: int, lanes: int) -> int:

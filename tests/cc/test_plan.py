@@ -90,14 +90,27 @@ def test_taps_lie_channel_by_channel_with_zeros_to_whole_vectors() -> None:
     assert not made[:, 2:].any()
 
 
-def test_depthwise_layers_are_joined_with_what_follows_them_where_maps_are_large() -> None:
-    net = zoo.v1(0.25, 128)
+@pytest.mark.parametrize(("side", "filters"), [(128, 0), (224, 2)])
+def test_depthwise_layers_are_joined_with_what_follows_them_but_on_small_maps_of_odd_height(
+    side: int, filters: int
+) -> None:
+    net = zoo.v1(0.25, side)
     net, _ = fold(net, filled(net).weights)
     _, program = steps(net, isa.X86.layout, SCRATCH_BYTES)
     kinds = [type(step).__name__ for step in program]
-    assert kinds.count("Separable") == 5  # maps of more than 64 pixels
-    assert kinds.count("Filter") == 8
+    assert kinds.count("Filter") == filters  # two layers of 7 × 7
+    assert kinds.count("Separable") == 13 - filters
     assert isinstance(program[0], Product)
+
+
+@pytest.mark.parametrize("side", [128, 160, 192, 224])
+def test_four_threads_have_work_at_every_step_and_two_as_much(side: int) -> None:
+    net, _ = fold(zoo.v1(1.0, side), filled(zoo.v1(1.0, side)).weights)
+    for step in steps(net, isa.X86.layout, SCRATCH_BYTES)[1]:
+        if isinstance(step, Separable) and step.product.target.shape.height > 2:
+            blocks, rest = divmod(step.product.target.shape.height, step.product.rows)
+            assert blocks >= 4
+            assert (blocks % 2, rest) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,8 @@ def retrain(
 
     def engine(model: Artefact, images: int, *, rough: bool = False) -> Body:
         made = bodies(model, threads, images, progress, rough=rough) if bodies and device == "cpu" else None
-        engines.append((made := made or _torch(model, device, threads)).told)
+        made = made or _torch(model, device, threads)
+        engines.append(made.told if made.exact else f"{made.told}, to learn from")
         return made
 
     with Meter() as meter:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -176,29 +177,37 @@ def compiled_body(
 ) -> CompiledBody | None:
     """The frozen body of a model as compiled C for this processor, built once and kept in the cache.
 
-    With `rough` its products are of numbers in bfloat16 where the processor has instructions for them. None
-    where so few images are not worth a build, where there is no compiler, the compiler or the disk fails, or
-    the outputs differ from the walk's.
+    With `rough` its products are of numbers in bfloat16 where the processor has instructions for them; the
+    exact one, which will be asked for next, is built beside it. None where so few images are not worth a
+    build, where there is no compiler, the compiler or the disk fails, or the outputs differ from the walk's.
     """
     try:
         model = _bodied(in_floats(model))
-        chosen = body_family(instructions(), rough=rough)
-        exact = not chosen.bfloat16
-        library = cache_dir() / "compiled" / f"{_key(model)}-{chosen.isas[0].name}.so"
-        if library.exists():
+        chosen, exact = (body_family(instructions(), rough=one) for one in (rough, False))
+        places = {
+            one: cache_dir() / "compiled" / f"{_key(model)}-{one.isas[0].name}.so" for one in (chosen, exact)
+        }
+        if places[chosen].exists():
             try:
-                return CompiledBody(library, streams, exact=exact)
+                return CompiledBody(places[chosen], streams, exact=chosen == exact)
             except ValueError:  # a kill or a full disk may have left a part of one
-                library.unlink()
+                places[chosen].unlink()
         if images * cost(model.net).macs < WORTH_MACS:
             return None
         progress("compile", 0, 1)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(partial(_keep_body, model), places, places.values()))
+        return CompiledBody(places[chosen], streams, exact=chosen == exact)
+    except (ValueError, RuntimeError, OSError):
+        return None
+
+
+def _keep_body(model: Artefact, chosen: Family, library: Path) -> None:
+    """Build the library unless it is there."""
+    if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=library.parent) as place:
             _built_body(model, Path(place), chosen).replace(library)
-        return CompiledBody(library, streams, exact=exact)
-    except (ValueError, RuntimeError, OSError):
-        return None
 
 
 def _built_body(model: Artefact, place: Path, chosen: Family) -> Path:

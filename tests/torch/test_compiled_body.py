@@ -16,6 +16,7 @@ from mobilenets.spec import zoo
 from mobilenets.spec.net import tensors
 from mobilenets.spec.preprocess import Preprocess
 from mobilenets.train.body import TorchEngine
+from mobilenets.train.meter import instructions
 
 MANY = 10**9
 
@@ -53,6 +54,27 @@ def test_a_compiled_body_gives_torchs_features_and_is_built_once(body: Artefact,
     assert compiling.compiled_body(body, 1, 1, silent) is not None  # it is there: any number is worth it
     assert libraries[0].stat().st_mtime_ns == before
     assert [path.name for path in libraries[0].parent.iterdir()] == [libraries[0].name]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler on this machine")
+def test_a_rough_body_is_nearly_torchs_and_the_exact_one_is_built_beside_it(
+    body: Artefact, tmp_path: Path
+) -> None:
+    rough = compiling.compiled_body(body, 1, MANY, silent, rough=True)
+    exact = compiling.compiled_body(body, 1, 1, silent)  # it is there: any number is worth it
+    assert rough is not None
+    assert exact is not None
+    assert exact.exact
+    assert rough.exact == ("avx512_bf16" not in instructions())
+    assert len(list((tmp_path / "cache").rglob("*.so"))) == 2 - rough.exact
+    levels = np.random.default_rng(1).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    wanted = TorchEngine(body).prepared(levels)["features"]
+    off = [
+        float(np.abs(one.prepared(levels)["features"] - wanted).max()) / float(np.abs(wanted).max())
+        for one in (exact, rough)
+    ]
+    assert off[0] <= 2e-5
+    assert off[1] <= (2e-5 if rough.exact else 0.05)
 
 
 def test_few_pictures_are_not_worth_a_build(body: Artefact, tmp_path: Path) -> None:

@@ -13,15 +13,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 pytest.importorskip("torch", reason="torch is not installed")
 
+import mobilenets
 from mobilenets import job
+from mobilenets.data.digests import Progress
 from mobilenets.infer.artefact import Artefact, load, save
 from mobilenets.model.module import random_weights
 from mobilenets.spec import zoo
 from mobilenets.spec.preprocess import Preprocess
+from mobilenets.train.body import TorchEngine
 
 QUICK: dict[str, Any] = {
     "net": "v1",
@@ -102,3 +106,45 @@ def test_folders_whose_names_are_no_text_are_learned_from_and_written_to(
     assert told["model"] == run.model == str(out / "model.safetensors")  # the escape reads back as the name
     assert told["command"] == f"retrain {odd}"
     assert load(out / "model.safetensors").labels == ("a", "b")
+
+
+class Rough(TorchEngine):
+    """A body whose features are off by what no score would hide."""
+
+    def prepared(self, levels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        off = np.random.default_rng(0).normal(0, 1, 256).astype(np.float32)
+        return {name: value + off for name, value in super().prepared(levels).items()}
+
+
+def test_what_is_judged_has_the_features_of_the_model_that_is_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[bool, int]] = []
+
+    def bodies(
+        model: Artefact, streams: int, images: int, progress: Progress, *, rough: bool = False
+    ) -> TorchEngine:
+        asked.append((rough, images))
+        engine = Rough(model) if rough else TorchEngine(model)
+        engine.exact = not rough
+        return engine
+
+    monkeypatch.setattr(job, "compiled_body", bodies)
+    monkeypatch.setattr("mobilenets.train.judge.VERIFIED_PICTURES", 4)
+    net = zoo.v1(0.25, 32)
+    save(
+        Artefact(net, random_weights(net, 0), Preprocess(height=32, width=32)), tmp_path / "body.safetensors"
+    )
+    given = {"weights": str(tmp_path / "body.safetensors"), "threads": 1, "split": "60/20/20"}
+    run = job.retrain(folder, tmp_path / "out", given, silent)
+    model = mobilenets.load(tmp_path / "out" / "model.safetensors")
+    for file, scores in zip(run.test.files, run.test.scores, strict=True):
+        told = {p.label: p.score for p in model(folder / file).predictions}
+        np.testing.assert_allclose([told["a"], told["b"]], scores, atol=1e-4)
+    assert asked[0] == (True, 20)
+    assert asked[1][0] is False
+    assert len(run.test.files) <= asked[1][1] <= len(run.test.files) + 4
+    assert len(asked) == 2
+    again = job.retrain(folder, tmp_path / "again", given, silent)
+    assert len(asked) == 2  # all of it is known, and the same comes of it
+    assert again.digest == run.digest

@@ -100,3 +100,15 @@ static struct view view_of(int width, int height)
     }
     return view;
 }
+
+/* What a letterbox is filled with. */
+static void beside(const struct state *net, value *out, int pixels)
+{
+    (void)net;
+    for (int i = 0; i < 3 * pixels; i++)
+#if INTEGER
+        out[i] = FILL;
+#else
+        out[i] = net->levels[i % 3][FILL];
+#endif
+}

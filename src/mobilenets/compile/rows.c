@@ -50,13 +50,13 @@ static void narrow_@isa@(const struct axis *axis, const uint8_t *row, uint8_t *o
     }
 }
 
-/* Levels to the network's input; where `levels` is NULL, what a letterbox is filled with. */
-static void normal_@isa@(const struct state *net, const uint8_t *levels, value *out, int pixels)
+/* Levels to the network's input. */
+static INLINE void normal_@isa@(const struct state *net, const uint8_t *levels, value *out, int pixels)
 {
 #if INTEGER /* the first layer takes levels as they are */
     (void)net;
     for (int i = 0; i < 3 * pixels; i++)
-        out[i] = levels ? levels[i] : FILL;
+        out[i] = levels[i];
 #else
     int i = 0;
 #if @divides@ /* sixteen pixels at once, which is quicker than to look them up */
@@ -65,13 +65,13 @@ static void normal_@isa@(const struct state *net, const uint8_t *levels, value *
         means[j] = mean[j % 3];
         stds[j] = std[j % 3];
     }
-    for (; levels && i + 16 <= pixels; i += 16)
+    for (; i + 16 <= pixels; i += 16)
         for (int j = 0; j < 48; j++)
             out[3 * i + j] = ((float)levels[3 * i + j] - means[j]) / stds[j];
 #endif
     for (; i < pixels; i++)
         for (int c = 0; c < 3; c++)
-            out[3 * i + c] = net->levels[c][levels ? levels[3 * i + c] : FILL];
+            out[3 * i + c] = net->levels[c][levels[3 * i + c]];
 #endif
 }
 
@@ -102,7 +102,7 @@ static void take_frame_@isa@(struct state *net, const uint8_t *rgb, int width, i
         value *out = image + y * IMAGE_ROW;
         const int own = y - view.above;
         if (own < 0 || own >= view.tall) {
-            normal_@isa@(net, NULL, out, INPUT_WIDTH);
+            beside(net, out, INPUT_WIDTH);
             continue;
         }
         const int32_t *weight = down->weight + own * down->taps;
@@ -124,8 +124,8 @@ static void take_frame_@isa@(struct state *net, const uint8_t *rgb, int width, i
         uint8_t *line = net->made;
         for (int i = 0; i < 3 * view.wide; i++)
             line[i] = level(net->sums[i]);
-        normal_@isa@(net, NULL, out, view.beside);
+        beside(net, out, view.beside);
         normal_@isa@(net, line, out + 3 * view.beside, view.wide);
-        normal_@isa@(net, NULL, out + 3 * (view.beside + view.wide), INPUT_WIDTH - view.beside - view.wide);
+        beside(net, out + 3 * (view.beside + view.wide), INPUT_WIDTH - view.beside - view.wide);
     }
 }

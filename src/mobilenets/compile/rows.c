@@ -69,9 +69,11 @@ static INLINE void normal_@isa@(const struct state *net, const uint8_t *levels, 
         for (int j = 0; j < 48; j++)
             out[3 * i + j] = ((float)levels[3 * i + j] - means[j]) / stds[j];
 #endif
-    for (; i < pixels; i++)
+    levels += 3 * i;
+    out += 3 * i;
+    for (int left = pixels - i; left > 0; left--, levels += 3, out += 3)
         for (int c = 0; c < 3; c++)
-            out[3 * i + c] = net->levels[c][levels[3 * i + c]];
+            out[c] = net->levels[c][levels[c]];
 #endif
 }
 

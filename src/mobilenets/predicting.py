@@ -11,8 +11,8 @@ from typing import Any
 
 from mobilenets.console import Reporter, complain, percent, say, say_json
 from mobilenets.flags import JSON
-from mobilenets.spec.library import SUFFIXES
 from mobilenets.spec.option import argument, flag
+from mobilenets.spec.suffix import COMPILED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class PredictOptions:
 
 def predict(asked: PredictOptions) -> int:
     """Answer for each picture as it comes, or for all at the end as JSON; the command's exit code."""
-    if asked.model.endswith(SUFFIXES):  # it does without numpy's products, and their threads only spin
+    if asked.model.endswith(COMPILED):  # it does without numpy's products, and their threads only spin
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with _kept(), Reporter() as progress:
         from mobilenets.infer.ready import load

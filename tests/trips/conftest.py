@@ -229,3 +229,15 @@ def without(surroundings: dict[str, str], tmp_path: Path) -> Callable[..., dict[
         return {"PYTHONPATH": f"{place}{os.pathsep}{rest}" if rest else str(place)}
 
     return banned
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Path:
+    """A place where no folder can be made or written, by root neither."""
+    if os.geteuid() == 0:  # may write everywhere, but not make a folder in there
+        if not Path("/proc/self").exists():
+            pytest.skip("root may write everywhere, and there is no /proc")
+        return Path("/proc/mobilenets")
+    out = tmp_path / "closed"
+    out.mkdir(0o500)
+    return out

@@ -16,7 +16,7 @@ from mobilenets.infer.compiled import CompiledEngine
 from mobilenets.infer.decode import Answer, answer
 from mobilenets.infer.image import decode
 from mobilenets.infer.resize import Frame
-from mobilenets.spec.library import SUFFIXES
+from mobilenets.spec.suffix import COMPILED
 
 if TYPE_CHECKING:
     from mobilenets.infer.engine import Engine
@@ -76,7 +76,7 @@ def load(model: str | PathLike[str], progress: Progress | None = None, *, intege
     ValueError, one line, for a file that is damaged or of no kind that is known.
     """
     named = str(model)
-    if Path(named).suffix in SUFFIXES and Path(named).exists():
+    if Path(named).suffix in COMPILED and Path(named).exists():
         engine = CompiledEngine(Path(named))
         return Model(engine.model, engine)
     # A compiled model needs none of these: they take longer to import than it to answer.

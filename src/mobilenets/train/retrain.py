@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilenets.costs.count import cost
-from mobilenets.data.catalog import scan, usable
+from mobilenets.data.catalog import Catalog, scan, usable
 from mobilenets.data.crew import keep_freed_memory, release_freed_memory
 from mobilenets.data.digests import Progress, digests
 from mobilenets.data.store import Store
@@ -23,7 +24,7 @@ from mobilenets.spec.net import Net
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions, shares
 from mobilenets.train import head as heads
 from mobilenets.train.blas import one_blas_thread
-from mobilenets.train.features import Body, features
+from mobilenets.train.features import Body, Features, features
 from mobilenets.train.judge import assembled, judge, verified, verify
 from mobilenets.train.material import Material, sorted_out
 from mobilenets.train.meter import Meter, machine, versions
@@ -84,6 +85,17 @@ def retrain(
         engines.append(made.told if made.exact else f"{made.told}, to learn from")
         return made
 
+    def looked(of: Catalog, named: Sequence[str], through: Artefact, stage: str, *, rough: bool) -> Features:
+        return features(
+            *(of, named, through),
+            engine=lambda images: engine(through, images, rough=rough),
+            store=store,
+            workers=threads,
+            progress=progress,
+            rough=rough,
+            stage=stage,
+        )
+
     with Meter() as meter:
         with meter.stage("scan"):
             catalog = scan(folder)
@@ -91,30 +103,13 @@ def retrain(
             start = starting_body(body, learn, progress)
             keys = digests(catalog, threads, store, progress, now=time.time())
         with meter.stage("features"):
-            seen = features(
-                catalog,
-                keys,
-                start,
-                engine=lambda images: engine(start, images, rough=True),
-                store=store,
-                workers=threads,
-                progress=progress,
-                rough=True,
-            )
+            seen = looked(catalog, keys, start, "features", rough=True)
         material, values, aside = sorted_out(catalog, keys, seen, ratio, learn.seed)
         if not learn.finetune and not seen.exact.all():
             with meter.stage("features"):
                 judged = np.union1d(material.where("test"), verified(material))
-                anew = features(
-                    replace(material.catalog, items=tuple(material.catalog.items[i] for i in judged)),
-                    [material.keys[i] for i in judged],
-                    start,
-                    engine=lambda images: engine(start, images),
-                    store=store,
-                    workers=threads,
-                    progress=progress,
-                    stage="score",
-                )
+                part = replace(material.catalog, items=tuple(material.catalog.items[i] for i in judged))
+                anew = looked(part, [material.keys[i] for i in judged], start, "score", rough=False)
                 there = [look.problem is None for look in anew.looks]  # a file may be gone since
                 values[judged[there]] = anew.values[there]
         release_freed_memory()
@@ -137,16 +132,7 @@ def retrain(
                 )
                 release_freed_memory()
                 notes += [notice] if notice else []
-                values = features(
-                    material.catalog,
-                    material.keys,
-                    learned,
-                    engine=lambda images: engine(learned, images),
-                    store=store,
-                    workers=threads,
-                    progress=progress,
-                    stage="score",
-                ).values
+                values = looked(material.catalog, material.keys, learned, "score", rough=False).values
             val = material.where("val")
             with meter.stage("fit"):
                 if len(val):

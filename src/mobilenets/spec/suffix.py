@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-SUFFIXES = (".so", ".dylib", ".dll")
+COMPILED = (".so", ".dylib", ".dll")

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -34,21 +33,23 @@ from mobilenets.frames import frames
 from mobilenets.infer.adopt import in_floats
 from mobilenets.infer.artefact import Artefact, digest
 from mobilenets.infer.calibrate import Maps
-from mobilenets.infer.compiled import CompiledBody, CompiledEngine
+from mobilenets.infer.compiled import FORMAT, CompiledBody, CompiledEngine
 from mobilenets.infer.engine import NumpyEngine
 from mobilenets.infer.quantise import quantise
 from mobilenets.infer.resize import Frame
 from mobilenets.infer.weights import cache_dir
-from mobilenets.spec.codec import json_text
 from mobilenets.spec.head import headless as without_head
 from mobilenets.spec.net import Output
+from mobilenets.spec.text import json_text
 from mobilenets.train.meter import instructions
 
 CERTIFICATE = "certificate.json"
 DTYPES = ("float32", "int8")
 BODY_FRAMES = 2
 WORTH_MACS = 3e11
-"""Work from which on a build of some three seconds pays: 500 images of V1 1.0/224."""
+"""Work from which on a build of two or three seconds pays: 500 images of V1 1.0/224."""
+MOST_STREAMS = 8
+"""Networks side by side that give every map: each holds all of them, 40 MB for V1 1.0/224."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,9 @@ def compile_model(
     if headless:
         model = _bodied(model)
     refuse(model.net)
-    with _whole(out) as place:  # before anything that takes long: there may be no writing there
-        model, calibrated = _typed(model, dtype or model.dtype, calibrate, progress)
+    _try_out(out)
+    model, calibrated = _typed(model, dtype or model.dtype, calibrate, progress)
+    with _whole(out) as place:
         progress("compile", 0, 4)
         source = compiled(model, name, family(chosen, model.dtype))
         if not 1 <= threads <= source.threads:
@@ -126,9 +128,10 @@ def _typed(
     if calibrate is None:
         raise ValueError("--dtype int8 needs --calibrate FOLDER, pictures such as the model will see")
     begun = time.perf_counter()
+    there = calibration.listed(calibrate)
     with ThreadPoolExecutor(1) as aside:
-        building = aside.submit(float_engine, model, cores())
-        found = calibration.pictures(calibrate, model.preprocess, progress=progress)
+        building = aside.submit(float_engine, model, min(cores(), MOST_STREAMS))
+        found = calibration.pictures(there, model.preprocess, progress=progress)
         engine = building.result()
     made = quantise(model, found.levels, maps=engine.maps, threads=cores(), progress=progress)
     told = {
@@ -196,8 +199,11 @@ def compiled_body(
             return None
         progress("compile", 0, 1)
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(partial(_keep_body, model), places, places.values()))
-        return CompiledBody(places[chosen], streams, exact=chosen == exact)
+            jobs = {one: pool.submit(_keep_body, model, one, place) for one, place in places.items()}
+        # An older compiler may know nothing of bfloat16.
+        best = exact if jobs[chosen].exception() else chosen
+        jobs[best].result()
+        return CompiledBody(places[best], streams, exact=best == exact)
     except (ValueError, RuntimeError, OSError):
         return None
 
@@ -230,7 +236,7 @@ def named(path: str) -> str:
 
 def _key(model: Artefact) -> str:
     """What a build of a body depends on: the model, this compiler's own text, the C compiler asked for."""
-    total = hashlib.sha256(f"{digest(model)} {os.environ.get('CC', '')}".encode())
+    total = hashlib.sha256(f"{digest(model)} {FORMAT} {os.environ.get('CC', '')}".encode())
     for file in sorted(files("mobilenets.compile").iterdir(), key=lambda file: file.name):
         if file.name.endswith((".py", ".c", ".h")):
             total.update(file.read_bytes())
@@ -309,14 +315,30 @@ def _certificate(
     }
 
 
-@contextmanager
-def _whole(out: Path) -> Iterator[Path]:
-    """A folder beside `out` whose files move there when all went well."""
+def _try_out(out: Path) -> None:
+    """Raises OSError where nothing can be written to `out`, before anything takes long; leaves nothing."""
+    made = _opened(out)
+    try:
+        tempfile.TemporaryDirectory(prefix=".part-", dir=out).cleanup()
+    finally:
+        if made:
+            out.rmdir()
+
+
+def _opened(out: Path) -> bool:
+    """Make the folder unless it is there; whether it was made."""
     made = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise NotADirectoryError(20, "a file is in its way; give another --out", str(out)) from error
+    return made
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """A folder beside `out` whose files move there when all went well."""
+    made = _opened(out)
     try:
         with tempfile.TemporaryDirectory(prefix=".part-", dir=out) as place:
             yield Path(place)

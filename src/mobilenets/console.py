@@ -81,7 +81,7 @@ class Reporter:
 
 def say_json(value: Any) -> None:
     """One JSON object on stdout."""
-    from mobilenets.spec.codec import json_text
+    from mobilenets.spec.text import json_text
 
     say(json_text(value))
 

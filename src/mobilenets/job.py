@@ -25,9 +25,9 @@ from mobilenets.infer.sealed import write_whole
 from mobilenets.infer.weights import NoWeightsError
 from mobilenets.listing import store
 from mobilenets.report import write_report
-from mobilenets.spec.codec import json_text
 from mobilenets.spec.published import PUBLISHED
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions
+from mobilenets.spec.text import json_text
 from mobilenets.train.retrain import CHECKPOINT, MODEL
 from mobilenets.train.retrain import retrain as learn_from
 from mobilenets.train.run import Run, Variant

@@ -19,7 +19,7 @@ from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.compiled import CompiledEngine
 from mobilenets.infer.engine import NumpyEngine
 from mobilenets.infer.fold import fold
-from mobilenets.infer.integer import Scale
+from mobilenets.infer.scale import Scale
 from mobilenets.infer.walk import Walk
 from mobilenets.spec.net import Net, shapes, tensors, weight_shape
 from mobilenets.spec.op import Dense, Pool

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mobilenets.compile.build import FLAGS, WARNINGS, write
+from mobilenets.compile.build import FLAGS, WARNINGS, build, write
 from mobilenets.compile.source import compiled
+from mobilenets.compile.target import TARGETS
 from mobilenets.infer.artefact import Artefact
-from mobilenets.infer.compiled import CompiledEngine
+from mobilenets.infer.compiled import FORMAT, CompiledEngine
 from mobilenets.infer.engine import NumpyEngine
 from mobilenets.infer.image import normalise, prepare
 from mobilenets.spec import zoo
@@ -129,6 +130,17 @@ def test_a_build_in_the_place_of_another_is_not_mistaken_for_it(
         answers.append(CompiledEngine(path).input(x)["logits"])
         assert np.array_equal(answers[-1], engine.input(x)["logits"])
     assert not np.array_equal(*answers)
+
+
+def test_a_library_of_another_version_is_refused_before_its_memory_is_read(
+    small: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mobilenets.compile.source.FORMAT", FORMAT + 1)
+    source = compiled(small, "later", HOST)
+    write(source, tmp_path)
+    library = build(source, TARGETS["host"], tmp_path).file
+    with pytest.raises(ValueError, match=r"later\.so: built by another version of mobilenets; compile"):
+        CompiledEngine(library)
 
 
 def test_what_a_c_programmer_gets_wrong_is_an_error_code(made: Made, small: Artefact) -> None:

@@ -35,9 +35,9 @@ from mobilenets.infer.engine import NumpyEngine
 from mobilenets.infer.quantise import quantise
 from mobilenets.infer.sealed import KEY, SEAL, pack, unpack, write_whole
 from mobilenets.spec import zoo
-from mobilenets.spec.codec import json_text
 from mobilenets.spec.net import tensors
 from mobilenets.spec.preprocess import Preprocess
+from mobilenets.spec.text import json_text
 
 
 def small(seed: int = 0, **fields: Any) -> Artefact:

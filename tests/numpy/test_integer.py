@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from mobilenets.infer.artefact import Artefact, ArtefactError, digest, from_bytes, to_bytes
 from mobilenets.infer.engine import NumpyEngine
 from mobilenets.infer.image import normalise
-from mobilenets.infer.integer import MOST_BIAS, IntegerWalk, Scale, check, dequantised, image_zero
+from mobilenets.infer.integer import MOST_BIAS, IntegerWalk, check, dequantised, image_zero
+from mobilenets.infer.scale import Scale
 from mobilenets.infer.sealed import pack, unpack
 from mobilenets.infer.walk import Walk
 from mobilenets.spec.net import Net, Node, Output, shapes, weight_shape

@@ -50,7 +50,8 @@ def test_a_compiled_model_is_asked_without_what_it_does_not_need(
     surroundings: dict[str, str], taught: Any, compiled: Any
 ) -> None:
     """Imports are most of a cold start: Typer, other formats and the reference walk stay out."""
-    rooms = ("cli", "infer.engine", "infer.adopt", "infer.weights", "data", "compile", "costs")
+    rooms = ("cli", "data", "compile", "costs", "spec.net", "spec.codec")
+    rooms += tuple(f"infer.{one}" for one in ("artefact", "walk", "integer", "engine", "adopt", "weights"))
     needless = {"typer", "click", "pydantic", "rich", "safetensors", "torch", "h5py"}
     needless |= {f"mobilenets.{room}" for room in rooms}
     text = (

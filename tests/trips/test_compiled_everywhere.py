@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from mobilenets.compile.target import TARGETS
-from mobilenets.data.calibration import pictures
+from mobilenets.data.calibration import listed, pictures
 from mobilenets.infer import artefact
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.engine import NumpyEngine
@@ -82,7 +82,7 @@ def models(taught: Any, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str
     """The taught model's file, and the file of it in integers."""
     model = artefact.load(taught.model)
     path = tmp_path_factory.mktemp("int8") / "model.safetensors"
-    artefact.save(quantise(model, pictures(taught.folder, model.preprocess, most=40).levels), path)
+    artefact.save(quantise(model, pictures(listed(taught.folder), model.preprocess, most=40).levels), path)
     return {"float32": taught.model, "int8": path}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mobilenets
-from mobilenets.data.calibration import pictures
+from mobilenets.data.calibration import listed, pictures
 from mobilenets.infer import adopt, artefact
 from mobilenets.infer.quantise import quantise
 from mobilenets.infer.ready import load
@@ -23,7 +23,7 @@ def quantised(taught: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The taught model in integers."""
     model = artefact.load(taught.model)
     path = tmp_path_factory.mktemp("quantised") / "model.safetensors"
-    artefact.save(quantise(model, pictures(taught.folder, model.preprocess, most=48).levels), path)
+    artefact.save(quantise(model, pictures(listed(taught.folder), model.preprocess, most=48).levels), path)
     return path
 
 

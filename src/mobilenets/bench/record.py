@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilenets.infer.sealed import write_whole
-from mobilenets.spec.codec import json_text
+from mobilenets.spec.text import json_text
 
 
 def flat(found: Mapping[str, Any]) -> list[dict[str, Any]]:

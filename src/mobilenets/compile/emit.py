@@ -109,7 +109,8 @@ def _product(writer: Writer, step: Product) -> None:
 def _separable(writer: Writer, step: Separable) -> None:
     first, then, kit = step.filter, step.product, writer.kit
     source, rows, target = first.source, first.target, then.target
-    what = f"{first.name} and {then.name}: {_shape(source)} to {_shape(target)}, {then.rows} rows at a time"
+    at_once = f"{then.rows} rows at a time" if then.rows > 1 else "row by row"
+    what = f"{first.name} and {then.name}: {_shape(source)} to {_shape(target)}, {at_once}"
     panels = len(widths(writer.family.room(target.shape.channels), writer.family.panel))
     places = (f"in + (y + r) * {first.stride * source.row}", "taps", f"rows + r * {rows.row}")
     body = (

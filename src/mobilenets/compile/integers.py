@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from mobilenets.compile.pack import widths
 from mobilenets.compile.step import Filter, Product, padded
-from mobilenets.infer.integer import Rescale, Scale, centred, image_zero, rescale
+from mobilenets.infer.integer import Rescale, centred, image_zero, rescale
+from mobilenets.infer.scale import Scale
 from mobilenets.spec.net import Net
 from mobilenets.spec.op import Dense, Pointwise, Pool
 from mobilenets.spec.preprocess import Preprocess

@@ -39,7 +39,7 @@ int main(int count, char **words)
         fprintf(stderr, "error %d, see @name@.h\n", error);
         return 1;
     }
-    const int classes = @name@_outputs()[0].shape[0];
+    const int *shape = @name@_outputs()[0].shape, classes = shape[0] * shape[1] * shape[2];
     for (int place = 0, last = -1; place < 5 && place < classes; place++) {
         const float before = @name@_value(net, 0, last);
         int best = -1;

@@ -17,6 +17,7 @@ from mobilenets.compile.int8 import Bytes
 from mobilenets.compile.pack import Packed, floats, layers_of, pack
 from mobilenets.compile.step import Filter, Map, Product, Step, maps_of, padded, steps
 from mobilenets.infer.artefact import Artefact, digest
+from mobilenets.infer.compiled import FORMAT
 from mobilenets.infer.fold import fold
 from mobilenets.infer.integer import image_zero
 from mobilenets.spec.codec import net_to_json, preprocess_to_json
@@ -251,6 +252,7 @@ def _tables(model: Artefact, maps: Mapping[str, Map], begins: Mapping[str, int],
         for one in family.isas
     )
     about = {
+        "format": FORMAT,
         "net": net_to_json(model.net),
         "labels": len(model.labels),
         "threshold": model.threshold,

@@ -28,14 +28,22 @@ class Calibration:
     set_aside: Sequence[SetAside]
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Names of pictures that lie in `path`, and ways to their bytes."""
+
+    path: Path
+    files: Sequence[tuple[str, Callable[[], bytes]]]
+
+
 def pictures(
-    path: Path, pre: Preprocess, *, most: int = MOST, seed: int = 0, progress: Progress | None = None
+    there: Listed, pre: Preprocess, *, most: int = MOST, seed: int = 0, progress: Progress | None = None
 ) -> Calibration:
-    """At most `most` pictures of a data set (of its train part where it has parts), or of any folder.
+    """At most `most` of those that were listed, decoded and prepared.
 
     The same for the same files and seed. Raises ValueError where there is no picture that can be used.
     """
-    found = _found(path)
+    found = list(there.files)
     Random(seed).shuffle(found)
     levels: list[Frame] = []
     files: list[str] = []
@@ -55,13 +63,16 @@ def pictures(
     if not levels:
         why = f": {aside[0].file}: {aside[0].reason}" if aside else ""
         raise ValueError(
-            f"{path}: none of its {len(found)} pictures can be used{why}; see `mobilenets doctor`"
+            f"{there.path}: none of its {len(found)} pictures can be used{why}; see `mobilenets doctor`"
         )
     return Calibration(np.stack(levels), tuple(files), tuple(aside))
 
 
-def _found(path: Path) -> list[tuple[str, Callable[[], bytes]]]:
-    """Names and ways to the bytes, sorted: a data set's for learning, or every picture below a folder."""
+def listed(path: Path) -> Listed:
+    """Sorted: a data set's pictures (those of its train part where it has parts), or all below a folder.
+
+    Raises ValueError where there are none.
+    """
     try:
         catalog = scan(path)
     except ValueError:
@@ -72,6 +83,6 @@ def _found(path: Path) -> list[tuple[str, Callable[[], bytes]]]:
             raise ValueError(
                 f"{path}: a folder without pictures; give one with some to calibrate on"
             ) from None
-        return [(str(file.relative_to(path)), file.read_bytes) for file in files]
+        return Listed(path, [(str(file.relative_to(path)), file.read_bytes) for file in files])
     items = [item for item in catalog.items if item.part in (None, "train")]
-    return [(item.file, partial(catalog.read, item)) for item in items or catalog.items]
+    return Listed(path, [(item.file, partial(catalog.read, item)) for item in items or catalog.items])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilenets.infer import integer
-from mobilenets.infer.integer import Scale
+from mobilenets.infer.scale import Scale
 from mobilenets.infer.sealed import ArtefactError, pack, unpack, write_whole
 from mobilenets.infer.walk import check
 from mobilenets.spec.codec import net_from_json, net_to_json, preprocess_from_json, preprocess_to_json

@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -20,18 +21,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilenets.infer.artefact import Artefact
-from mobilenets.infer.integer import Scale
 from mobilenets.infer.resize import Frame
-from mobilenets.spec.codec import net_from_json, preprocess_from_json
+from mobilenets.infer.scale import Scale
+from mobilenets.spec.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
+    from mobilenets.infer.artefact import Artefact
+
 Rows = dict[str, NDArray[np.float32]]
 """Outputs by name."""
+FORMAT = 1
+"""Of what is read here of a library's memory; one of another number is not touched."""
 MAGIC = (b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe")
 HUGE = 2 << 20
+MOST_SIDE = 32767
+"""Of a frame, in generated C."""
 ERRORS = {
     -1: "a null pointer",
     -2: "a frame of a size that cannot be",
@@ -62,13 +68,17 @@ class CompiledEngine:
         self._library, self.name, self.about = _opened(path)
         self._functions: dict[str, Any] = {}
         listed = self._call("labels", ctypes.POINTER(ctypes.c_char_p))()
-        labels = tuple(listed[i].decode("utf-8", "surrogateescape") for i in range(self.about["labels"]))
-        self.model = _described(path, self.about, labels)
+        self.labels = tuple(listed[i].decode("utf-8", "surrogateescape") for i in range(self.about["labels"]))
+        self.threshold: float | None = self.about["threshold"]
+        self._input = tuple(self.about["net"]["input"])
+        known = self.about["preprocess"]
+        self.preprocess = Preprocess(**{**known, "mean": tuple(known["mean"]), "std": tuple(known["std"])})
+        self._file = path.name
         self._threads, self._lock = threads, threading.Lock()
         self._isa, self._scales = "", dict[str, Scale | None]()
         self._net, self._largest = ctypes.c_void_p(), (0, 0)
         self._arena: NDArray[np.uint8] = np.zeros(0, np.uint8)
-        self._fit(self.model.preprocess.width, self.model.preprocess.height)
+        self._fit(self.preprocess.width, self.preprocess.height)
 
     def __call__(self, frame: Frame) -> Rows:
         frame = np.ascontiguousarray(frame)
@@ -90,8 +100,8 @@ class CompiledEngine:
 
     def levels(self, prepared: Frame, into: Rows | None = None) -> Rows:
         """Outputs for what `infer.image.prepare` has made, uint8 [height, width, 3]; `into` takes its own."""
-        if prepared.dtype != np.uint8 or prepared.shape != tuple(self.model.net.input):
-            raise ValueError(f"{self.name} takes uint8 {list(self.model.net.input)}")
+        if prepared.dtype != np.uint8 or prepared.shape != self._input:
+            raise ValueError(f"{self.name} takes uint8 {list(self._input)}")
         with self._lock:
             self._check(self._call("run_levels")(self._net, _address(np.ascontiguousarray(prepared))))
             if into is None:
@@ -103,11 +113,34 @@ class CompiledEngine:
 
     def input(self, values: NDArray[np.float32]) -> Rows:
         """Outputs for an input that is prepared and normalised, float32 [height, width, 3]."""
-        if values.dtype != np.float32 or values.shape != tuple(self.model.net.input):
-            raise ValueError(f"{self.name} takes float32 {list(self.model.net.input)}")
+        if values.dtype != np.float32 or values.shape != self._input:
+            raise ValueError(f"{self.name} takes float32 {list(self._input)}")
         with self._lock:
             self._check(self._call("run_input")(self._net, _address(np.ascontiguousarray(values))))
             return self._made()
+
+    @cached_property
+    def model(self) -> Artefact:
+        """What is known of the model; its weights are in the library."""
+        # Nobody who only asks about pictures waits for these.
+        from mobilenets.infer.artefact import Artefact
+        from mobilenets.spec.codec import net_from_json
+
+        about = self.about
+        return Artefact(
+            net=net_from_json(about["net"]),
+            weights={},
+            preprocess=self.preprocess,
+            labels=self.labels,
+            threshold=self.threshold,
+            source={
+                "file": self._file,
+                "compiled": about["dtype"],
+                "digest": about["digest"],
+                "made_from": about["source"],
+            },
+            scores=about["scores"],
+        )
 
     def __del__(self) -> None:
         if getattr(self, "_net", None):
@@ -190,7 +223,7 @@ class CompiledBody:
     """A body for many pictures at once: `streams` networks of one thread each, on frames or on levels."""
 
     batch = 8
-    resizes = True
+    resizes = MOST_SIDE
 
     def __init__(self, path: Path, streams: int, *, exact: bool = True) -> None:
         """`exact` tells whether the outputs are those of float32, to the last digits."""
@@ -251,6 +284,8 @@ def _opened(path: Path) -> tuple[ctypes.CDLL, str, dict[str, Any]]:
         raise ValueError(f"{path}: cannot be loaded here: {error}") from error
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path}: no library that `mobilenets compile` built, or not all of it") from error
+    if told.get("format") != FORMAT:
+        raise ValueError(f"{path}: built by another version of mobilenets; compile the model anew")
     return library, name, told
 
 
@@ -262,24 +297,6 @@ def _whole(head: bytes, size: int) -> bool:
         return False
     table, (entry, entries) = struct.unpack_from("<Q", head, 0x28)[0], struct.unpack_from("<HH", head, 0x3A)
     return bool(table + entry * entries <= size)
-
-
-def _described(path: Path, about: dict[str, Any], labels: tuple[str, ...]) -> Artefact:
-    """What is known of a compiled model; its weights are in the library."""
-    return Artefact(
-        net=net_from_json(about["net"]),
-        weights={},
-        preprocess=preprocess_from_json(about["preprocess"]),
-        labels=labels,
-        threshold=about["threshold"],
-        source={
-            "file": path.name,
-            "compiled": about["dtype"],
-            "digest": about["digest"],
-            "made_from": about["source"],
-        },
-        scores=about["scores"],
-    )
 
 
 def _address(values: NDArray[Any]) -> ctypes.c_void_p:

@@ -20,34 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilenets.infer.resize import Frame
+from mobilenets.infer.scale import MOST, Scale
 from mobilenets.infer.walk import Map, flat, laid_out, linear
 from mobilenets.spec.net import Net, Node, shapes, weight_shape
 from mobilenets.spec.op import Activation, Conv, Dense, Depthwise, Pointwise, Pool
 from mobilenets.spec.preprocess import Preprocess
 
 Tensors = Mapping[str, NDArray[Any]]
-MOST = 255
 EXACT = 1 << 24
 """Whole numbers up to here are exact in float32."""
 MOST_TERMS = 1 << 14
 MOST_BIAS = (1 << 31) - 1 - MOST_TERMS * MOST * MOST
 """So many terms and this bias can't leave 32 bits, whatever the order they are added in."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """What bytes stand for: value = step · (byte − zero)."""
-
-    step: float
-    zero: int
-
-    def __post_init__(self) -> None:
-        if not (0 < self.step < np.inf and 0 <= self.zero <= MOST):
-            raise ValueError(f"a scale of step {self.step!r} and zero {self.zero!r}")
-
-    def values(self, quantities: NDArray[Any]) -> NDArray[np.float32]:
-        """The numbers that bytes stand for."""
-        return np.asarray(np.float32(self.step) * (quantities.astype(np.float32) - np.float32(self.zero)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.compiled import CompiledEngine
 from mobilenets.infer.decode import Answer, answer
 from mobilenets.infer.image import decode
@@ -19,6 +18,7 @@ from mobilenets.infer.resize import Frame
 from mobilenets.spec.suffix import COMPILED
 
 if TYPE_CHECKING:
+    from mobilenets.infer.artefact import Artefact
     from mobilenets.infer.engine import Engine
     from mobilenets.infer.weights import Progress
 
@@ -29,20 +29,28 @@ Picture: TypeAlias = str | PathLike[str] | bytes | Image.Image | Frame
 class Model:
     """A model and the engine that runs it: `model(picture)` answers, `model.features(picture)` describes."""
 
-    def __init__(self, artefact: Artefact, engine: Engine | None = None) -> None:
-        if engine is None:
+    def __init__(self, described: Artefact | CompiledEngine, engine: Engine | None = None) -> None:
+        if isinstance(described, CompiledEngine):
+            engine = described
+        elif engine is None:
             from mobilenets.infer.engine import NumpyEngine
 
-            engine = NumpyEngine(artefact)
-        self.artefact, self.engine = artefact, engine
+            engine = NumpyEngine(described)
+        self.engine, self._described = engine, described
+
+    @property
+    def artefact(self) -> Artefact:
+        """All that is known of the model; without weights where they are compiled."""
+        known = self._described
+        return known.model if isinstance(known, CompiledEngine) else known
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return self.artefact.labels
+        return self._described.labels
 
     def __call__(self, picture: Picture, top: int = 5) -> Answer:
         """The `top` best labels, best first. Raises ValueError for a model that names no classes."""
-        return answer(self.logits([self.frame(picture)])[0], self.labels, top, self.artefact.threshold)
+        return answer(self.logits([self.frame(picture)])[0], self.labels, top, self._described.threshold)
 
     def features(self, picture: Picture) -> NDArray[np.float32]:
         """The body's features of a picture, float32 [channels]."""
@@ -63,7 +71,7 @@ class Model:
         if isinstance(picture, Image.Image):
             return np.asarray(picture.convert("RGB"))
         data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
-        return decode(data, self.artefact.preprocess)
+        return decode(data, self._described.preprocess)
 
 
 def load(model: str | PathLike[str], progress: Progress | None = None, *, integers: bool = False) -> Model:
@@ -77,8 +85,7 @@ def load(model: str | PathLike[str], progress: Progress | None = None, *, intege
     """
     named = str(model)
     if Path(named).suffix in COMPILED and Path(named).exists():
-        engine = CompiledEngine(Path(named))
-        return Model(engine.model, engine)
+        return Model(CompiledEngine(Path(named)))
     # A compiled model needs none of these: they take longer to import than it to answer.
     from mobilenets.infer import adopt, weights
     from mobilenets.spec.published import PUBLISHED

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilenets.spec.codec import json_text
+from mobilenets.spec.text import json_text
 
 KEY, SEAL = "mobilenets", "sha256"
 MOST_HEADER_BYTES = 64 << 20

@@ -10,8 +10,9 @@ import numpy as np
 from mobilenets.infer import tflite_integers
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.flatbuffer import DamagedError, Table
-from mobilenets.infer.integer import Scale, check
+from mobilenets.infer.integer import check
 from mobilenets.infer.recognise import Layer, Tensor, labels_for, recognise
+from mobilenets.infer.scale import Scale
 from mobilenets.infer.tflite_integers import halves_up, scale_of
 from mobilenets.infer.tflite_schema import Entry, Graph, Operator
 from mobilenets.spec.net import shape_after

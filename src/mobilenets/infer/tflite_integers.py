@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilenets.infer.flatbuffer import DamagedError
-from mobilenets.infer.integer import Scale
+from mobilenets.infer.scale import Scale
 from mobilenets.infer.tflite_schema import Entry, Graph
 
 SHIFT = 128

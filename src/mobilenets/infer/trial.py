@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from mobilenets.infer import rounding
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.calibrate import Moments, Observed, Ranges, batches, in_threads, looked_at, moments_of
-from mobilenets.infer.integer import MOST, MOST_BIAS, IntegerLayer, Scale, image_zero
+from mobilenets.infer.integer import MOST_BIAS, IntegerLayer, image_zero
 from mobilenets.infer.resize import Frame
 from mobilenets.infer.rounding import Rounded
+from mobilenets.infer.scale import MOST, Scale
 from mobilenets.infer.spare import Copies, copies
 from mobilenets.infer.walk import Map
 from mobilenets.spec.net import Node

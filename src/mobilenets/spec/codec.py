@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -35,16 +34,6 @@ MOST_NODES = 4096
 MOST_CHANNELS = 1 << 16
 MOST_PIXELS = 4096
 MOST_ELEMENTS = 1 << 30
-
-
-def json_text(value: Any, **layout: Any) -> str:
-    """JSON that any encoding of Unicode can hold. Raises ValueError for a number that is not finite.
-
-    Names of files may hold bytes that are no text, in Python halves of characters: they come as escapes,
-    which every reader of JSON knows.
-    """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, **layout)
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def net_to_json(net: Net) -> Json:

@@ -35,7 +35,7 @@ class TorchEngine:
         self.streams = streams if self.device.type == "cpu" else 1
         self.batch = BATCH if self.device.type == "cpu" else GPU_BATCH
         self.told = f"torch, {device}"
-        self.exact, self.resizes = True, False
+        self.exact, self.resizes = True, 0
         self._preprocess = model.preprocess
         made = module(net, weights).eval().requires_grad_(False)
         self._module = placed(made, self.device)

@@ -48,8 +48,8 @@ class Body(Protocol):
     told: str
     exact: bool
     """Whether its outputs are those of float32, to the last digits."""
-    resizes: bool
-    """Whether it prepares frames itself, faster than a worker."""
+    resizes: int
+    """The longest side of a frame that it prepares itself, faster than a worker; 0 where it does not."""
 
     def many(self, frames: Sequence[Frame]) -> dict[str, NDArray[np.float32]]: ...
 
@@ -73,11 +73,15 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class Preparing:
-    """A worker's job: read, look, turn and resize one item; frames of up to `raw` values stay as they are."""
+    """A worker's job: read, look, turn and resize one item.
+
+    Frames of up to `raw` values stay as they are, unless a side is longer than `side`.
+    """
 
     catalog: Catalog
     target: Preprocess
     raw: int
+    side: int
 
     def __call__(self, item: Item) -> tuple[Look, Prepared | None]:
         try:
@@ -88,7 +92,7 @@ class Preparing:
         look, frame = seen(data, item.suffix, self.target)
         if frame is None:
             return look, None
-        if frame.size <= self.raw:
+        if frame.size <= self.raw and max(frame.shape) <= self.side:
             return look, Prepared(frame, raw=True)
         try:
             return look, Prepared(prepare(frame, self.target), raw=False)
@@ -112,16 +116,19 @@ def features(
     """The body's features of every item; what the store has is not computed again.
 
     `keys` are the items' digests; `engine` makes the body's engine for so many images. Rows are kept
-    by picture, body and preprocessing; with `rough` those serve too that an engine made which is not exact.
-    A file that does not decode, or on which a worker dies, keeps a row of zeros and a look with a `problem`.
+    by picture, body and preprocessing; with `rough` those serve first that an engine made which is not exact:
+    what is learned must not hang on whose features were wanted to the last digits before. A file that does
+    not decode, or on which a worker dies, keeps a row of zeros and a look with a `problem`.
     """
-    by_space = {True: f"features {digest(body)} plain", False: f"features {digest(body)} rough"}
+    named = digest(body)
+    exact_space, rough_space = f"features {named} plain", f"features {named} rough"
     seen_space = f"looks {FORMAT} {digest_of(body.preprocess)}"
     wanted = sorted(set(keys) - {""})
-    kept = {key: (value, True) for key, value in store.get_many(by_space[True], wanted).items()}
-    if rough and len(kept) < len(wanted):
-        rest = store.get_many(by_space[False], [key for key in wanted if key not in kept])
-        kept |= {key: (value, False) for key, value in rest.items()}
+    kept: dict[str, tuple[bytes, bool]] = {}
+    if rough:
+        kept = {key: (value, False) for key, value in store.get_many(rough_space, wanted).items()}
+    rest = [key for key in wanted if key not in kept]
+    kept |= {key: (value, True) for key, value in store.get_many(exact_space, rest).items()}
     known = store.get_many(seen_space, wanted)
     channels = shapes(body.net)[body.net.output("features").node].channels
     values, exact = np.zeros((len(keys), channels), np.float32), np.ones(len(keys), bool)
@@ -136,7 +143,7 @@ def features(
     progress(stage, done, len(keys))
     ran = engine(len(todo)) if todo else None
     exact[todo] = ran is None or ran.exact
-    spaces = by_space[ran is None or ran.exact], seen_space
+    spaces = exact_space if ran is None or ran.exact else rough_space, seen_space
     for indices in _computed(catalog, todo, values, looks, ran, body.preprocess, workers) if ran else ():
         done += len(indices)
         progress(stage, done, len(keys))
@@ -198,7 +205,7 @@ def _computed(
         return new
 
     # A worker needs no list of items, only where to read.
-    with Crew(Preparing(catalog.bare(), target, raw), workers) as crew, engine.pool() as pool:
+    with Crew(Preparing(catalog.bare(), target, raw, engine.resizes), workers) as crew, engine.pool() as pool:
         yield from streamed(pool, work, batches(crew), 2 * engine.streams)
 
 

@@ -36,16 +36,16 @@ def cost(net: str, *, width: float = 1.0, resolution: int | None = None, classes
     return count(zoo.net(net, width, resolution, classes))
 
 
-def load(model: str | PathLike[str]) -> Model:
+def load(model: str | PathLike[str], *, threads: int = 1) -> Model:
     """Open a model file, ours, `.tflite`, Keras' or timm's, or weights by a name of `mobilenets models`.
 
     `model(picture)` gives an answer with labels and scores, `model.features(picture)` float32 [channels]; a
     picture is a path, bytes, a Pillow image or RGB uint8 [height, width, 3]. Raises ValueError that says what
-    is wrong.
+    is wrong. `threads` are those of a library that `mobilenets compile` built.
     """
     from mobilenets.infer.ready import load as opened
 
-    return opened(model)
+    return opened(model, threads=threads)
 
 
 def evaluate(

@@ -321,7 +321,9 @@ def compile_(
     calibrate: Annotated[
         Path | None, typer.Option(help="Pictures such as it will see, to quantise a float32 model on.")
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads it is verified with.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Threads it is verified with; each use of it chooses its own.")
+    ] = 1,
     images: Annotated[
         Path | None, typer.Option(help="Pictures to verify on; frames drawn here unless given.")
     ] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -10,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -44,6 +45,10 @@ from mobilenets.spec.text import json_text
 from mobilenets.train.meter import instructions
 
 CERTIFICATE = "certificate.json"
+PART = ".part-"
+STALE_S = 24 * 3600
+MOST_LETTERS = 48
+"""Of a name that is taken from a file's."""
 DTYPES = ("float32", "int8")
 BODY_FRAMES = 2
 WORTH_MACS = 3e11
@@ -104,9 +109,10 @@ def compile_model(
         progress("compile", 2, 4)
         verdict = _verified(model, source, chosen, made, threads, shown, told)
         progress("compile", 3, 4)
-        certificate = _certificate(model, source, made, chosen, verdict) | calibrated
+        certificate = _certificate(model, source, made, chosen, verdict) | calibrated | {"threads": threads}
         if not chosen.shipped:
             made.file.unlink()
+        certificate["files"] = sorted(file.name for file in place.iterdir())
         (place / CERTIFICATE).write_text(json_text(certificate, indent=1) + "\n", encoding="utf-8")
     return certificate
 
@@ -230,8 +236,8 @@ def _built_body(model: Artefact, place: Path, chosen: Family) -> Path:
 
 def named(path: str) -> str:
     """A name in C for a model file."""
-    plain = re.sub(r"[^a-z0-9]+", "_", Path(path).stem.lower()).strip("_")
-    return plain if plain[:1].isalpha() else f"model_{plain}".rstrip("_")
+    plain = re.sub(r"[^a-z0-9]+", "_", Path(path).stem.lower()).strip("_")[:MOST_LETTERS]
+    return plain if plain[:1].isalpha() and plain != "main" else f"model_{plain}".rstrip("_")
 
 
 def _key(model: Artefact) -> str:
@@ -263,7 +269,11 @@ def _verified(
     """Library, or program of the same C, compared with the walk. Raises RuntimeError where they differ."""
     reference, most = NumpyEngine(model), verify.SAME if model.scales else verify.AGREE
     if loads(target):
-        engine = CompiledEngine(made.file, threads)
+        try:
+            engine = CompiledEngine(made.file, threads)
+        except ValueError as error:
+            told = str(error).replace(str(made.file), made.file.name)
+            raise RuntimeError(f"what the C compiler made cannot be used: {told}: {made.command}") from error
         differences = verify.compared(engine, engine.isas, reference, frames, most)
         return Verdict(differences, engine.isas, ("this machine",), len(frames), told)
     lacking = runner.missing(target.runners)
@@ -296,10 +306,12 @@ def _certificate(
         "dtype": model.dtype,
         "target": target.name,
         "library": made.file.name if target.shipped else None,
+        "labels": len(model.labels),
         "compiler": made.compiler,
         "command": made.command,
         "compile_s": round(made.seconds, 2),
-        "code_bytes": made.file.stat().st_size - weights_within,
+        "code_bytes": made.file.stat().st_size - weights_within - source.text_bytes,
+        "text_bytes": source.text_bytes,
         "weight_bytes": len(source.weights),
         "arena_bytes": source.maps_bytes + source.scratch_bytes,
         "input": [pre.height, pre.width, 3],
@@ -319,7 +331,7 @@ def _try_out(out: Path) -> None:
     """Raises OSError where nothing can be written to `out`, before anything takes long; leaves nothing."""
     made = _opened(out)
     try:
-        tempfile.TemporaryDirectory(prefix=".part-", dir=out).cleanup()
+        tempfile.TemporaryDirectory(prefix=PART, dir=out).cleanup()
     finally:
         if made:
             out.rmdir()
@@ -340,13 +352,36 @@ def _whole(out: Path) -> Iterator[Path]:
     """A folder beside `out` whose files move there when all went well."""
     made = _opened(out)
     try:
-        with tempfile.TemporaryDirectory(prefix=".part-", dir=out) as place:
-            yield Path(place)
-            # A certificate of other files must never lie beside these: it goes first and comes last.
+        _drop_left(out)
+        with tempfile.TemporaryDirectory(prefix=PART, dir=out) as place:
+            yield Path(place).resolve()
+            # A certificate of other files must never lie beside these: it goes first and comes last, and what
+            # another build left goes with it.
+            for name in _listed(out / CERTIFICATE):
+                (out / name).unlink(missing_ok=True)
             (out / CERTIFICATE).unlink(missing_ok=True)
             for file in sorted(Path(place).iterdir(), key=lambda file: file.name == CERTIFICATE):
                 file.replace(out / file.name)
-    except BaseException:
+    except BaseException as error:
         if made:
             shutil.rmtree(out, ignore_errors=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say which
+            raise OSError(error.errno, error.strerror or str(error), str(out)) from error
         raise
+
+
+def _listed(certificate: Path) -> list[str]:
+    """The files that a certificate lists: names in its own folder."""
+    try:
+        files = json.loads(certificate.read_bytes())["files"]
+        return [name for name in files if Path(name).name == name]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _drop_left(out: Path) -> None:
+    """Remove what a kill has left: parts that no compilation can be at work on any more."""
+    for left in out.glob(f"{PART}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > STALE_S:
+                shutil.rmtree(left, ignore_errors=True)

@@ -40,4 +40,4 @@ def frames(images: Path | None) -> tuple[list[Frame], str]:
             break
     if not found:
         raise ValueError(f"{images}: none of its pictures can be read; see `mobilenets doctor`")
-    return found, f"{len(found)} pictures of {images}"
+    return found, f"{len(found)} picture{'s' * (len(found) > 1)} of {images}"

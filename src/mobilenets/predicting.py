@@ -21,6 +21,7 @@ class PredictOptions:
 
     model: str = argument("A model file, or a name of `mobilenets models`.")
     paths: list[str] = argument("Pictures, folders of pictures, or - for one on stdin.")
+    threads: int = flag(1, "Threads of a compiled model.", least=1)
     top: int = flag(5, "Labels for each picture.", least=1)
     features: bool = flag(False, "The body's features instead of labels.")
     json: bool = flag(False, JSON)
@@ -34,7 +35,7 @@ def predict(asked: PredictOptions) -> int:
         from mobilenets.infer.ready import load
         from mobilenets.pictures import pictures
 
-        ready = load(asked.model, progress.download)
+        ready = load(asked.model, progress.download, threads=asked.threads)
     if not asked.features and not ready.labels:
         raise ValueError(f"{asked.model}: a body without named classes; ask it for --features")
     results: list[dict[str, Any]] = []

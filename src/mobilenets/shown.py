@@ -8,6 +8,9 @@ from typing import Any
 from mobilenets.compile.target import TARGETS
 from mobilenets.console import percent, say, size, table
 
+FEW = 32
+"""Pictures to calibrate on below which a user is told."""
+
 
 def show_run(run: Any, out: Path) -> None:
     """A retraining in short."""
@@ -114,6 +117,10 @@ def show_compiled(made: dict[str, Any], out: Path) -> None:
             f"calibrated in {calibrated['seconds']:.1f} s on {calibrated['pictures']} pictures, "
             f"the float network by {calibrated['float_ran_by']}"
         )
+        if aside := calibrated["set_aside"]:
+            say(f"{len(aside)} set aside, which cannot be read: {aside[0]}{' and others' * (len(aside) > 1)}")
+        if calibrated["pictures"] < FEW:
+            say(f"so few pictures show little of what maps can hold: {FEW} or more, of all kinds, do better")
     say(f"built in {made['compile_s']:.1f} s by {made['compiler']}")
     if made["verified_on"]:
         worst = max(one["relative"] for one in made["largest_error"].values())
@@ -127,4 +134,5 @@ def show_compiled(made: dict[str, Any], out: Path) -> None:
     else:
         say(f"built but not verified, it never ran: {made['unverified']}")
     use, library = TARGETS[made["target"]].use, out / str(made["library"])
-    say(f"try it  {use.format(folder=out, name=made['name'], library=library)}")
+    told = use.format(folder=out, name=made["name"], library=library)
+    say(f"try it  {told}{' --features' * ('predict' in told and not made['labels'])}")

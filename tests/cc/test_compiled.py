@@ -225,12 +225,18 @@ def test_sanitizers_find_nothing_and_the_example_gives_the_references_scores(
 
 def test_the_example_builds_by_a_plain_cc_from_its_folder_alone(small: Artefact, tmp_path: Path) -> None:
     write(compiled(small, "tested", HOST), tmp_path)
-    subprocess.run(
-        ["cc", "-O2", "main.c", "tested.c", "-o", "example", "-lpthread"], cwd=tmp_path, check=True
-    )
+    words = ["-O2", *WARNINGS, "main.c", "tested.c", "-o", "example", "-lpthread"]
+    subprocess.run(["cc", "-std=c99", *words], cwd=tmp_path, check=True)
     (tmp_path / "frame.rgb").write_bytes(bytes(30))
     told = subprocess.run(["./example", "frame.rgb", "5", "2"], cwd=tmp_path, capture_output=True, check=True)
     assert len(told.stdout.splitlines()) == 4
     cut = subprocess.run(["./example", "frame.rgb", "5", "3"], cwd=tmp_path, capture_output=True, check=False)
     assert cut.returncode == 1
     assert b"frame.rgb" in cut.stderr
+    other = compiled(filled(small.net, 1, labels=small.labels), "tested", HOST)
+    (tmp_path / "tested.weights").write_bytes(other.weights)
+    mixed = subprocess.run(
+        ["./example", "frame.rgb", "5", "2"], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert (mixed.returncode, mixed.stdout) == (1, b"")
+    assert b"error -5" in mixed.stderr

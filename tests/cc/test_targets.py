@@ -130,9 +130,10 @@ def test_code_for_browsers_is_small(tmp_path: Path) -> None:
     labels = tuple(f"class number {i:05}" for i in range(1001))
     for width, side in ((1.0, 224), (0.25, 128)):
         model = filled(classify(zoo.v1(width, side), len(labels)), labels=labels)
-        source = compiled(model, "tested", family(target))
-        write(source, tmp_path)
-        assert build(source, target, tmp_path).file.stat().st_size <= 64 << 10
+        for each in (model, in_bytes(model)):
+            source = compiled(each, "tested", family(target, each.dtype))
+            write(source, tmp_path)
+            assert build(source, target, tmp_path).file.stat().st_size <= 64_000 + source.text_bytes
 
 
 def test_threads_in_webassembly_change_no_bit(wasm: Callable[[str], Source], tmp_path: Path) -> None:

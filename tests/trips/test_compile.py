@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,11 @@ import numpy as np
 import pytest
 
 from mobilenets.infer import artefact
+from mobilenets.infer.artefact import Artefact
+from mobilenets.spec import zoo
+from mobilenets.spec.net import tensors
 from mobilenets.spec.op import Depthwise
+from mobilenets.spec.preprocess import Preprocess
 
 Ask = Callable[..., Any]
 Refuse = Callable[..., str]
@@ -130,7 +135,7 @@ def test_a_certificate_says_what_was_built_and_how_far_it_is_from_the_reference(
 def test_a_model_compiled_for_another_target_gives_the_references_answers(
     ask: Ask, taught: Any, tmp_path: Path, target: str, runners: list[str], isas: list[str]
 ) -> None:
-    """Verified on pictures by whatever can run it here."""
+    """Verified on pictures by whatever can run it here; the folder is named from where the user stands."""
     if target != "c":
         pytest.importorskip("ziglang")
     for words in runners:
@@ -139,7 +144,7 @@ def test_a_model_compiled_for_another_target_gives_the_references_answers(
             pytest.skip(f"no {command} on this machine")
     threads = "2" if target == "wasm-threads" else "1"
     words = ("--images", taught.folder, "--name", "five", "--threads", threads, "--json")
-    facts = ask("compile", taught.model, "--out", tmp_path, "--target", target, *words).facts
+    facts = ask("compile", taught.model, "--out", "made", "--target", target, *words, cwd=tmp_path).facts
     assert facts["ran_by"] == runners
     assert facts["isas_verified"] == isas
     assert facts["unverified"] is None
@@ -150,7 +155,7 @@ def test_a_model_compiled_for_another_target_gives_the_references_answers(
     assert facts["code_bytes"] <= (64 << 10 if "wasm" in target else 200_000)
     library = {"c": [], "aarch64": ["five.so"]}.get(target, ["five.wasm"])
     example = "five.mjs" if "wasm" in target else "main.c"
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == sorted(
         ["five.c", "five.h", "five.weights", example, "certificate.json", *library]
     )
 
@@ -189,12 +194,18 @@ def test_where_compiling_fails_nothing_is_left_behind(refuse: Refuse, taught: An
         "compile", taught.model, "--out", out, env={"CC": "nonesuch"}
     )
     assert "the C compiler failed" in refuse("compile", taught.model, "--out", out, env={"CC": "false"})
+    spoken = {
+        "echo 'fatal: the disk is on fire' >&2; exit 3": r"failed \(3\): .*fatal: the disk is on fire",
+        "exit 0": "said that all was well and wrote nothing: .*broken-cc",
+        'while [ "$1" != -o ]; do shift; done; echo rubbish > "$2"': "made cannot be used: .*: .*broken-cc",
+    }
     broken = tmp_path / "broken-cc"
-    broken.write_text("#!/bin/sh\necho 'fatal error: the disk is on fire' >&2\nexit 3\n")
-    broken.chmod(0o755)
-    told = refuse("compile", taught.model, "--out", out, env={"CC": str(broken)})
-    assert "the C compiler failed (3)" in told
-    assert "fatal error: the disk is on fire" in told
+    for script, wanted in spoken.items():
+        broken.write_text(f"#!/bin/sh\n{script}\n")
+        broken.chmod(0o755)
+        told = refuse("compile", taught.model, "--out", out, env={"CC": "./broken-cc"}, cwd=tmp_path)
+        assert re.search(wanted, told), told
+    assert "no C compiler" in refuse("compile", taught.model, "--out", out, env={"CC": str(taught.model)})
     assert "--target toaster: unknown; known: host" in refuse(
         "compile", taught.model, "--out", out, "--target", "toaster"
     )
@@ -210,6 +221,17 @@ def test_where_compiling_fails_nothing_is_left_behind(refuse: Refuse, taught: An
     (kept / "mine.txt").write_text("mine")
     refuse("compile", taught.model, "--out", kept, env={"CC": "false"})
     assert [p.name for p in kept.iterdir()] == ["mine.txt"]
+
+
+def test_another_build_in_the_same_folder_leaves_nothing_of_the_first(
+    ask: Ask, taught: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    for target, library in (("host", ["one.so"]), ("c", [])):
+        words = ("--out", tmp_path, "--name", "one", "--target", target)
+        listed = ask("compile", taught.model, *words, "--json").facts["files"]
+        there = {path.name for path in tmp_path.iterdir()} - {"mine.txt", "certificate.json"}
+        assert there == set(listed) == {"one.c", "one.h", "one.weights", "main.c", *library}
 
 
 def test_a_layer_that_cannot_be_compiled_is_named_and_nothing_is_written(
@@ -231,6 +253,16 @@ def test_a_layer_that_cannot_be_compiled_is_named_and_nothing_is_written(
         told = refuse("compile", path, "--out", out, *words)
         assert f"{wide.name}: a kernel of 9 with stride 1 cannot be compiled" in told
         assert not out.exists()
+
+
+def test_a_map_that_is_too_large_is_named_before_memory_is_asked_for(refuse: Refuse, tmp_path: Path) -> None:
+    net = zoo.v1(1.25, 4096)
+    weights = {name: np.ones(shape, np.float32) for name, shape in tensors(net).items()}
+    path, out = tmp_path / "large.safetensors", tmp_path / "out"
+    artefact.save(Artefact(net, weights, Preprocess(height=4096, width=4096)), path)
+    told = refuse("compile", path, "--out", out)
+    assert "block1.pointwise: makes (2048, 2048, 80), too large to be compiled" in told
+    assert not out.exists()
 
 
 def test_an_out_that_cannot_be_written_is_refused_before_anything_is_done(

@@ -69,6 +69,7 @@ def measured(subject: Subject, asked: BenchOptions, progress: Progress, command:
             found.peaks[job.engine.dtype, job.threads] = _peak(worker, own)
         else:
             found.times[job] = own
+    found.peaks = _believed(found, subject.macs)
     first = Job(table.NOTHING, subject.folder, subject.folder, 1)
     if asked.starts:
         cold = [first, *found.times]
@@ -153,7 +154,17 @@ def _aside(found: Found, job: Job, reason: str) -> None:
 
 
 def _peak(worker: Worker, times: Times) -> float:
-    return worker.operations / times.at(0.5)[0]
+    """What the machine can do, so of its better calls: others take their share of all."""
+    return worker.operations / times.at(0.1)[0]
+
+
+def _believed(found: Found, macs: int) -> dict[tuple[Dtype, int], float]:
+    """The peaks but those that an engine exceeds: there the machine was too busy to find out."""
+    fastest: dict[tuple[Dtype, int], float] = {}
+    for job, times in found.times.items():
+        key = job.engine.dtype, job.threads
+        fastest[key] = max(fastest.get(key, 0.0), 2 * macs / times.at(0.5)[0])
+    return {key: speed for key, speed in found.peaks.items() if speed >= fastest.get(key, 0.0)}
 
 
 def _told(

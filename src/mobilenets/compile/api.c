@@ -14,6 +14,16 @@ static int same(const char *a, const char *b)
     return *a == *b;
 }
 
+/* Whether weights are those that this code was written with: their digest is the last they hold. */
+static int ours(const void *weights)
+{
+    const char *found = (const char *)weights + @NAME@_WEIGHT_BYTES - sizeof "@stamp@" + 1;
+    for (int i = 0; i < (int)sizeof "@stamp@" - 1; i++)
+        if (found[i] != "@stamp@"[i])
+            return 0;
+    return 1;
+}
+
 static size_t rounded(size_t bytes)
 {
     return (bytes + 63) & ~(size_t)63;
@@ -71,6 +81,8 @@ int @name@_init(@name@_model **made, void *arena, size_t arena_bytes, const void
 {
     if (!weights)
         weights = LINKED_WEIGHTS;
+    if (made)
+        *made = NULL;
     if (!made || !arena || !weights)
         return @NAME@_NULL;
     if (threads < 1 || threads > MOST_THREADS)
@@ -79,7 +91,7 @@ int @name@_init(@name@_model **made, void *arena, size_t arena_bytes, const void
         return @NAME@_FRAME;
     if ((uintptr_t)arena % 64 || arena_bytes < laid_out(NULL, NULL, max_width, max_height, threads))
         return @NAME@_ARENA;
-    if ((uintptr_t)weights % 64)
+    if ((uintptr_t)weights % 64 || !ours(weights))
         return @NAME@_WEIGHTS;
     struct state *net = arena;
     *net = (struct state){.weights = weights, .parts = 1, .max_width = max_width, .max_height = max_height};
@@ -128,6 +140,8 @@ int @name@_run(@name@_model *given, const uint8_t *rgb, int width, int height, p
         stride < 3 * (ptrdiff_t)width)
         return @NAME@_FRAME;
     border_of_image(net);
+    net->given = NULL;
+    net->input = NULL;
     net->isa->take_frame(net, rgb, width, height, stride);
     run_steps(net);
     return @NAME@_OK;
@@ -140,32 +154,21 @@ int @name@_run_levels(@name@_model *given, const uint8_t *levels)
         return @NAME@_NULL;
     net->view = (struct view){0, 0, INPUT_HEIGHT, INPUT_WIDTH, 0, 0, INPUT_HEIGHT, INPUT_WIDTH};
     border_of_image(net);
-    net->isa->take_levels(net, levels, 3 * INPUT_WIDTH);
+    net->given = levels;
+    net->given_stride = 3 * INPUT_WIDTH;
+    net->input = NULL;
     run_steps(net);
     return @NAME@_OK;
 }
-
-#if INTEGER
-static uint8_t level_of(float value_of)
-{
-    return value_of > 0.0f ? (uint8_t)(LEAST(value_of, 255.0f) + 0.5f) : 0;
-}
-#endif
 
 int @name@_run_input(@name@_model *given, const float *input)
 {
     struct state *net = (struct state *)given;
     if (!net || !input)
         return @NAME@_NULL;
-    value *image = net->arena + IMAGE;
     border_of_image(net);
-    for (int y = 0; y < INPUT_HEIGHT; y++)
-        for (int x = 0; x < INPUT_WIDTH * 3; x++)
-#if INTEGER
-            image[y * IMAGE_ROW + x] = level_of(input[y * INPUT_WIDTH * 3 + x] * std[x % 3] + mean[x % 3]);
-#else
-            image[y * IMAGE_ROW + x] = input[y * INPUT_WIDTH * 3 + x];
-#endif
+    net->given = NULL;
+    net->input = input;
     net->view = (struct view){0, 0, INPUT_HEIGHT, INPUT_WIDTH, 0, 0, INPUT_HEIGHT, INPUT_WIDTH};
     run_steps(net);
     return @NAME@_OK;
@@ -200,9 +203,9 @@ float @name@_value(const @name@_model *given, int index, int place)
     return ((const float *)values)[at];
 }
 
-const char *const *@name@_labels(void)
+const char *@name@_label(int index)
 {
-    return labels;
+    return index >= 0 && index < @NAME@_LABELS ? labels + label_at[index] : NULL;
 }
 
 int @name@_transform(const @name@_model *given, float matrix[6])

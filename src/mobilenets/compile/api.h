@@ -4,7 +4,7 @@
  *
  *     @name@_model *net;
  *     size_t bytes = @name@_arena_size(640, 480, 1);
- *     void *arena = aligned_alloc(64, bytes);
+ *     void *arena = aligned_alloc(64, bytes); // or any memory at a multiple of 64
  *     @name@_init(&net, arena, bytes, weights, 640, 480, 1);
  *     @name@_run(net, rgb, 640, 480, 640 * 3);
  *     const float *scores = @name@_output(net, 0);
@@ -33,10 +33,10 @@ typedef struct @name@_model @name@_model;
 enum @name@_error {
     @NAME@_OK = 0,
     @NAME@_NULL = -1,    /* a pointer that must not be NULL */
-    @NAME@_FRAME = -2,   /* sides below 1 or above the arena's, or a stride below a row */
+    @NAME@_FRAME = -2,   /* sides below 1 or above the arena's (32767 at most), or a stride below a row */
     @NAME@_ARENA = -3,   /* too small, or not at a multiple of 64 */
     @NAME@_THREADS = -4, /* fewer than 1, more than MOST_THREADS, or the system gave none */
-    @NAME@_WEIGHTS = -5, /* not at a multiple of 64 */
+    @NAME@_WEIGHTS = -5, /* not at a multiple of 64, or another model's */
     @NAME@_ISA = -6      /* an instruction set that is unknown, or that the processor lacks */
 };
 
@@ -77,8 +77,8 @@ const void *@name@_output(const @name@_model *net, int index);
 /* One value of an output as a number, whatever its dtype and strides; 0 for no such output or place. */
 float @name@_value(const @name@_model *net, int index, int place);
 
-/* Names of the classes in the order of the output `logits`. */
-const char *const *@name@_labels(void);
+/* The name of a class, UTF-8, in the order of the output `logits`; NULL for no such class. */
+const char *@name@_label(int index);
 
 /* From a point of the last frame to one of the input: x' = m[0] x + m[1] y + m[2], y' = m[3] x + m[4] y + m[5]. */
 int @name@_transform(const @name@_model *net, float matrix[6]);
@@ -86,7 +86,7 @@ int @name@_transform(const @name@_model *net, float matrix[6]);
 /* Run by another instruction set than the best that the processor has: @isas@. */
 int @name@_use(@name@_model *net, const char *isa);
 
-/* What this is, as JSON: labels, preprocessing, digest. */
+/* What this is, as JSON: network, preprocessing, digest, scores. */
 const char *@name@_about(void);
 
 #ifdef __cplusplus

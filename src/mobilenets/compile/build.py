@@ -53,6 +53,8 @@ def build(source: Source, target: Target, folder: Path) -> Built:
     words += ["-lpthread"] if source.threads > 1 and target.linked else []
     begun = time.perf_counter()
     _run(words, folder)
+    if not library.exists():
+        raise RuntimeError(f"the C compiler said that all was well and wrote nothing: {shlex.join(words)}")
     return Built(library, _version(compiler), shlex.join(words), time.perf_counter() - begun)
 
 
@@ -93,7 +95,8 @@ def _compiler(target: Target) -> list[str]:
         return [sys.executable, "-m", "ziglang", "cc", *target.zig]
     asked = os.environ.get("CC")
     if asked:
-        return shlex.split(asked)
+        named, *rest = shlex.split(asked)
+        return [str(Path(named).absolute()) if os.sep in named else named, *rest]
     found = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
     if found:
         return [found]
@@ -117,6 +120,8 @@ def _run(words: Sequence[str], folder: Path) -> None:
         )
     except FileNotFoundError as error:
         raise ValueError(f"{words[0]}: no such C compiler; mend the variable CC") from error
+    except OSError as error:
+        raise ValueError(f"{words[0]}: no C compiler ({error.strerror}); mend the variable CC") from error
     except subprocess.TimeoutExpired as error:
         raise RuntimeError(f"the C compiler had not ended after {LIMIT_S} s: {told}") from error
     if done.returncode:

@@ -61,7 +61,7 @@ def section(
 
     `weights` and `begins` tell where those of a layer and where maps begin, in values.
     """
-    writer = Writer(kit.isa, family, kit, weights, begins)
+    writer = Writer(kit.isa, family, kit, weights, begins, names=[f"image_{kit.isa.name}"])
     for step in program:
         match step:
             case Product():

@@ -112,3 +112,15 @@ static void beside(const struct state *net, value *out, int pixels)
         out[i] = net->levels[i % 3][FILL];
 #endif
 }
+
+/* A value of an input that is prepared. */
+static INLINE value prepared(float given, int colour)
+{
+#if INTEGER
+    const float found = given * std[colour] + mean[colour];
+    return found > 0.0f ? (uint8_t)(LEAST(found, 255.0f) + 0.5f) : 0;
+#else
+    (void)colour;
+    return given;
+#endif
+}

@@ -35,9 +35,10 @@ class Depthwise:
     def _head(self) -> str:
         pixels = f"{self.positions * self.together} pixels" if self.isa.lanes > 1 else "A pixel"
         pixels += f", {self.together} at a time," if self.together > 1 else ""
+        kind = "APART" if self.isa.spare else "INLINE"
         return f"""\
 /* {pixels} of a row through {self.kernel}×{self.kernel} taps, each channel by itself */
-static INLINE void {self.name}(const value *in, const value *w, value *out, int parts,
+static {kind} void {self.name}(const value *in, const value *w, value *out, int parts,
     const int below, const int beside, const int next, const int pitch, const int span,
     const int chunk, const int line, const int least, const int most, const int zero,
     const int tame)

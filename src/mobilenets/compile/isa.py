@@ -47,6 +47,8 @@ class Isa:
     """The same with vectors half as wide, for layers of so few channels that no whole one is full."""
     unroll: int = 2
     ahead: int = 40
+    spare: bool = False
+    """Whether layers share the code of large kernels, for the few processors that have nothing better."""
     web: bool = False
     """Whether a browser compiles the code once more; see `float32_web`."""
     enabled: str = ""

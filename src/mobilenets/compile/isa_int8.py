@@ -22,6 +22,7 @@ SSE2_BYTES = Isa(
     vectors=2,
     rows=4,
     columns=1,
+    spare=True,
     quads=False,
     largest=X86_MOST,
     smallest=X86_LEAST,
@@ -32,13 +33,16 @@ SSE2_BYTES = Isa(
     most_bytes=X86_MOST_BYTES,
     least_bytes=X86_LEAST_BYTES,
 )
-AVX2_BYTES = replace(SSE2_BYTES, name="avx2", lanes=8, quads=True, enabled=AVX2.enabled, asked=AVX2.asked)
+AVX2_BYTES = replace(
+    SSE2_BYTES, name="avx2", lanes=8, spare=False, quads=True, enabled=AVX2.enabled, asked=AVX2.asked
+)
 AVX512_VNNI_BYTES = replace(
     SSE2_BYTES,
     name="avx512vnni",
     lanes=16,
     rows=14,
     columns=4,
+    spare=False,
     quads=True,
     enabled=f"avx512vnni,{AVX512.enabled}",
     asked=f"{AVX512.asked} | VNNI",

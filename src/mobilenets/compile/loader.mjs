@@ -22,6 +22,7 @@ const ERRORS = {
     "-2": "a frame of sides below 1 or above 8192",
     "-3": "its memory is too small",
     "-4": "a number of threads that cannot be had",
+    "-5": "weights of another model",
     "-6": "an instruction set that is not there",
 };
 
@@ -34,7 +35,7 @@ const node = globalThis.process?.versions?.node ? await import("node:worker_thre
  * Loads module and weights; each may be a URL, a Response or bytes, and lies beside this file unless given.
  */
 export async function load({ threads = 1, module, weights } = {}) {
-    if (threads < 1 || (threads > 1 && !THREADS)) throw new RangeError(`@name@: ${threads} threads cannot be had`);
+    if (!Number.isInteger(threads) || threads < 1 || (threads > 1 && !THREADS)) throw new RangeError(`@name@: ${threads} threads cannot be had`);
     const parts = [bytes(module ?? new URL("./@name@.wasm", HERE)), bytes(weights ?? new URL("./@name@.weights", HERE))];
     const [code, values] = await Promise.all(parts);
     if (values.byteLength !== @weight_bytes@) throw new RangeError("@name@.weights: not as long as it should be");
@@ -59,7 +60,7 @@ export async function load({ threads = 1, module, weights } = {}) {
     const stacks = Array.from({ length: threads - 1 }, () => room(STACK) + STACK);
     const frameAt = room(12 * WIDTH * HEIGHT); // last: frames may be larger
     check(exports.@name@_init(madeAt, arenaAt, arenaBytes, weightsAt, LARGEST, LARGEST, threads));
-    const net = new DataView(memory.buffer).getInt32(madeAt, true);
+    let net = new DataView(memory.buffer).getInt32(madeAt, true);
     const workers = await Promise.all(stacks.map((stack, i) => started({ compiled, memory, stack, net, part: i + 1 })));
 
     const text = (at) => {
@@ -86,11 +87,12 @@ export async function load({ threads = 1, module, weights } = {}) {
         width: WIDTH,
         height: HEIGHT,
         outputs: outputs.map(({ name, dtype, shape }) => ({ name, dtype, shape })),
-        labels: Array.from({ length: @labels@ }, (_, i) => text(word(exports.@name@_labels() + 4 * i))),
+        labels: Array.from({ length: @labels@ }, (_, i) => text(exports.@name@_label(i))),
         about: JSON.parse(text(exports.@name@_about())),
         /** Outputs by name, float32, for a frame of RGB or RGBA bytes. */
         run(pixels, width, height) {
             const size = width * height;
+            if (!pixels?.length) throw new TypeError("a frame is an array of bytes");
             if (pixels.length !== 3 * size && pixels.length !== 4 * size)
                 throw new RangeError(`a frame of ${width} × ${height} has ${3 * size} bytes of RGB, or ${4 * size} of RGBA`);
             if (!(width <= LARGEST && height <= LARGEST)) check(-2);
@@ -123,6 +125,7 @@ export async function load({ threads = 1, module, weights } = {}) {
         /** Ends its Workers. */
         close() {
             exports.@name@_free(net);
+            net = 0; // a run after this is refused
             for (const worker of workers) worker.terminate();
         },
     };

@@ -4,10 +4,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+static void *held[3]; /* what malloc gave */
+
+/* Memory at a multiple of 64. */
+static void *room(size_t bytes)
+{
+    static int count;
+    char *memory = held[count++] = malloc(bytes + 64);
+    return memory ? memory + (64 - (uintptr_t)memory % 64) : NULL;
+}
+
 static void *read_file(const char *path, size_t bytes)
 {
     FILE *file = fopen(path, "rb");
-    void *memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    void *memory = room(bytes);
     if (!file || !memory || fread(memory, 1, bytes, file) != bytes) {
         fprintf(stderr, "%s: cannot be read, or holds fewer than %zu bytes\n", path, bytes);
         exit(1);
@@ -31,7 +41,7 @@ int main(int count, char **words)
     void *weights = read_file("@name@.weights", @NAME@_WEIGHT_BYTES);
     uint8_t *frame = read_file(words[1], (size_t)width * height * 3);
     @name@_model *net;
-    void *arena = aligned_alloc(64, bytes);
+    void *arena = room(bytes);
     int error = @name@_init(&net, arena, bytes, weights, width, height, 1);
     if (!error)
         error = @name@_run(net, frame, width, height, 3 * (ptrdiff_t)width);
@@ -40,10 +50,12 @@ int main(int count, char **words)
         return 1;
     }
     const int *shape = @name@_outputs()[0].shape, classes = shape[0] * shape[1] * shape[2];
-    for (int place = 0, last = -1; place < 5 && place < classes; place++) {
+    for (int i = 0; !@NAME@_LABELS && i < classes; i++)
+        printf("%g\n", @name@_value(net, 0, i));
+    for (int place = 0, last = -1; place < 5 && place < @NAME@_LABELS; place++) {
         const float before = @name@_value(net, 0, last);
         int best = -1;
-        for (int i = 0; i < classes; i++) {
+        for (int i = 0; i < @NAME@_LABELS; i++) {
             const float score = @name@_value(net, 0, i);
             if ((last < 0 || score < before || (score == before && i > last)) &&
                 (best < 0 || score > @name@_value(net, 0, best)))
@@ -51,12 +63,11 @@ int main(int count, char **words)
         }
         if (best < 0)
             break;
-        printf("%9.4f  %s\n", @name@_value(net, 0, best), best < @NAME@_LABELS ? @name@_labels()[best] : "");
+        printf("%9.4f  %s\n", @name@_value(net, 0, best), @name@_label(best));
         last = best;
     }
     @name@_free(net);
-    free(arena);
-    free(frame);
-    free(weights);
+    for (int i = 0; i < 3; i++)
+        free(held[i]);
     return 0;
 }

@@ -77,11 +77,18 @@ static INLINE void normal_@isa@(const struct state *net, const uint8_t *levels, 
 #endif
 }
 
-/* Rows that have the input's size already. */
-static void take_levels_@isa@(struct state *net, const uint8_t *levels, ptrdiff_t stride)
+/* What has the input's size already. */
+static void image_@isa@(struct state *net, int part, int parts)
 {
-    for (int y = 0; y < INPUT_HEIGHT; y++)
-        normal_@isa@(net, levels + y * stride, net->arena + IMAGE + y * IMAGE_ROW, INPUT_WIDTH);
+    const int first = SHARE(part, parts, INPUT_HEIGHT), last = SHARE(part + 1, parts, INPUT_HEIGHT);
+    value *image = net->arena + IMAGE;
+    if (net->given)
+        for (int y = first; y < last; y++)
+            normal_@isa@(net, net->given + y * net->given_stride, image + y * IMAGE_ROW, INPUT_WIDTH);
+    if (net->input)
+        for (int y = first; y < last; y++)
+            for (int x = 0; x < INPUT_WIDTH * 3; x++)
+                image[y * IMAGE_ROW + x] = prepared(net->input[y * INPUT_WIDTH * 3 + x], x % 3);
 }
 
 static void take_frame_@isa@(struct state *net, const uint8_t *rgb, int width, int height, ptrdiff_t stride)
@@ -94,7 +101,8 @@ static void take_frame_@isa@(struct state *net, const uint8_t *rgb, int width, i
         plan_axis(down, view.height, view.tall);
     net->view = view;
     if (view.width == INPUT_WIDTH && view.height == INPUT_HEIGHT) {
-        take_levels_@isa@(net, rgb + view.top * stride + 3 * view.left, stride);
+        net->given = rgb + view.top * stride + 3 * view.left;
+        net->given_stride = stride;
         return;
     }
     for (int i = 0; i < net->lines; i++)

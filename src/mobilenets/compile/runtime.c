@@ -52,6 +52,9 @@ struct state {
     int parts;
     int max_width, max_height;
     struct view view;
+    const uint8_t *given;  /* levels or values of the input's size, that the first step takes, or neither */
+    ptrdiff_t given_stride;
+    const float *input;
     struct axis across, down;
 #if !INTEGER
     float levels[3][256];  /* what a level of each colour is to the network */
@@ -69,7 +72,6 @@ struct isa { /* a way to run: what it takes of a processor, and what it does */
     const char *name;
     int takes;
     void (*take_frame)(struct state *net, const uint8_t *rgb, int width, int height, ptrdiff_t stride);
-    void (*take_levels)(struct state *net, const uint8_t *levels, ptrdiff_t stride);
     const step_function *steps;
 };
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,8 @@ class Source:
     """The most it can be given."""
     maps_bytes: int
     scratch_bytes: int
+    text_bytes: int
+    """Of the names of classes."""
     exact: bool = False
     """Whether its results are defined bit for bit: no two operations may be rounded as one."""
 
@@ -66,8 +69,9 @@ class _Plan:
 def compiled(model: Artefact, name: str, family: isa.Family, *, threads: bool = True) -> Source:
     """The C of a model. Raises ValueError that names what cannot be compiled, before anything is written."""
     threads = threads and bool(family.threads)
-    if not NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name for a C library: small letters, digits and _, a letter first")
+    if not NAME.fullmatch(name) or name == "main":  # the example's
+        told = f"{name[:80]!r} is no name for a C library"
+        raise ValueError(f"{told}: up to 63 small letters, digits and _, a letter first, and not main")
     made = _in_bytes(model, family) if model.scales else _in_floats(model, family)
     return _written(model, made, name, family, threads)
 
@@ -120,6 +124,7 @@ def _in_bytes(model: Artefact, family: isa.Family) -> _Plan:
 def _written(model: Artefact, made: _Plan, name: str, family: isa.Family, threads: bool) -> Source:
     net, image, program, spans, packed = model.net, made.image, made.program, made.spans, made.packed
     maps = {one.name: one for one in maps_of(image, program)}
+    stamp = hashlib.sha256(packed.values).hexdigest()
     values = {
         "name": name,
         "NAME": name.upper(),
@@ -127,7 +132,8 @@ def _written(model: Artefact, made: _Plan, name: str, family: isa.Family, thread
         "digest": digest(model),
         "width": model.preprocess.width,
         "height": model.preprocess.height,
-        "weight_bytes": len(packed.values),
+        "weight_bytes": len(packed.values) + len(stamp),
+        "stamp": stamp,
         "outputs": len(net.outputs),
         "labels": len(model.labels),
         "isas": ", ".join(one.name for one in family.isas),
@@ -165,11 +171,12 @@ def _written(model: Artefact, made: _Plan, name: str, family: isa.Family, thread
         header=_filled(_text("api.h"), values),
         example=_file(family.example, values),
         harness=_file(family.harness, values),
-        weights=packed.values,
+        weights=packed.values + stamp.encode(),
         outputs={output.name: _ends(maps[output.node])[0] for output in net.outputs},
         threads=MOST_THREADS if threads else 1,
         maps_bytes=sizes[0],
         scratch_bytes=sizes[1],
+        text_bytes=sum(len(label.encode("utf-8", "surrogateescape")) + 1 for label in model.labels),
         exact=bool(model.scales),
     )
 
@@ -201,7 +208,7 @@ def _settings(
         "MAPS_BYTES": f"(size_t){sizes[0]}",
         "SCRATCH_BYTES": f"(size_t){sizes[1]}",
         "SUMS": sizes[2],
-        "STEPS": len(program),
+        "STEPS": 1 + len(program),
         "THREADS": int(threads),
         "MOST_THREADS": values["threads"],
     }
@@ -246,7 +253,7 @@ def _tables(model: Artefact, maps: Mapping[str, Map], begins: Mapping[str, int],
         kind = f'"{dtype}", {len(shape)}, {_four(shape)}, {meant}, {_four(stride)}'
         rows.append(f"    {{{_quoted(output.name)}, {kind}}},")
         places.append(str(begins[output.node] + made.origin * made.bytes))
-    functions = ("take_frame", "take_levels", "steps")
+    functions = ("take_frame", "steps")
     isas = "".join(
         f'    {{"{one.name}", {one.asked}, {", ".join(f"{name}_{one.name}" for name in functions)}}},\n'
         for one in family.isas
@@ -264,7 +271,11 @@ def _tables(model: Artefact, maps: Mapping[str, Map], begins: Mapping[str, int],
         "outputs": len(model.net.outputs),
         "isas": [one.name for one in family.isas],
     }
-    listed = "".join(f"    {_quoted(label)},\n" for label in model.labels) or "    0,\n"
+    begins_at, at = [], 0
+    for label in model.labels:
+        begins_at.append(at)
+        at += len(label.encode("utf-8", "surrogateescape")) + 1
+    listed = "\n".join(f'    {_quoted(label)[:-1]}\\0"' for label in model.labels) or '    ""'
     name_rows = "\n".join(rows)
     return f"""\
 /* Instruction sets, best first. */
@@ -275,8 +286,10 @@ static const struct OUTPUT outputs[] = {{
 {name_rows}
 }};
 static const size_t places[] = {{{", ".join(places)}}};
-static const char *const labels[] = {{
-{listed}}};
+/* One after the other, each with a 0 behind it. */
+static const char labels[] =
+{listed};
+static const uint32_t label_at[] = {{{", ".join(map(str, begins_at)) or 0}}};
 static const char about[] =
 {_long(json.dumps(about))};
 """

@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 
 from mobilenets.compile import isa, isa_int8
 
-LIBRARY = ("-fPIC", "-shared", "-s")
+LIBRARY = ("-fPIC", "-shared", "-s", "-fno-asynchronous-unwind-tables")
+ROLLED = "-fno-unroll-loops"
+"""A fifth less code of clang, as fast: kernels unroll what has to be."""
 WEB = ("-target", "wasm32-freestanding")
 MODULE = (
     "-nostdlib",
     "-s",
-    "-fno-unroll-loops",  # a fifth less code, as fast: kernels unroll what has to be
+    ROLLED,
     *("-mllvm", "-disable-lsr"),  # else addresses are computed for each load, which could take a constant
     "-fvisibility=default",
     *("-Wl,--no-entry", "-Wl,--export-dynamic", "-Wl,--export=__heap_base"),
@@ -62,6 +64,7 @@ TARGETS: Mapping[str, Target] = {
             name="x86-64",
             family="x86-64",
             zig=("-target", "x86_64-linux-gnu.2.17"),
+            flags=(*LIBRARY, ROLLED),
             machines=X86_MACHINES,
             says="any x86-64 Linux: the best of AVX-512, AVX2 and SSE2 is chosen when it runs",
         ),

@@ -41,7 +41,7 @@ def read(path: Path, *, integers: bool = False) -> Artefact:
     """
     try:
         if path.is_dir():
-            raise ValueError("a folder, not a file of weights")
+            raise ValueError("a folder; give a file of weights, or a library that was compiled")
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"{path.stat().st_size} bytes: larger than any MobileNet")
         data = path.read_bytes()

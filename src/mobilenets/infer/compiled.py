@@ -9,6 +9,7 @@ import ctypes
 import json
 import mmap
 import struct
+import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,6 +36,8 @@ Rows = dict[str, NDArray[np.float32]]
 FORMAT = 1
 """Of what is read here of a library's memory; one of another number is not touched."""
 MAGIC = (b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe")
+MACHINES = {3: "x86", 40: "32-bit ARM", 62: "x86-64", 183: "64-bit ARM", 243: "RISC-V"}
+"""By their number in a library's head (ELF's `e_machine`)."""
 HUGE = 2 << 20
 MOST_SIDE = 32767
 """Of a frame, in generated C."""
@@ -43,7 +46,7 @@ ERRORS = {
     -2: "a frame of a size that cannot be",
     -3: "its memory is too small or not aligned",
     -4: "a number of threads that cannot be had",
-    -5: "its weights are not aligned",
+    -5: "its weights are not aligned, or another model's",
     -6: "an instruction set that this processor lacks",
 }
 
@@ -67,8 +70,8 @@ class CompiledEngine:
         """Raises ValueError where the file is no library of a compiled model, or threads cannot be had."""
         self._library, self.name, self.about = _opened(path)
         self._functions: dict[str, Any] = {}
-        listed = self._call("labels", ctypes.POINTER(ctypes.c_char_p))()
-        self.labels = tuple(listed[i].decode("utf-8", "surrogateescape") for i in range(self.about["labels"]))
+        label = self._call("label", ctypes.c_char_p)
+        self.labels = tuple(label(i).decode("utf-8", "surrogateescape") for i in range(self.about["labels"]))
         self.threshold: float | None = self.about["threshold"]
         self._input = tuple(self.about["net"]["input"])
         known = self.about["preprocess"]
@@ -165,7 +168,8 @@ class CompiledEngine:
         """Memory for frames up to this size."""
         size = self._call("arena_size", ctypes.c_size_t)(width, height, self._threads)
         if not size:
-            raise ValueError(f"a frame of {width} × {height} with {self._threads} threads cannot be had")
+            asked = f"a frame of {width} × {height} with {self._threads} threads"
+            raise ValueError(f"{self.name}: {asked} cannot be had; sides go to {MOST_SIDE}")
         arena = mmap.mmap(-1, size)
         if size >= HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
             arena.madvise(mmap.MADV_HUGEPAGE)
@@ -267,8 +271,9 @@ def _opened(path: Path) -> tuple[ctypes.CDLL, str, dict[str, Any]]:
     try:
         seen = path.stat()
         with path.open("rb") as file:
-            if not _whole(file.read(64), seen.st_size):
-                raise ValueError(path)
+            head = file.read(64)
+        if not _whole(head, seen.st_size):
+            raise ValueError(path)
         with tempfile.TemporaryDirectory(prefix="mobilenets-") as place:
             # Another name for each state of the file; the same file under it is still opened once.
             link = Path(place) / f"{seen.st_ino}-{seen.st_mtime_ns}{path.suffix}"
@@ -281,12 +286,24 @@ def _opened(path: Path) -> tuple[ctypes.CDLL, str, dict[str, Any]]:
     except OSError as error:
         if error.filename or error.errno:
             raise
-        raise ValueError(f"{path}: cannot be loaded here: {error}") from error
+        why = str(error).rpartition(": ")[2]  # without the name that it was opened by
+        why = f"it was built for {MACHINES[head[18]]}" if _foreign(head) else why
+        raise ValueError(f"{path}: cannot be loaded here: {why}") from error
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path}: no library that `mobilenets compile` built, or not all of it") from error
     if told.get("format") != FORMAT:
         raise ValueError(f"{path}: built by another version of mobilenets; compile the model anew")
     return library, name, told
+
+
+def _foreign(head: bytes) -> bool:
+    """Whether a file's head names another kind of processor than this program's own does."""
+    try:
+        with Path(sys.executable).open("rb") as file:
+            own = file.read(20)
+    except OSError:
+        return False
+    return own[:4] == head[:4] == MAGIC[0] and own[18] != head[18] and head[18] in MACHINES
 
 
 def _whole(head: bytes, size: int) -> bool:

@@ -74,10 +74,12 @@ class Model:
         return decode(data, self._described.preprocess)
 
 
-def load(model: str | PathLike[str], progress: Progress | None = None, *, integers: bool = False) -> Model:
+def load(
+    model: str | PathLike[str], progress: Progress | None = None, *, integers: bool = False, threads: int = 1
+) -> Model:
     """A model file (our own, `.tflite`, Keras, timm), or weights by a name of `mobilenets models`.
 
-    So is a library that `mobilenets compile` built (`.so`): that is code, and runs as such.
+    So is a library that `mobilenets compile` built (`.so`): that is code, and runs as such, with `threads`.
 
     With `integers` a quantised `.tflite` computes in its own integers; otherwise it is read in float32.
     A name is looked for in the cache and then fetched from its home; `progress` is told of the bytes. Raises
@@ -85,7 +87,7 @@ def load(model: str | PathLike[str], progress: Progress | None = None, *, intege
     """
     named = str(model)
     if Path(named).suffix in COMPILED and Path(named).exists():
-        return Model(CompiledEngine(Path(named)))
+        return Model(CompiledEngine(Path(named), threads))
     # A compiled model needs none of these: they take longer to import than it to answer.
     from mobilenets.infer import adopt, weights
     from mobilenets.spec.published import PUBLISHED

@@ -9,6 +9,8 @@ from typing import Any
 from mobilenets.report import figure
 from mobilenets.report.markup import GAP, document, facts, listing, megabytes, millions, percent, table
 
+UNSTEADY = 2.0
+"""Quotients of the same two engines that lie further apart, from turn to turn, compare nothing."""
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -48,10 +50,13 @@ def _header(found: Mapping[str, Any]) -> str:
     model = found["model"]
     told = "".join(
         f"<p>{_group(best)}: the fastest of the others, {escape(best['engine'])}, takes {best['times']:.2f} "
-        f"times as long ({best['low']:.2f} to {best['high']:.2f} from turn to turn).</p>"
+        f"times as long ({best['low']:.2f} to {best['high']:.2f} from turn to turn"
+        f"{'' if _steady(best) else ': the machine was too busy for a comparison'}).</p>"
         for best in found["best"]
     )
-    first = found["best"][0] if found["best"] else None
+    away = dict.fromkeys(row["engine"] for row in found["skipped"])
+    told += f"<p>Not in the race, see below: {escape(', '.join(away))}.</p>" if away else ""
+    first = next((best for best in found["best"] if _steady(best)), None)
     score = (
         f'<div class="score">{first["times"]:.2f} <small>× as fast as {escape(first["engine"])}, '
         f"{_group(first)}</small></div>"
@@ -68,6 +73,11 @@ def _header(found: Mapping[str, Any]) -> str:
         f"{score}{told}"
         f'<div class="facts">{facts(known)}</div></header>'
     )
+
+
+def _steady(best: Mapping[str, Any]) -> bool:
+    """Whether turns agree well enough on how two engines compare."""
+    return bool(best["high"] <= UNSTEADY * best["low"])
 
 
 def _speed(found: Mapping[str, Any]) -> str:
@@ -143,7 +153,8 @@ def _method(found: Mapping[str, Any]) -> str:
         "likes it best, and fetches the answer. Milliseconds are the median over all calls, each turn "
         "counting the same. Every engine's first answer was compared with the numpy walk's. The peak is that "
         "of multiply-adds in registers, measured in turns with the engines; the share is two operations a "
-        "multiply-accumulate. Cold start "
+        "multiply-accumulate; none is given where an engine was faster than the peak that was found, on a "
+        "machine that was busy. Cold start "
         "is from the start of a process to its first answer, files in the system's cache.</p>"
     )
 

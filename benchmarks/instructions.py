@@ -34,7 +34,6 @@ from mobilenets.compile.source import Source, compiled
 from mobilenets.compile.target import TARGETS, family
 from mobilenets.compiling import float_engine
 from mobilenets.costs.count import cost
-from mobilenets.data import calibration
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.quantise import quantise
 from mobilenets.train.meter import cores
@@ -125,7 +124,7 @@ def counted(source: Source, model: Artefact, isa: str, words: list[str], countin
 def measured(variant: str, out: Path) -> None:
     width, side = variant.split("/")
     subject = opened("v1", width=float(width), resolution=int(side), seed=0, calibrate=None)
-    levels = calibration.pictures(subject.folder / "calibration", subject.model.preprocess).levels
+    levels = np.load(subject.folder / "calibration.npy")
     maps = float_engine(subject.model, cores()).maps
     for model in (subject.model, quantise(subject.model, levels, maps=maps, threads=cores())):
         isas = family(TARGET, model.dtype).isas

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from mobilenets.infer.compiled import CompiledEngine
 from mobilenets.infer.engine import NumpyEngine
 from mobilenets.spec import zoo
 from mobilenets.spec.head import classify
+from mobilenets.spec.net import Net, Node, Output
+from mobilenets.spec.op import Conv, Pointwise, Pool, Shape
 
 from .cases import SMALL, drawn
 from .conftest import agrees, filled, in_bytes
@@ -48,7 +51,7 @@ def needed(target: str) -> Target:
 def foreign(source: Source, target: Target, place: Path, threads: int = 1) -> Iterator[Program]:
     """A built model under each runner of its target."""
     words = [*program(source, target, place, place), str(threads)]
-    isas = [one.name for one in family(target).isas]
+    isas = [one.name for one in family(target, "int8" if source.exact else "float32").isas]
     with runner.programs(target.runners, words, source.outputs, isas) as programs:
         yield from programs
 
@@ -134,6 +137,41 @@ def test_code_for_browsers_is_small(tmp_path: Path) -> None:
             source = compiled(each, "tested", family(target, each.dtype))
             write(source, tmp_path)
             assert build(source, target, tmp_path).file.stat().st_size <= 64_000 + source.text_bytes
+
+
+@pytest.mark.slow
+def test_an_arm_processor_takes_dot_products_where_it_has_them(small: Artefact, tmp_path: Path) -> None:
+    """Cortex-A53 has none, and ends a program that asks for one; A76 has them."""
+    target, model = needed("aarch64"), in_bytes(small)
+    facts = compile_model(model, tmp_path / "out", quiet, name="tested", target="aarch64")
+    assert facts["isas_verified"] == ["neon_dot", "neon"]
+    source = compiled(model, "tested", family(target, "int8"))
+    write(source, tmp_path)
+    found = [engine.isas for engine in foreign(source, target, tmp_path)]
+    assert found == [("neon",), ("neon_dot", "neon")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("together", [False, True])
+def test_products_of_the_least_bytes_stay_whole_on_arm(tmp_path: Path, together: bool) -> None:
+    """-128 · -128 and another such are one more than 16 bits hold: the code has to know its weights."""
+    target = needed("aarch64")
+    stem, mixed = Conv(out=32, activation="relu"), Pointwise(out=40)
+    nodes = (
+        Node("stem", stem, ("image",)),
+        Node("mixed", mixed, ("stem",)),
+        Node("pool", Pool(), ("mixed",)),
+    )
+    net = Net("drawn", Shape(9, 9, 3), nodes, (Output("map", "mixed", "vector"),))
+    model = in_bytes(filled(net))
+    weight = model.weights["mixed.weight"].copy()
+    weight[:, 8], weight[:, 12] = -128, -128 if together else -127
+    zero = np.zeros(len(weight), np.int32)
+    model = replace(model, weights={**model.weights, "mixed.weight": weight, "mixed.zero": zero})
+    source = compiled(model, "tested", family(target, "int8"))
+    write(source, tmp_path)
+    for engine in foreign(source, target, tmp_path):
+        agrees(engine, model)
 
 
 def test_threads_in_webassembly_change_no_bit(wasm: Callable[[str], Source], tmp_path: Path) -> None:

@@ -64,8 +64,11 @@ def build_here(files: Sequence[str], made: str, folder: Path, flags: Sequence[st
     _run(words, folder)
 
 
-def program(source: Source, target: Target, folder: Path, place: Path) -> list[str]:
-    """What a runner is given: a program made in `place` of the files in `folder`, and the words it takes."""
+def program(source: Source, target: Target, folder: Path, place: Path, *, symbols: bool = False) -> list[str]:
+    """What a runner is given: a program made in `place` of the files in `folder`, and the words it takes.
+
+    It has names for its functions where they are asked for.
+    """
     name, text = source.harness
     (place / name).write_text(text, encoding="utf-8")
     if not target.program:
@@ -75,7 +78,7 @@ def program(source: Source, target: Target, folder: Path, place: Path) -> list[s
         *compiler,
         *_flags(source),
         *WARNINGS,
-        "-s",
+        *(() if symbols else ("-s",)),
         f"-I{folder}",
         str(place / name),
         f"{source.name}.c",

@@ -210,7 +210,7 @@ def _tiles(
 ) -> str:
     """All pixels of a block of rows: stretches of one row, or several whole rows, to a tile."""
     (a, w, c), kit = places, writer.kit
-    width, most = step.target.shape.width, writer.isa.rows
+    width, most = step.target.shape.width, writer.isa.pixels(wide[0])
     across, down = step.stride * step.source.pitch, step.stride * step.source.row
     pad = " " * indent
     text = ""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mobilenets.compile import int8_neon
 from mobilenets.compile.int8_depthwise import Depthwise
-from mobilenets.compile.int8_lanes import lanes, tag_of
-from mobilenets.compile.integers import HEAD, Layer, chunk_bytes, groups
+from mobilenets.compile.int8_lanes import heads, lanes, tag_of
+from mobilenets.compile.integers import HEAD, Layer, chunk_bytes, fours_bytes, groups
 from mobilenets.compile.isa import Family, Isa
 from mobilenets.compile.kernel import Tiling, Use, counted, split
 from mobilenets.compile.step import Filter, Map, Mean, Product
@@ -35,7 +36,7 @@ class Bytes:
         return made.bytes
 
     def zero(self, made: Map) -> str:
-        return str(self.layers[made.name].rescale.zero or 0)
+        return str((self.layers[made.name].rescale.zero or 0) ^ 128 * made.signed)
 
     def panel(self, step: Product, width: int) -> int:
         layer = self.layers[step.name]
@@ -46,12 +47,14 @@ class Bytes:
         if not self.layers[step.name].asymmetric:
             return ""
         pad, width = " " * indent, step.target.shape.width
+        total = f"total_{tag_of(self.isa, 4 * self.isa.lanes)}" if step.source.signed else "total"
+        less = f" - {step.run * self._less}" if self._less and not step.source.signed else ""
         return (
             f"{pad}int32_t *sums = (int32_t *)(net->arena + MAPS_BYTES + part * SCRATCH_BYTES + SUMS);\n"
             f"{pad}for (int r = 0; r < {step.rows}; r++)\n"
             f"{pad}    for (int x = 0; x < {width}; x++)\n"
-            f"{pad}        sums[r * {width} + x] = total({a} + r * {step.source.row} + "
-            f"x * {step.source.pitch}, {step.run});\n"
+            f"{pad}        sums[r * {width} + x] = {total}({a} + r * {step.source.row} + "
+            f"x * {step.source.pitch}, {step.run}){less};\n"
         )
 
     def more(self, step: Product, pixel: str) -> str:
@@ -60,12 +63,15 @@ class Bytes:
     def tile(self, use: Use, tiling: Tiling) -> str:
         layer = self.layers[tiling.step.name]
         kind = "f" * (layer.rescale.zero is None) + "z" * layer.asymmetric
+        kind += int8_neon.rest(tiling.step) if self.isa.kept else ""
         name = f"tile_{tiling.pixels}x{tiling.wide}{kind}_{tag_of(self.isa, 4 * tiling.lanes)}"
-        text = _tile(self.isa, name, tiling, layer)
+        stores = _stores(tiling, layer, tag_of(self.isa, 4 * tiling.lanes), self.isa.kept)
+        text = (int8_neon.tile if self.isa.kept else _tile)(self.isa, name, tiling, layer, stores)
         arguments, given = "const value *a, const value *w, value *c", "a, w, c"
         if layer.asymmetric:
             arguments, given = f"{arguments}, const int32_t *sums", f"{given}, sums"
-        sizes = (*tiling.sizes, layer.terms, *self._cut(layer))
+        more = (self._turned(tiling.step.source), int(layer.steep)) if self.isa.kept else ()
+        sizes = (*tiling.sizes, layer.terms, *more, *self._cut(layer, tiling.step.target))
         return use((name, text), arguments, f"{given}, {', '.join(map(str, sizes))}")
 
     def share(self, step: Filter) -> tuple[int, int, int, int]:
@@ -85,11 +91,12 @@ class Bytes:
             if x + positions * together > target.shape.width:
                 x = target.shape.width - together  # the last are made again with the first of the rest
             shape = (positions, together, step.kernel, step.stride, layer.terms)
-            kernel = Depthwise(self.isa, bytes_, *shape, self.family.halves)
+            kernel = Depthwise(self.isa, bytes_, *shape, self.family.halves, self.family.signed)
+            begins = fours_bytes(step.kernel, layer.terms, line, self.family.halves)
             sizes = (
                 *(source.row, source.pitch, step.stride * together * source.pitch, together * target.pitch),
-                *(min(room, line) if together == 1 else bytes_, self._chunk(step), line),
-                *self._cut(layer),
+                *(min(room, line) if together == 1 else bytes_, self._chunk(step), line, begins),
+                *(self._turned(source), *self._cut(layer, target)),
             )
             called = use(
                 (kernel.name, kernel.text()),
@@ -110,16 +117,18 @@ class Bytes:
         source, lanes, rescale = step.source, self.isa.lanes, self.layers[step.name].rescale
         vectors = -(-source.shape.channels // lanes)
         height, width = source.shape.height, source.shape.width
-        off = height * width * self.layers[step.name].source_zero
+        less = 0 if source.signed else self._less
+        off = height * width * (self.layers[step.name].source_zero + less)
+        wide = f"WIDE{'_SIGNED' * source.signed}_{tag_of(self.isa, 4 * lanes)}"
         tag = tag_of(self.isa, 4 * lanes)
         begun = f"{{0}};\n        sum -= {off}" if off else "{0}"
         made = f"PUT_FLOATS_{tag}(out + v * {4 * lanes}, SCALED_{tag}(sum, scale))"
         if rescale.zero is not None:
-            least, most, zero, tame = self._cut(self.layers[step.name])
+            least, most, zero, tame, less = self._cut(self.layers[step.name], step.target)
             quantity = f"whole_{tag}(sum, scale, {least}, {most}, {zero}{f', {tame}' * (lanes > 1)})"
             made = f"out[v] = (value){quantity}"
             if lanes > 1:
-                bounds = f"{zero + least if tame else 0}, {zero + most if tame else 255}"
+                bounds = f"{zero + least if tame else 0}, {zero + most if tame else 255}, {less}"
                 made = f"const sums_{tag} q = {quantity};\n        "
                 made += f"put1_{tag}(out + v * {lanes}, pack_{tag}(q, q, q, q, {bounds}))"
         return f"""\
@@ -130,19 +139,28 @@ class Bytes:
         for (int y = 0; y < {height}; y++)
             UNROLL_1
             for (int x = 0; x < {width}; x++)
-                sum += WIDE_{tag}(in + y * {source.row} + x * {source.pitch} + v * {lanes});
+                sum += {wide}(in + y * {source.row} + x * {source.pitch} + v * {lanes});
         {made};
     }}
 """
 
-    def _cut(self, layer: Layer) -> tuple[int, int, int, int]:
-        """Bounds, zero, and whether packing does the cutting, as kernels take them."""
+    @property
+    def _less(self) -> int:
+        """What is taken off bytes before they are multiplied."""
+        return 128 * self.family.signed
+
+    def _turned(self, source: Map) -> int:
+        """The bit in which a map's bytes differ from those that are multiplied."""
+        return 0 if source.signed else self._less
+
+    def _cut(self, layer: Layer, target: Map) -> tuple[int, int, int, int, int]:
+        """Bounds, zero, whether packing does the cutting, and what bytes lie less, as kernels take them."""
         made = layer.rescale
-        return made.least, made.most, made.zero or 0, int(layer.tame and self.isa.saturates)
+        tame = int(layer.tame and self.isa.saturates)
+        return made.least, made.most, made.zero or 0, tame, 128 * target.signed
 
     def _chunk(self, step: Filter) -> int:
-        terms, family = self.layers[step.name].terms, self.family
-        return chunk_bytes(step.kernel, terms, family.line, family.halves)
+        return chunk_bytes(step, self.layers[step.name], self.family)
 
     @property
     def _widths(self) -> list[int]:
@@ -157,7 +175,7 @@ class Bytes:
         return 16, 1
 
 
-def _tile(isa: Isa, name: str, tiling: Tiling, layer: Layer) -> str:
+def _tile(isa: Isa, name: str, tiling: Tiling, layer: Layer, stores: str) -> str:
     """Pixels × vectors of a product, all sums in registers; see `float32` for the form."""
     pixels, wide, tag = range(tiling.pixels), range(tiling.wide), tag_of(isa, 4 * tiling.lanes)
     step = 4 * tiling.lanes
@@ -176,22 +194,16 @@ def _tile(isa: Isa, name: str, tiling: Tiling, layer: Layer) -> str:
     fetch = (
         f"\n                    if (run >= {FAR}) {{\n{fetched}\n                    }}" if isa.ahead else ""
     )
-    heads = [("sums", "b"), ("floats", "m"), *[("sums", "z")] * layer.asymmetric]
-    loads = "\n".join(
-        f"    const {kind}_{tag} "
-        + ", ".join(f"{letter}{j} = {kind.upper()}_{tag}(w + {4 * at} * panel + {j * step})" for j in wide)
-        + ";"
-        for at, (kind, letter) in enumerate(heads)
-    )
+    loads, past = heads(tiling, layer, tag)
     return f"""\
 /* {tiling.pixels} pixels × {tiling.wide * tiling.lanes} channels: bias + a · w by fours, window by window */
 static INLINE void {name}(const value *a, const value *w, value *c,
     {"const int32_t *sums, " * layer.asymmetric}TILE_SIZES,
-    const int terms, const int least, const int most, const int zero, const int tame)
+    const int terms, const int least, const int most, const int zero, const int tame, const int less)
 {{
 {loads}
 {begin}
-    w += {4 * len(heads)} * panel;
+    w += {past} * panel;
     for (int y = 0; y < down; y++)
         for (int x = 0; x < across; x++) {{
             const value *p = a + y * below + x * beside{hidden};
@@ -206,18 +218,19 @@ static INLINE void {name}(const value *a, const value *w, value *c,
                 p += 4;
             }}
         }}
-    (void)least, (void)most, (void)zero, (void)tame;
-{_stores(tiling, layer, tag)}
+    (void)least, (void)most, (void)zero, (void)tame, (void)less;
+{stores}
 }}
 """
 
 
-def _stores(tiling: Tiling, layer: Layer, tag: str) -> str:
+def _stores(tiling: Tiling, layer: Layer, tag: str, kept: str) -> str:
     """The sums of a tile as bytes, four vectors at a time; or in float32 as they are."""
     wide, lanes = tiling.wide, tiling.lanes
     places = [(i, j) for i in range(tiling.pixels) for j in range(wide)]
     less = " - sums[{i}] * z{j}" if layer.asymmetric else ""
-    sums = {(i, j): f"c{i}_{j}" + less.format(i=i, j=j) for i, j in places}
+    ended = f"ENDED_{tag}(c{{i}}_{{j}})" if kept else "c{i}_{j}"
+    sums = {(i, j): (ended + less).format(i=i, j=j) for i, j in places}
     if layer.rescale.zero is None:
         return "\n".join(
             f"    PUT_FLOATS_{tag}(c + 4 * AT({i}, c) + {4 * j * lanes}, SCALED_{tag}({sums[i, j]}, m{j}));"
@@ -234,11 +247,11 @@ def _stores(tiling: Tiling, layer: Layer, tag: str) -> str:
     for first in range(0, len(places), 4):
         own = places[first : first + 4]
         if len(own) == 4:
-            packed = f"pack_{tag}({', '.join(whole[one] for one in own)}, low, high)"
-            ends = own[::2] if wide == 2 else own
-            text += f"    put{len(ends)}_{tag}({', '.join(at[one] for one in ends)}, {packed});\n"
+            packed = f"pack_{tag}({', '.join(whole[one] for one in own)}, low, high, less)"
+            ends = [at[one] for one in (own[::wide] if wide in (2, 4) else own)]
+            text += f"    put{len(ends) if wide < 4 else ''}_{tag}({', '.join(ends)}, {packed});\n"
         else:
             for one in own:
-                packed = f"pack_{tag}({', '.join([whole[one]] * 4)}, low, high)"
+                packed = f"pack_{tag}({', '.join([whole[one]] * 4)}, low, high, less)"
                 text += f"    put1_{tag}({at[one]}, {packed});\n"
     return text.rstrip()

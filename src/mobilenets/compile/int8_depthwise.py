@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mobilenets.compile.int8_lanes import tag_of
 from mobilenets.compile.integers import groups
 from mobilenets.compile.isa import Isa
+
+Users = list[tuple[int, int]]
+"""Outputs that a column of the window adds to, and which of its columns it is to each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,7 @@ class Depthwise:
     stride: int
     terms: int
     halves: bool
+    signed: bool
 
     @property
     def name(self) -> str:
@@ -40,8 +45,8 @@ class Depthwise:
 /* {pixels} of a row through {self.kernel}×{self.kernel} taps, each channel by itself */
 static {kind} void {self.name}(const value *in, const value *w, value *out, int parts,
     const int below, const int beside, const int next, const int pitch, const int span,
-    const int chunk, const int line, const int least, const int most, const int zero,
-    const int tame)
+    const int chunk, const int line, const int singles, const int turned, const int least,
+    const int most, const int zero, const int tame, const int less)
 """
 
     def _single(self) -> str:
@@ -49,7 +54,7 @@ static {kind} void {self.name}(const value *in, const value *w, value *out, int 
         place = f"((x * {groups(self.kernel)} + y / 4) * {self.terms} + t) * line"
         return f"""\
 {self._head}{{
-    (void)next, (void)pitch, (void)tame;
+    (void)next, (void)pitch, (void)tame, (void)singles, (void)turned, (void)less;
     for (int v = 0; v < parts; v++, in += span, out += span, w += chunk)
         for (int l = 0; l < span; l++) {{
             sums_{tag} sum = SUMS_{tag}(w + 4 * l);
@@ -74,25 +79,25 @@ static {kind} void {self.name}(const value *in, const value *w, value *out, int 
             + ";"
             for x in positions
         )
-        columns: dict[str, list[tuple[int, int]]] = {}
+        columns: dict[str, Users] = {}
         for x in positions:
             for across in range(self.kernel):
                 at = f"{x * self.stride + across} * beside"
                 if self.together > 1:
                     at = f"{x} * next + {across} * beside"
                 columns.setdefault(at, []).append((x, across))
-        sums = "".join(self._column(tag, at, users) for at, users in columns.items())
+        sums = self._by_tap(tag, columns) if self.isa.by_tap else self._by_fours(tag, columns)
         end = "\n".join(
             f"            *(loose_bytes_{tag} *)(out + {x} * pitch) = pack_{tag}("
             + ", ".join(f"whole_{tag}(c{x}_{j}, m{j}, least, most, zero, tame)" for j in quads)
-            + ", low, high);"
+            + ", low, high, less);"
             for x in positions
         )
         scales = ", ".join(f"m{j} = FLOATS_{tag}(w + {4 + j} * line)" for j in quads)
         return f"""\
 {self._head}{{
     const int low = tame ? zero + least : 0, high = tame ? zero + most : 255;
-    (void)next;
+    (void)next, (void)singles, (void)turned;
     for (int v = 0; v < parts; v++) {{
         for (int l = 0; l < span; l += {self.bytes}) {{
 {begin}
@@ -107,7 +112,36 @@ static {kind} void {self.name}(const value *in, const value *w, value *out, int 
 }}
 """
 
-    def _column(self, tag: str, at: str, users: list[tuple[int, int]]) -> str:
+    def _by_fours(self, tag: str, columns: Mapping[str, Users]) -> str:
+        return "".join(self._column(tag, at, users) for at, users in columns.items())
+
+    def _by_tap(self, tag: str, columns: Mapping[str, Users]) -> str:
+        """Each tap by itself; two add up before they are widened."""
+        text = f"            taps_{tag} {', '.join(f't{x}' for x in range(self.positions))};\n"
+        waiting = set[int]()
+
+        def widened(x: int) -> str:
+            waiting.remove(x)
+            return f"                TAPS_{tag}(t{x}, c{x}_0, c{x}_1, c{x}_2, c{x}_3);\n"
+
+        for at, users in columns.items():
+            text += "            {\n"
+            for y in range(self.kernel):
+                row = self._load(tag, f"in + {at} + {y} * below")
+                text += f"                const bytes_{tag} r{y} = {row};\n"
+            for x, across in users:
+                for place in range(self.kernel * self.terms):
+                    weight = f"BYTES_{tag}(w + singles + {across * self.kernel * self.terms + place} * line)"
+                    more = "_MORE" * (x in waiting)
+                    text += f"                TAP{more}_{tag}(t{x}, r{place // self.terms}, {weight});\n"
+                    if x in waiting:
+                        text += widened(x)
+                    else:
+                        waiting.add(x)
+            text += "            }\n"
+        return text + "".join(widened(x) for x in sorted(waiting))
+
+    def _column(self, tag: str, at: str, users: Users) -> str:
         """One column of the window: its rows by fours, and every output that it adds to."""
         text = ""
         for group in range(groups(self.kernel)):
@@ -150,9 +184,10 @@ static {kind} void {self.name}(const value *in, const value *w, value *out, int 
 
     def _load(self, tag: str, at: str) -> str:
         if self.together == 1 or self.stride == 1:
-            return f"BYTES_{tag}({at})"
+            return f"BYTES_{tag}({at})" + " ^ (uint8_t)turned" * self.signed
         pixel = self.bytes // self.together
         order = ", ".join(
             str(self.stride * pixel * i + j) for i in range(self.together) for j in range(pixel)
         )
-        return f"SHUFFLE_{self.bytes}(BYTES_{tag}({at}), BYTES_{tag}({at} + {self.bytes}), {order})"
+        made = f"SHUFFLE_{self.bytes}(BYTES_{tag}({at}), BYTES_{tag}({at} + {self.bytes}), {order})"
+        return made + " ^ (uint8_t)turned" * self.signed

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mobilenets.compile.integers import Layer
 from mobilenets.compile.isa import Isa
+from mobilenets.compile.kernel import Tiling
 
 VECTORS = """\
 /* {bytes} bytes at a time: sums of 32 bits, four bytes to each */
@@ -14,6 +16,7 @@ typedef uint8_t bytes_{tag} __attribute__((vector_size({bytes})));
 typedef uint16_t words_{tag} __attribute__((vector_size({bytes})));
 typedef int16_t halves_{tag} __attribute__((vector_size({bytes})));
 typedef uint8_t few_{tag} __attribute__((vector_size({few})));
+typedef int8_t signed_few_{tag} __attribute__((vector_size({few})));
 typedef sums_{tag} loose_sums_{tag} __attribute__((aligned(4), may_alias));
 typedef floats_{tag} loose_floats_{tag} __attribute__((aligned(4), may_alias));
 typedef bytes_{tag} loose_bytes_{tag} __attribute__((aligned(1), may_alias));
@@ -27,24 +30,12 @@ typedef half_{tag} loose_half_{tag} __attribute__((aligned(1), may_alias));
 #define BYTES_{tag}(p) ((bytes_{tag})*(const loose_bytes_{tag} *)(p))
 #define FOUR_{tag}(p) ((bytes_{tag})((sums_{tag}){{0}} + *(const four_bytes *)(p)))
 #define WIDE_{tag}(p) __builtin_convertvector(*(const loose_few_{tag} *)(p), sums_{tag})
+#define WIDE_SIGNED_{tag}(p) \
+    __builtin_convertvector((signed_few_{tag})*(const loose_few_{tag} *)(p), sums_{tag})
 #define PUT_FLOATS_{tag}(p, v) (*(loose_floats_{tag} *)(p) = (v))
 #define SCALED_{tag}(s, m) (__builtin_convertvector(s, floats_{tag}) * (m))
 
-#define EVEN_{tag}(a) ((halves_{tag})((words_{tag})(a) & 255))
-#define ODD_{tag}(a) ((halves_{tag})((words_{tag})(a) >> 8))
-
-/* sums + numbers of 16 bits · numbers of 16 bits, by pairs */
-static INLINE sums_{tag} pairs_{tag}(sums_{tag} s, halves_{tag} x, halves_{tag} y)
-{{
-    return {pairs};
-}}
-
-/* sums + bytes · signed bytes, by fours */
-static INLINE sums_{tag} dot_{tag}(sums_{tag} s, bytes_{tag} a, bytes_{tag} w)
-{{
-{dot}
-}}
-
+{products}
 /* Sums to quantities: scaled, cut, rounded half to even. Where `tame`, packing does the cutting. */
 static INLINE sums_{tag} whole_{tag}(sums_{tag} s, floats_{tag} m, int least, int most, int zero, int tame)
 {{
@@ -59,14 +50,14 @@ static INLINE sums_{tag} whole_{tag}(sums_{tag} s, floats_{tag} m, int least, in
 
 /* Four vectors of quantities to bytes: four of the first, four of the second, and so on. */
 static INLINE bytes_{tag} pack_{tag}(sums_{tag} a, sums_{tag} b, sums_{tag} c, sums_{tag} d,
-                                     int least, int most)
+                                     int least, int most, int less)
 {{
 {pack}
     if (least > 0)
         q = {most_bytes};
     if (most < 255)
         q = {least_bytes};
-    return q;
+    return q ^ (uint8_t)less;
 }}
 
 /* The same to where each vector's bytes, or those of each two, belong. */
@@ -86,6 +77,11 @@ static INLINE void put2_{tag}(value *p0, value *p1, bytes_{tag} packed)
     *(loose_half_{tag} *)p1 = ((const near_half_{tag} *)&q)[1];
 }}
 
+static INLINE void put_{tag}(value *p, bytes_{tag} packed)
+{{
+    *(loose_bytes_{tag} *)p = (bytes_{tag})SPREAD_{bytes}((sums_{tag})packed, {spread});
+}}
+
 static INLINE void put1_{tag}(value *p, bytes_{tag} packed)
 {{
     const sums_{tag} q = SPREAD_{bytes}((sums_{tag})packed, {spread});
@@ -97,6 +93,23 @@ static INLINE void put1_{tag}(value *p, bytes_{tag} packed)
 #define HIGH_{tag}(a, b) SHUFFLE_{bytes}(a, b, {high})
 #define LOW2_{tag}(a, b) SHUFFLE_{bytes}(a, b, {low2})
 #define HIGH2_{tag}(a, b) SHUFFLE_{bytes}(a, b, {high2})
+"""
+PAIRS = """\
+#define EVEN_{tag}(a) ((halves_{tag})((words_{tag})(a) & 255))
+#define ODD_{tag}(a) ((halves_{tag})((words_{tag})(a) >> 8))
+
+/* sums + numbers of 16 bits · numbers of 16 bits, by pairs */
+static INLINE sums_{tag} pairs_{tag}(sums_{tag} s, halves_{tag} x, halves_{tag} y)
+{{
+    return {pairs};
+}}
+"""
+DOT = """
+/* sums + bytes · signed bytes, by fours */
+static INLINE sums_{tag} dot_{tag}(sums_{tag} s, bytes_{tag} a, bytes_{tag} w)
+{{
+{dot}
+}}
 """
 SINGLE = """\
 /* one sum at a time: plain C */
@@ -156,6 +169,22 @@ def tag_of(isa: Isa, width: int) -> str:
     return f"{width}_{isa.name}"
 
 
+def heads(tiling: Tiling, layer: Layer, tag: str) -> tuple[str, int]:
+    """What reads a panel's biases b, multipliers m (and zeros z), and the bytes of them for each channel."""
+    kinds = [("sums", "b"), ("floats", "m"), *[("sums", "z")] * layer.asymmetric]
+    step = 4 * tiling.lanes
+    loads = (
+        f"    const {kind}_{tag} "
+        + ", ".join(
+            f"{letter}{j} = {kind.upper()}_{tag}(w + {4 * at} * panel + {j * step})"
+            for j in range(tiling.wide)
+        )
+        + ";"
+        for at, (kind, letter) in enumerate(kinds)
+    )
+    return "\n".join(loads), 4 * len(kinds)
+
+
 def lanes(isa: Isa, width: int) -> str:
     """Types of so many bytes, and the operations on them whose spelling differs."""
     names = {"tag": tag_of(isa, width), "bytes": width, **REGISTERS.get(width, {})}
@@ -173,10 +202,14 @@ def lanes(isa: Isa, width: int) -> str:
         )
 
     quads = width // 16
-    texts = {"dot": isa.dot, "pairs": isa.pairs, "pack": isa.pack, "rounded": isa.rounded}
+    texts = {name: getattr(isa, name).format(**names) for name in ("dot", "pairs", "pack", "rounded", "kept")}
+    parts = ((PAIRS, "pairs"), (DOT, "dot"), ("{kept}", "kept"))
+    products = "".join(text.format(**names, **texts) for text, name in parts if texts[name])
     return VECTORS.format(
         **names,
-        **{name: text.format(**names) for name, text in texts.items()},
+        products=products,
+        pack=texts["pack"],
+        rounded=texts["rounded"],
         few=width // 4,
         half=width // 2,
         largest=isa.largest.format(a="v", b="low", **names),

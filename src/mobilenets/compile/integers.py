@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilenets.compile.isa import Family
 from mobilenets.compile.pack import widths
 from mobilenets.compile.step import Filter, Product, padded
 from mobilenets.infer.integer import Rescale, centred, image_zero, rescale
@@ -45,23 +46,34 @@ class Layer:
     def terms(self) -> int:
         return len(self.weights)
 
+    @property
+    def steep(self) -> bool:
+        """Whether two products with signed bytes, four inputs apart in one eight, may add up to 2^15."""
+        least = [np.asarray(part, np.int16).reshape(len(part), -1) == -128 for part in self.weights]
+        wide = [np.pad(part, ((0, 0), (0, -part.shape[1] % 8))).reshape(-1, 2, 4) for part in least]
+        return any(bool(part.all(1).any()) for part in wide)
+
 
 def layers(
-    net: Net, tensors: Mapping[str, NDArray[Any]], scales: Mapping[str, Scale], pre: Preprocess
+    net: Net,
+    tensors: Mapping[str, NDArray[Any]],
+    scales: Mapping[str, Scale],
+    pre: Preprocess,
+    less: int = 0,
 ) -> dict[str, Layer]:
-    """Every node of a quantised network, and the image."""
-    zeros = image_zero(pre)
+    """Every node of a quantised network, and the image; bytes are multiplied `less` a number."""
+    zeros = np.array(image_zero(pre)) - less
     found: dict[str, Layer] = {}
     for node in net.nodes:
         source = node.inputs[0]
-        source_zero = 0 if source == "image" else scales[source].zero
+        source_zero = (0 if source == "image" else scales[source].zero) - less
         made = rescale(net, node, tensors, scales)
         if isinstance(node.op, Pool):
             found[node.name] = Layer(made, source_zero)
             continue
         weight = centred(node, tensors)
         flat = weight.reshape(*weight.shape[:2], -1).sum(2, dtype=np.int64)
-        off = flat @ np.array(zeros) if source == "image" else flat.sum(1) * source_zero
+        off = flat @ zeros if source == "image" else flat.sum(1) * source_zero
         bias = (tensors[f"{node.name}.bias"] - off).astype(np.int32)
         own = tensors.get(f"{node.name}.zero")
         if own is not None and isinstance(node.op, Pointwise | Dense):
@@ -92,9 +104,15 @@ def groups(values: int) -> int:
     return -(-values // 4)
 
 
-def chunk_bytes(kernel: int, terms: int, line: int, halves: bool) -> int:
+def fours_bytes(kernel: int, terms: int, line: int, halves: bool) -> int:
     """Of a depthwise layer's weights for `line` channels: biases, multipliers, taps by fours of a column."""
     return 4 * line * (2 + kernel * groups(kernel) * terms * (1 + halves))
+
+
+def chunk_bytes(step: Filter, layer: Layer, family: Family) -> int:
+    """All that a depthwise layer has for as many channels as are in a line."""
+    singles = step.kernel**2 * layer.terms * family.line * family.taps
+    return fours_bytes(step.kernel, layer.terms, family.line, family.halves) + singles
 
 
 def panels(step: Product, layer: Layer, lanes: int, panel: int) -> NDArray[np.uint8]:
@@ -122,14 +140,15 @@ def panels(step: Product, layer: Layer, lanes: int, panel: int) -> NDArray[np.ui
     return np.concatenate(made)
 
 
-def taps(step: Filter, layer: Layer, room: int, line: int, halves: bool) -> NDArray[np.uint8]:
+def taps(step: Filter, layer: Layer, room: int, family: Family) -> NDArray[np.uint8]:
     """For each `line` channels biases, multipliers, then for each column of the window its rows by fours.
 
     Channels lie as vectors hold them after rows were put side by side: in four stretches, of which the first
     has the first four of every sixteen. A pixel of fewer channels than a line is there as often as it fits.
-    As `halves` the even taps of a vector's fours come first, then the odd ones, both in 16 bits.
+    As `halves` the even taps of a vector's fours come first, then the odd ones, both in 16 bits. Of a family
+    with `taps` each tap of each column follows for all channels.
     """
-    channels, kernel = len(layer.weights[0]), step.kernel
+    channels, kernel, line = len(layer.weights[0]), step.kernel, family.line
     full = max(room, line)
     repeat = np.arange(full) % room
     known = np.where(repeat < channels, repeat, channels)  # one past the last: a channel of nothing
@@ -141,13 +160,16 @@ def taps(step: Filter, layer: Layer, room: int, line: int, halves: bool) -> NDAr
         columns[:channels, :, :kernel, term] = part[:, 0].transpose(0, 2, 1)
     by_four = columns.reshape(channels + 1, kernel, groups(kernel), 4, layer.terms)
     values = by_four[place].transpose(0, 2, 3, 5, 1, 4)  # [chunk, column, group, term, channel, 4]
-    if halves:
+    if family.halves:
         apart = values.reshape(*values.shape[:4], 4, line // 4, 4).astype("<i2")
         values = np.stack((apart[..., 0::2], apart[..., 1::2]), axis=5)
     made = []
     for chunk in range(len(place)):
         made += [np.ascontiguousarray(head[chunk]).view(np.uint8).ravel() for head in heads]
         made.append(np.ascontiguousarray(values[chunk]).view(np.uint8).ravel())
+        if family.taps:
+            singles = columns[known.reshape(-1, line)[chunk], :, :kernel]
+            made.append(np.ascontiguousarray(singles.transpose(1, 2, 3, 0)).view(np.uint8).ravel())
     return np.concatenate(made)
 
 

@@ -66,6 +66,11 @@ class Isa:
     pack: str = ""
     """What instruction sets differ in on bytes: sums and products of fours; of pairs of numbers of 16 bits,
     one from unsigned bytes, one from signed; packing. See `int8_lanes`."""
+    kept: str = ""
+    """What a product keeps for a vector of sums, and how it adds to it from sixteen bytes of a pixel in one
+    register; see `int8_neon`. Where it is empty four bytes at a time are spread over a vector."""
+    by_tap: bool = False
+    """Whether a depthwise kernel multiplies tap by tap, not rows that were put side by side."""
     rounded: str = ANY_ROUNDED
     """The whole numbers nearest to floats v."""
     saturates: bool = False
@@ -75,6 +80,10 @@ class Isa:
     most_bytes: str = "{a}"
     least_bytes: str = "{a}"
     """Greater and lesser of bytes {a} and a number {b}; needed where packing cuts."""
+
+    def pixels(self, wide: int) -> int:
+        """Those of a tile `wide` vectors wide: a narrow one has more where sixteen bytes of each are held."""
+        return self.rows * (self.vectors // wide) if self.kept else self.rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +102,10 @@ class Family:
     """Of a family that computes with bytes, those of its widest vector; of one with float32, 0."""
     halves: bool = False
     """Whether weights of depthwise layers lie as numbers of 16 bits, even ones and odd ones apart."""
+    signed: bool = False
+    """Whether bytes are multiplied less 128, as signed ones, and lie so in maps that nobody else reads."""
+    taps: bool = False
+    """Whether weights of depthwise layers lie once more behind the fours, tap by tap."""
     bfloat16: bool = False
     """Whether products of what depthwise layers make are of numbers in bfloat16, added up in float32."""
     least: int = 0
@@ -109,7 +122,7 @@ class Family:
     @property
     def layout(self) -> Layout:
         if self.line:
-            return Layout(1, self.line, self.line // max(8, self.lanes))
+            return Layout(1, self.line, self.line // max(8, self.lanes), signed=self.signed)
         return Layout(4, self.lanes, 2 if self.isas[0].narrow else 1, self.bfloat16)
 
     @property

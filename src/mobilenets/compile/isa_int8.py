@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mobilenets.compile.isa import AARCH64, AVX2, AVX512, PLAIN, SCALARS, WASM, WASM_THREADS, X86, Isa
+from mobilenets.compile.isa_neon import NEON_BYTES, NEON_DOT_BYTES
 
 X86_MOST = "(floats_{tag}){mm}_max_ps(({mf})({a}), ({mf})({b}))"
 X86_LEAST = "(floats_{tag}){mm}_min_ps(({mf})({a}), ({mf})({b}))"
@@ -48,24 +49,6 @@ AVX512_VNNI_BYTES = replace(
     asked=f"{AVX512.asked} | VNNI",
     dot=X86_VNNI,
 )
-NEON_BYTES = Isa(
-    name="neon",
-    lanes=4,
-    vectors=2,
-    rows=8,
-    columns=2,
-    largest="(floats_{tag})vmaxq_f32((float32x4_t)({a}), (float32x4_t)({b}))",
-    smallest="(floats_{tag})vminq_f32((float32x4_t)({a}), (float32x4_t)({b}))",
-    pairs="(sums_{tag})vpadalq_s16((int32x4_t)s, vmulq_s16((int16x8_t)x, (int16x8_t)y))",
-    pack="""\
-    const int16x8_t left = vcombine_s16(vqmovn_s32((int32x4_t)a), vqmovn_s32((int32x4_t)b));
-    const int16x8_t right = vcombine_s16(vqmovn_s32((int32x4_t)c), vqmovn_s32((int32x4_t)d));
-    bytes_{tag} q = (bytes_{tag})vcombine_u8(vqmovun_s16(left), vqmovun_s16(right));""",
-    rounded="(sums_{tag})vcvtnq_s32_f32((float32x4_t)v)",
-    saturates=True,
-    most_bytes="(bytes_{tag})vmaxq_u8((uint8x16_t){a}, vdupq_n_u8((uint8_t){b}))",
-    least_bytes="(bytes_{tag})vminq_u8((uint8x16_t){a}, vdupq_n_u8((uint8_t){b}))",
-)
 SIMD128_BYTES = Isa(
     name="simd128",
     lanes=4,
@@ -89,7 +72,7 @@ SIMD128_BYTES = Isa(
 SCALAR_BYTES = replace(SCALARS, rows=2, columns=1, ahead=0)
 
 X86_BYTES = replace(X86, isas=(AVX512_VNNI_BYTES, AVX2_BYTES, SSE2_BYTES), line=64, least=8)
-AARCH64_BYTES = replace(AARCH64, isas=(NEON_BYTES,), line=16, halves=True)
+AARCH64_BYTES = replace(AARCH64, isas=(NEON_DOT_BYTES, NEON_BYTES), line=16, least=8, signed=True, taps=True)
 WASM_BYTES = replace(WASM, isas=(SIMD128_BYTES,), line=16, halves=True)
 WASM_THREADS_BYTES = replace(WASM_THREADS, isas=(SIMD128_BYTES,), line=16, halves=True)
 PLAIN_BYTES = replace(PLAIN, isas=(SCALAR_BYTES,), line=16)

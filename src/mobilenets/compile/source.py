@@ -96,7 +96,7 @@ def _in_floats(model: Artefact, family: isa.Family) -> _Plan:
 
 def _in_bytes(model: Artefact, family: isa.Family) -> _Plan:
     net, layout = model.net, family.layout
-    known = integers.layers(net, model.weights, model.scales, model.preprocess)
+    known = integers.layers(net, model.weights, model.scales, model.preprocess, 128 * family.signed)
     in_floats = [node.name for node in net.nodes if node.name not in model.scales]
     image, program = steps(net, layout, SCRATCH_BYTES, in_floats)
     spans = plan.spans(image, program, [output.node for output in net.outputs])
@@ -106,7 +106,7 @@ def _in_bytes(model: Artefact, family: isa.Family) -> _Plan:
         if isinstance(layer, Product):
             return integers.panels(layer, own, family.lanes, family.panel)
         room = layout.pitch(layer.source.shape.channels)
-        return integers.taps(layer, own, room, family.line, family.halves)
+        return integers.taps(layer, own, room, family)
 
     packed = pack(program, laid_out)
     sections = [

@@ -20,13 +20,15 @@ class Layout:
     """How the channels of a pixel lie: values of `bytes` each, room for whole vectors of `line` of them.
 
     Fewer than a line take a half or a quarter of one where `parts` is so many. With `halves` what a depthwise
-    layer makes for a product lies as numbers of 16 bits, two to a value.
+    layer makes for a product lies as numbers of 16 bits, two to a value. As `signed` bytes lie less 128 in
+    maps that nothing but the network reads.
     """
 
     bytes: int
     line: int
     parts: int = 1
     halves: bool = False
+    signed: bool = False
 
     def pitch(self, channels: int) -> int:
         """Values from one pixel to the next."""
@@ -46,7 +48,7 @@ class Map:
     """A feature map as it lies in the arena: rows of pixels of `pitch` values, what stands for 0 around it.
 
     `channels` of a pixel mean something; up to `pitch` they stand for nothing. A value has `bytes` bytes and
-    holds `packed` channels.
+    holds `packed` channels. Bytes of a `signed` map lie less 128.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Map:
     bottom: int = 0
     right: int = 0
     packed: int = 1
+    signed: bool = False
 
     @property
     def row(self) -> int:
@@ -224,6 +227,7 @@ def _separable(
     pitch += layout.line * (pitch >= layout.line)
     rows = _rows(target, layout.bytes * width * pitch, scratch_bytes)
     scratch = Map(f"{names[0]}.rows", Shape(rows, width, channels), pitch, layout.bytes, packed=packed)
+    scratch = replace(scratch, signed=layout.signed)
     return Separable(
         filter=Filter(names[0], source, scratch, op.activation, op.kernel, op.stride, _lead(op, source)),
         product=Product(names[1], scratch, target, then.activation, rows),
@@ -275,6 +279,7 @@ def _maps(net: Net, layout: Layout, floats: Collection[str]) -> dict[str, Map]:
             own = around[node.inputs[0]]
             own[:] = [max(a, b) for a, b in zip(own, wanted, strict=True)]
     packed = _packed(net) if layout.halves else set()
+    shown = {"image", *floats, *(output.node for output in net.outputs)}
     found = {}
     for name, shape in known.items():
         pixels = shape.height * shape.width
@@ -282,8 +287,11 @@ def _maps(net: Net, layout: Layout, floats: Collection[str]) -> dict[str, Map]:
         if name == "image":
             pitch = shape.channels
         numbers = 1 + (name in packed)
-        made = Map(name, shape, pitch // numbers, 4 if name in floats else layout.bytes, *around[name])
-        found[name] = replace(made, packed=numbers)
+        top, left, bottom, right = around[name]
+        bytes_, signed = 4 if name in floats else layout.bytes, layout.signed and name not in shown
+        found[name] = Map(
+            name, shape, pitch // numbers, bytes_, top, left, bottom, right, packed=numbers, signed=signed
+        )
     return found
 
 

@@ -85,7 +85,7 @@ TARGETS: Mapping[str, Target] = {
             runners=(("qemu-aarch64", "-cpu", "cortex-a53"), ("qemu-aarch64", "-cpu", "cortex-a76")),
             packages="Debian's package qemu-user",
             frames=2,  # an emulator takes five seconds for a picture of V1 1.0/224
-            says="any 64-bit ARM Linux, as of a Raspberry Pi: NEON",
+            says="any 64-bit ARM Linux, as of a Raspberry Pi: NEON, in int8 dot products where there are",
             use="on the device  mobilenets predict {name}.so PICTURE",
         ),
         Target(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from mobilenets.infer.compiled import CompiledEngine
 from mobilenets.infer.engine import NumpyEngine
 from mobilenets.spec import zoo
 from mobilenets.spec.head import classify
-from mobilenets.spec.net import Net
+from mobilenets.spec.net import Net, Output
+from mobilenets.spec.op import Pointwise
 
 from .cases import networks
 from .conftest import agrees, filled, in_bytes
@@ -54,6 +56,16 @@ def test_any_chain_of_layers_gives_the_references_bytes(
 ) -> None:
     model = in_bytes(filled(net, seed), seed, asymmetric)
     agrees(made(model), model, seed)
+
+
+def test_a_map_of_floats_in_a_network_of_bytes_is_refused_by_name(made: Made) -> None:
+    net = zoo.v1(0.25, 64)
+    last = next(node.name for node in reversed(net.nodes) if isinstance(node.op, Pointwise))
+    nodes = tuple(node for node in net.nodes if node.name != net.nodes[-1].name)
+    model = in_bytes(filled(replace(net, nodes=nodes, outputs=(Output("map", last, "vector"),))))
+    scales = {name: scale for name, scale in model.scales.items() if name != last}
+    with pytest.raises(ValueError, match=rf"{last}: a map \(2, 2, 256\) of float32 in a network of bytes"):
+        made(replace(model, scales=scales))
 
 
 @pytest.fixture(scope="module")

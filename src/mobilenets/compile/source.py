@@ -98,6 +98,11 @@ def _in_bytes(model: Artefact, family: isa.Family) -> _Plan:
     net, layout = model.net, family.layout
     known = integers.layers(net, model.weights, model.scales, model.preprocess, 128 * family.signed)
     in_floats = [node.name for node in net.nodes if node.name not in model.scales]
+    for name in in_floats:
+        if (made := shapes(net)[name])[:2] != (1, 1):
+            raise ValueError(
+                f"{name}: a map {tuple(made)} of float32 in a network of bytes cannot be compiled"
+            )
     image, program = steps(net, layout, SCRATCH_BYTES, in_floats)
     spans = plan.spans(image, program, [output.node for output in net.outputs])
 

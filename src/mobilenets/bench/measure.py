@@ -154,8 +154,8 @@ def _aside(found: Found, job: Job, reason: str) -> None:
 
 
 def _peak(worker: Worker, times: Times) -> float:
-    """What the machine can do, so of its better calls: others take their share of all."""
-    return worker.operations / times.at(0.1)[0]
+    """What the machine can do, so of its best calls in a hundred: others take their share of the rest."""
+    return worker.operations / times.at(0.01)[0]
 
 
 def _believed(found: Found, macs: int) -> dict[tuple[Dtype, int], float]:

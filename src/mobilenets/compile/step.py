@@ -241,7 +241,7 @@ def _lead(op: Conv | Depthwise, source: Map) -> int:
 
 
 def _rows(target: Map, row_bytes: int, scratch_bytes: int) -> int:
-    """As many rows as the scratch holds, in equal stretches, of which four threads get as many each, or two.
+    """As many rows as the scratch holds, in equal stretches: work for four threads, as much for each of two.
 
     Of a small map all: there threads share channels out.
     """
@@ -253,7 +253,7 @@ def _rows(target: Map, row_bytes: int, scratch_bytes: int) -> int:
     ]
     twos = [r for r in fitting if (height // r) % 2 == 0]
     fours = [r for r in fitting if (height // r) % 4 == 0]
-    return max(fours or twos or fitting)
+    return max(fours or [r for r in twos if height // r > 4] or twos or fitting)
 
 
 def small(made: Map) -> bool:

@@ -203,9 +203,13 @@ def test_javascript_takes_pixels_with_and_without_alpha(
             error(() => ran("rgb", 641)), error(() => net.run(new Uint8Array(0), 0, 0)),
             error(() => net.run(new Uint8Array(3 * 9000), 9000, 1)), error(() => net.use("abacus")),
             await load({ threads: 2 }).catch((e) => e.message),
+            await load({ threads: 0.5 }).catch((e) => e.message), error(() => net.run(null, 1, 1)),
         ];
         const { labels, outputs, about } = net;
-        console.log(JSON.stringify({ rgb: ran("rgb", 640), rgba: ran("rgba", 640), labels, outputs, errors,
+        const rgb = ran("rgb", 640), rgba = ran("rgba", 640);
+        net.close();
+        errors.push(error(() => ran("rgb", 640)));
+        console.log(JSON.stringify({ rgb, rgba, labels, outputs, errors,
                                      digest, same: about.digest === digest }));
         """,
         tmp_path,
@@ -217,20 +221,25 @@ def test_javascript_takes_pixels_with_and_without_alpha(
     assert told["same"]
     for error, words in zip(
         told["errors"],
-        ("has 923", "sides below 1", "above 8192", "instruction set", "2 threads cannot"),
+        (
+            *("has 923", "sides below 1", "above 8192", "instruction set", "2 threads cannot"),
+            *("0.5 threads cannot", "an array of bytes", "a null pointer"),
+        ),
         strict=True,
     ):
         assert words in error
 
 
-def test_weights_of_another_model_are_refused_by_their_length(
-    wasm: Callable[[str], Source], tmp_path: Path
+def test_weights_of_another_model_are_refused(
+    wasm: Callable[[str], Source], small: Artefact, tmp_path: Path
 ) -> None:
     wasm("wasm")
-    (tmp_path / "tested.weights").write_bytes(bytes(64))
+    other = compiled(filled(small.net, 1), "tested", family(TARGETS["wasm"])).weights
     script = """import { load } from "./tested.mjs";
         console.log(JSON.stringify(await load().catch((e) => e.message)));"""
-    assert "not as long" in node(script, tmp_path)
+    for weights, wanted in ((bytes(64), "not as long"), (other, "weights of another model")):
+        (tmp_path / "tested.weights").write_bytes(weights)
+        assert wanted in node(script, tmp_path)
 
 
 @pytest.mark.slow

@@ -92,7 +92,7 @@ export async function load({ threads = 1, module, weights } = {}) {
         /** Outputs by name, float32, for a frame of RGB or RGBA bytes. */
         run(pixels, width, height) {
             const size = width * height;
-            if (!pixels?.length) throw new TypeError("a frame is an array of bytes");
+            if (pixels?.length === undefined) throw new TypeError("a frame is an array of bytes");
             if (pixels.length !== 3 * size && pixels.length !== 4 * size)
                 throw new RangeError(`a frame of ${width} × ${height} has ${3 * size} bytes of RGB, or ${4 * size} of RGBA`);
             if (!(width <= LARGEST && height <= LARGEST)) check(-2);

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -82,7 +81,7 @@ def measured(variant: str, dtype: str, rounds: int, turn_s: float, out: Path) ->
                 "median_of_one_threads": round(float(np.median(own) / np.median(one)), 3),
                 "machine": machine_line(),
                 "date": time.strftime("%Y-%m-%dT%H:%M:%S"),
-                "command": shlex.join(["python", *sys.argv]),
+                "command": f"python benchmarks/threads.py --rounds {rounds}",
             }
             keep(out, row)
 

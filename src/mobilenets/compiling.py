@@ -112,7 +112,7 @@ def compile_model(
         certificate = _certificate(model, source, made, chosen, verdict) | calibrated | {"threads": threads}
         if not chosen.shipped:
             made.file.unlink()
-        certificate["files"] = sorted(file.name for file in place.iterdir())
+        certificate["files"] = {file.name: _content(file) for file in sorted(place.iterdir())}
         (place / CERTIFICATE).write_text(json_text(certificate, indent=1) + "\n", encoding="utf-8")
     return certificate
 
@@ -357,8 +357,8 @@ def _whole(out: Path) -> Iterator[Path]:
             yield Path(place).resolve()
             # A certificate of other files must never lie beside these: it goes first and comes last, and what
             # another build left goes with it.
-            for name in _listed(out / CERTIFICATE):
-                (out / name).unlink(missing_ok=True)
+            for file in _left(out):
+                file.unlink(missing_ok=True)
             (out / CERTIFICATE).unlink(missing_ok=True)
             for file in sorted(Path(place).iterdir(), key=lambda file: file.name == CERTIFICATE):
                 file.replace(out / file.name)
@@ -370,13 +370,18 @@ def _whole(out: Path) -> Iterator[Path]:
         raise
 
 
-def _listed(certificate: Path) -> list[str]:
-    """The files that a certificate lists: names in its own folder."""
+def _left(out: Path) -> list[Path]:
+    """The files of another build that its certificate lists and nobody has changed since."""
     try:
-        files = json.loads(certificate.read_bytes())["files"]
-        return [name for name in files if Path(name).name == name]
-    except (OSError, ValueError, KeyError, TypeError):
+        listed = json.loads((out / CERTIFICATE).read_bytes())["files"]
+        known = [(out / name, content) for name, content in listed.items() if Path(name).name == name]
+        return [file for file, content in known if file.is_file() and _content(file) == content]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return []
+
+
+def _content(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _drop_left(out: Path) -> None:

@@ -88,6 +88,10 @@ def test_frames_of_other_kinds_are_refused(made: Made, small: Artefact) -> None:
     for frame in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(ValueError, match="a frame is uint8"):
             engine(frame)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a frame of 40000 × 1; sides go to 32767"):
+        engine(np.zeros((1, 40000, 3), np.uint8))
+    with pytest.raises(ValueError, match="65 threads cannot be had"):
+        made(small, 65)
     with pytest.raises(ValueError, match="takes float32"):
         engine.input(np.zeros((3, 64, 64), np.float32))
     with pytest.raises(ValueError, match="lacks"):

@@ -77,6 +77,23 @@ def test_a_rough_body_is_nearly_torchs_and_the_exact_one_is_built_beside_it(
     assert off[1] <= (2e-5 if rough.exact else 0.05)
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler on this machine")
+@pytest.mark.skipif("avx512_bf16" not in instructions(), reason="this processor has no bfloat16")
+def test_where_the_compiler_knows_no_bfloat16_the_exact_body_serves(
+    body: Artefact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    older = tmp_path / "older-cc"
+    older.write_text(
+        '#!/bin/sh\ngrep -q avx512bf16 *.c && { echo unknown target >&2; exit 1; }\nexec cc "$@"\n'
+    )
+    older.chmod(0o755)
+    monkeypatch.setenv("CC", str(older))
+    made = compiling.compiled_body(body, 1, MANY, silent, rough=True)
+    assert made is not None
+    assert made.exact
+    assert len(list((tmp_path / "cache").rglob("*.so"))) == 1
+
+
 def test_few_pictures_are_not_worth_a_build(body: Artefact, tmp_path: Path) -> None:
     assert compiling.compiled_body(body, 2, 10, silent) is None
     assert not list((tmp_path / "cache").rglob("*.so"))

@@ -19,6 +19,7 @@ from mobilenets.data.catalog import Catalog, scan  # noqa: E402 - after the line
 from mobilenets.data.digests import digests  # noqa: E402
 from mobilenets.data.store import Store  # noqa: E402
 from mobilenets.infer.artefact import Artefact  # noqa: E402
+from mobilenets.infer.compiled import MOST_SIDE  # noqa: E402
 from mobilenets.infer.engine import NumpyEngine  # noqa: E402
 from mobilenets.infer.image import decode, prepare  # noqa: E402
 from mobilenets.model.module import random_weights  # noqa: E402
@@ -292,6 +293,17 @@ def test_a_picture_that_kills_its_worker_is_set_aside_and_the_others_are_done(
     assert "SIGKILL" in look.reason
     assert ran == 9
     assert found.values.any(axis=1).sum() == 9
+
+
+def test_a_picture_thinner_than_compiled_code_takes_is_resized_before(tmp_path: Path) -> None:
+    for number, width in enumerate((32767, 32768)):
+        levels = np.full((1, width, 3), 9, np.uint8)
+        (tmp_path / "a").mkdir(exist_ok=True)
+        Image.fromarray(levels).save(tmp_path / "a" / f"{number}.png")
+    catalog = scan(tmp_path)
+    prepare_one = features_module.Preparing(catalog, body().preprocess, raw=10**6, side=MOST_SIDE)
+    made = [prepare_one(item)[1] for item in catalog.items]
+    assert [one.raw for one in made if one is not None] == [True, False]
 
 
 def test_progress_goes_up_to_the_number_of_pictures(folder: Path, store: Store) -> None:

@@ -232,6 +232,10 @@ def test_another_build_in_the_same_folder_leaves_nothing_of_the_first(
         listed = ask("compile", taught.model, *words, "--json").facts["files"]
         there = {path.name for path in tmp_path.iterdir()} - {"mine.txt", "certificate.json"}
         assert there == set(listed) == {"one.c", "one.h", "one.weights", "main.c", *library}
+    (tmp_path / "one.weights").write_text("mine too")  # what a user has changed since is the user's
+    ask("compile", taught.model, "--out", tmp_path, "--name", "two", "--target", "c")
+    assert {path.name for path in tmp_path.glob("one.*")} == {"one.weights"}
+    assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
 def test_a_layer_that_cannot_be_compiled_is_named_and_nothing_is_written(

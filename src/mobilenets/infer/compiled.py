@@ -88,6 +88,8 @@ class CompiledEngine:
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
             raise ValueError(f"a frame is uint8 [height, width, 3], not {frame.dtype} {list(frame.shape)}")
         height, width = frame.shape[:2]
+        if max(height, width) > MOST_SIDE:
+            raise ValueError(f"{self.name}: a frame of {width} × {height}; sides go to {MOST_SIDE}")
         with self._lock:
             if width > self._largest[0] or height > self._largest[1]:
                 self._fit(max(width, self._largest[0]), max(height, self._largest[1]))
@@ -168,8 +170,7 @@ class CompiledEngine:
         """Memory for frames up to this size."""
         size = self._call("arena_size", ctypes.c_size_t)(width, height, self._threads)
         if not size:
-            asked = f"a frame of {width} × {height} with {self._threads} threads"
-            raise ValueError(f"{self.name}: {asked} cannot be had; sides go to {MOST_SIDE}")
+            raise ValueError(f"{self.name}: {self._threads} threads cannot be had")
         arena = mmap.mmap(-1, size)
         if size >= HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
             arena.madvise(mmap.MADV_HUGEPAGE)

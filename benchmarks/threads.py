@@ -1,6 +1,6 @@
 """Compiled code on one thread and on two, with the machine to itself and beside a process that takes a core.
 
-    python benchmarks/threads.py [--variants 1.0/224,0.5/160,0.25/128] [--rounds 20] [--turn-ms 150]
+    python benchmarks/threads.py [--variants 1.0/224,0.5/160,0.25/128] [--rounds 12] [--turn-ms 500]
 
 V1 with random weights as `mobilenets bench` draws them, both types, compiled for this machine. One and two
 threads take turns in random order; in every other round a Python loop runs beside them that never waits. What
@@ -57,7 +57,7 @@ def measured(variant: str, dtype: str, rounds: int, turn_s: float, out: Path) ->
         busy = number % 2 == 1
         beside = subprocess.Popen([sys.executable, "-c", LOOP]) if busy else None
         try:
-            time.sleep(0.1)
+            time.sleep(0.3)  # a pool that was held up has forgotten it then
             for count in order.sample((1, 2), 2):
                 times[busy, count] += timed(engines[count], levels, turn_s)
         finally:
@@ -91,8 +91,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--variants", default="1.0/224,0.5/160,0.25/128")
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--turn-ms", type=float, default=150)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--turn-ms", type=float, default=500)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "threads.csv")
     args = parser.parse_args()
     for variant, dtype in product(args.variants.split(","), ("float32", "int8")):

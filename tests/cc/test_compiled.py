@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +84,24 @@ def test_a_frame_of_any_size_is_prepared_as_the_reference_prepares_it(made: Made
         wanted = engine.input(normalise(prepare(frame, model.preprocess), model.preprocess))
         got = engine(frame)
         assert all(np.array_equal(got[name], wanted[name]) for name in wanted), (height, width)
+
+
+def test_a_pool_that_is_held_up_works_alone_and_changes_no_bit(made: Made, small: Artefact) -> None:
+    frame = np.random.default_rng(3).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    wanted = made(small)(frame)
+    engine = made(small, 2)
+    beside = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)
+    ]
+    try:
+        ends = time.monotonic() + 1
+        while time.monotonic() < ends:
+            got = engine(frame)
+            assert all(np.array_equal(got[name], wanted[name]) for name in wanted)
+    finally:
+        for one in beside:
+            one.kill()
+            one.wait()
 
 
 def test_frames_of_other_kinds_are_refused(made: Made, small: Artefact) -> None:

@@ -13,7 +13,7 @@ from mobilenets.compile import isa, plan
 from mobilenets.compile.kernel import split
 from mobilenets.compile.pack import panels, taps, widths
 from mobilenets.compile.source import SCRATCH_BYTES, compiled
-from mobilenets.compile.step import Product, Separable, ends, steps
+from mobilenets.compile.step import Separable, Stem, ends, steps
 from mobilenets.infer.fold import fold
 from mobilenets.spec import zoo
 from mobilenets.spec.head import classify
@@ -48,8 +48,9 @@ def test_tensors_alive_together_never_overlap(width: float, side: int, padding: 
             assert known[made.name].first <= index <= known[made.name].last
             assert made.bytes * made.values <= known[made.name].bytes
             assert known[made.name].begin % 64 == 0
-        if isinstance(step, Separable):
-            assert step.filter.target.bytes * step.filter.target.values <= plan.scratch_bytes(program)
+        if isinstance(step, Separable | Stem):
+            rows = step.product.source
+            assert rows.bytes * rows.values <= plan.scratch_bytes(program)
     assert all(known[name].last == len(program) for name in kept)
     assert plan.maps_bytes(placed) <= sum(span.bytes for span in placed)
 
@@ -100,14 +101,14 @@ def test_depthwise_layers_are_joined_with_what_follows_them_but_on_small_maps_of
     kinds = [type(step).__name__ for step in program]
     assert kinds.count("Filter") == filters  # two layers of 7 × 7
     assert kinds.count("Separable") == 13 - filters
-    assert isinstance(program[0], Product)
+    assert isinstance(program[0], Stem)
 
 
 @pytest.mark.parametrize("side", [128, 160, 192, 224])
 def test_four_threads_have_work_at_every_step_and_two_as_much(side: int) -> None:
     net, _ = fold(zoo.v1(1.0, side), filled(zoo.v1(1.0, side)).weights)
     for step in steps(net, isa.X86.layout, SCRATCH_BYTES)[1]:
-        if isinstance(step, Separable) and step.product.target.shape.height > 2:
+        if isinstance(step, Separable | Stem) and step.product.target.shape.height > 2:
             blocks, rest = divmod(step.product.target.shape.height, step.product.rows)
             assert blocks >= 4
             assert (blocks % 2, rest) == (0, 0)
@@ -115,10 +116,14 @@ def test_four_threads_have_work_at_every_step_and_two_as_much(side: int) -> None
 
 @pytest.mark.parametrize(
     ("op", "word"),
-    [(Conv(out=4, kernel=9), "kernel of 9"), (Depthwise(), "on the image")],
-    ids=["kernel", "depthwise"],
+    [
+        (Conv(out=4, kernel=9), "kernel of 9"),
+        (Depthwise(), "a depthwise layer on the image"),
+        (Pool(), "a mean on the image"),
+    ],
+    ids=["kernel", "depthwise", "mean"],
 )
-def test_what_no_kernel_is_written_for_is_refused_by_its_name(op: Conv | Depthwise, word: str) -> None:
+def test_what_no_kernel_is_written_for_is_refused_by_its_name(op: Conv | Depthwise | Pool, word: str) -> None:
     nodes = (Node("strange", op, ("image",)), Node("pool", Pool(), ("strange",)))
     net = Net("odd", Shape(32, 32, 3), nodes, (Output("features", "pool", "vector"),))
     with pytest.raises(ValueError, match=f"strange.*{word}"):

@@ -50,7 +50,7 @@ static size_t laid_out(struct state *net, unsigned char *arena, int max_width, i
         0,
 #endif
         4 * INPUT_WIDTH, 4 * across, 4 * INPUT_HEIGHT, 4 * down, 4 * (size_t)lines, 4 * 3 * INPUT_WIDTH,
-        3 * INPUT_WIDTH * ((size_t)lines + 1), MAPS_BYTES + (size_t)threads * SCRATCH_BYTES};
+        3 * INPUT_WIDTH * (size_t)lines, MAPS_BYTES + (size_t)threads * SCRATCH_BYTES};
     for (int i = 0; i < 9; i++) {
         begins[i] = at;
         at += rounded(bytes[i]);
@@ -61,7 +61,6 @@ static size_t laid_out(struct state *net, unsigned char *arena, int max_width, i
         net->held = (int32_t *)(arena + begins[5]);
         net->sums = (int32_t *)(arena + begins[6]);
         net->line = arena + begins[7];
-        net->made = net->line + (size_t)lines * 3 * INPUT_WIDTH;
         net->lines = lines;
         net->arena = (value *)(arena + begins[8]);
 #if THREADS
@@ -139,8 +138,6 @@ int @name@_run(@name@_model *given, const uint8_t *rgb, int width, int height, p
     if (width < 1 || height < 1 || width > net->max_width || height > net->max_height ||
         stride < 3 * (ptrdiff_t)width)
         return @NAME@_FRAME;
-    border_of_image(net);
-    net->given = NULL;
     net->input = NULL;
     net->isa->take_frame(net, rgb, width, height, stride);
     run_steps(net);
@@ -153,7 +150,6 @@ int @name@_run_levels(@name@_model *given, const uint8_t *levels)
     if (!net || !levels)
         return @NAME@_NULL;
     net->view = (struct view){0, 0, INPUT_HEIGHT, INPUT_WIDTH, 0, 0, INPUT_HEIGHT, INPUT_WIDTH};
-    border_of_image(net);
     net->given = levels;
     net->given_stride = 3 * INPUT_WIDTH;
     net->input = NULL;
@@ -166,8 +162,6 @@ int @name@_run_input(@name@_model *given, const float *input)
     struct state *net = (struct state *)given;
     if (!net || !input)
         return @NAME@_NULL;
-    border_of_image(net);
-    net->given = NULL;
     net->input = input;
     net->view = (struct view){0, 0, INPUT_HEIGHT, INPUT_WIDTH, 0, 0, INPUT_HEIGHT, INPUT_WIDTH};
     run_steps(net);

@@ -9,7 +9,9 @@ from typing import assert_never
 from mobilenets.compile.isa import Family, Isa
 from mobilenets.compile.kernel import Kernels, Tiling, counted, split
 from mobilenets.compile.pack import widths
-from mobilenets.compile.step import Filter, Map, Mean, Product, Separable, Step, small
+from mobilenets.compile.step import Filter, Map, Mean, Product, Separable, Stem, Step, small
+
+SCRATCH = "    value *rows = net->arena + (MAPS_BYTES + part * SCRATCH_BYTES) / sizeof(value);\n"
 
 
 @dataclass
@@ -61,9 +63,11 @@ def section(
 
     `weights` and `begins` tell where those of a layer and where maps begin, in values.
     """
-    writer = Writer(kit.isa, family, kit, weights, begins, names=[f"image_{kit.isa.name}"])
+    writer = Writer(kit.isa, family, kit, weights, begins)
     for step in program:
         match step:
+            case Stem():
+                _stem(writer, step)
             case Product():
                 _product(writer, step)
             case Filter():
@@ -106,17 +110,37 @@ def _product(writer: Writer, step: Product) -> None:
     _step(writer, step.name, what, body)
 
 
+def _stem(writer: Writer, step: Stem) -> None:
+    product, kit = step.product, writer.kit
+    rows, target = product.source, product.target
+    what = f"{product.name}: {_shape(step.image)} to {_shape(target)}, {_at_once(product)}"
+    panels = len(widths(writer.family.room(target.shape.channels), writer.family.panel))
+    kept = product.kernel - product.stride
+    taken = f"y * {product.stride} - {step.above}, {rows.shape.height}, y > first ? {kept} : 0"
+    body = (
+        f"    const value *w = net->weights + {writer.weights[product.name]};\n"
+        + f"    value *out = net->arena + {writer.begins[target.name] + target.origin};\n"
+        + SCRATCH
+        + _blocks(target.shape.height // product.rows, product.rows)
+        + f"        input_{writer.isa.name}(net, rows, {taken}, {rows.left}, {rows.right});\n"
+        + kit.before(product, "rows", 8)
+        + _panels(writer, product, "rows", f"out + y * {target.row}", "0", str(panels), 8)
+        + "    }\n"
+        + _border(kit, target, "first == 0", f"last == {target.shape.height}", "first", "last", "1")
+    )
+    _step(writer, product.name, what, body)
+
+
 def _separable(writer: Writer, step: Separable) -> None:
     first, then, kit = step.filter, step.product, writer.kit
     source, rows, target = first.source, first.target, then.target
-    at_once = f"{then.rows} rows at a time" if then.rows > 1 else "row by row"
-    what = f"{first.name} and {then.name}: {_shape(source)} to {_shape(target)}, {at_once}"
+    what = f"{first.name} and {then.name}: {_shape(source)} to {_shape(target)}, {_at_once(then)}"
     panels = len(widths(writer.family.room(target.shape.channels), writer.family.panel))
     places = (f"in + (y + r) * {first.stride * source.row}", "taps", f"rows + r * {rows.row}")
     body = (
         _pointers(writer, then.name, source, target, first.lead)
         + f"    const value *taps = net->weights + {writer.weights[first.name]};\n"
-        + "    value *rows = net->arena + (MAPS_BYTES + part * SCRATCH_BYTES) / sizeof(value);\n"
+        + SCRATCH
         + _blocks(target.shape.height // then.rows, then.rows)
         + f"        for (int r = 0; r < {then.rows}; r++) {{\n"
         + kit.row(writer.use, first, places, None, 12)
@@ -127,6 +151,10 @@ def _separable(writer: Writer, step: Separable) -> None:
         + _border(kit, target, "first == 0", f"last == {target.shape.height}", "first", "last", "1")
     )
     _step(writer, f"{first.name}_{then.name}", what, body)
+
+
+def _at_once(product: Product) -> str:
+    return f"{product.rows} rows at a time" if product.rows > 1 else "row by row"
 
 
 def _blocks(blocks: int, rows: int) -> str:

@@ -1,5 +1,6 @@
 /* From a frame of any size to the network's input: part, integer resize, levels to floats. */
 static const float mean[3] = {@mean@}, std[3] = {@std@};
+static const value zero_of[3] = {@zero@}; /* what stands for 0 around the image */
 
 static int64_t floored(int64_t a, int64_t b)
 {
@@ -101,16 +102,18 @@ static struct view view_of(int width, int height)
     return view;
 }
 
-/* What a letterbox is filled with. */
-static void beside(const struct state *net, value *out, int pixels)
+static uint8_t *beside(uint8_t *out, int pixels)
 {
-    (void)net;
     for (int i = 0; i < 3 * pixels; i++)
-#if INTEGER
         out[i] = FILL;
-#else
-        out[i] = net->levels[i % 3][FILL];
-#endif
+    return out + 3 * pixels;
+}
+
+static value *surround(value *out, int pixels)
+{
+    for (int i = 0; i < 3 * pixels; i++)
+        out[i] = zero_of[i % 3];
+    return out + 3 * pixels;
 }
 
 /* A value of an input that is prepared. */

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilenets.compile.step import Filter, Mean, Product, Separable, Step, padded
+from mobilenets.compile.step import Filter, Mean, Product, Separable, Stem, Step, padded
 
 LINE = 64
 Tensor = NDArray[np.float32]
@@ -89,6 +89,8 @@ def taps(weight: Tensor, bias: Tensor, room: int) -> Tensor:
 def layers_of(step: Step) -> tuple[Filter | Product, ...]:
     """The layers of a step that have weights."""
     match step:
+        case Stem():
+            return (step.product,)
         case Separable():
             return step.filter, step.product
         case Mean():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mobilenets.compile.step import Map, Separable, Step, ends, maps_of
+from mobilenets.compile.step import Map, Separable, Stem, Step, ends, maps_of
 
 LINE = 64
 """Bytes of a cache line; every map begins at one."""
@@ -55,7 +55,7 @@ def maps_bytes(placed: Sequence[Span]) -> int:
 
 def scratch_bytes(program: Sequence[Step]) -> int:
     """What each thread needs beside it, for rows between the two halves of a step."""
-    return max((_bytes(s.filter.target) for s in program if isinstance(s, Separable)), default=0)
+    return max((_bytes(s.product.source) for s in program if isinstance(s, Separable | Stem)), default=0)
 
 
 def begins(placed: Sequence[Span]) -> Mapping[str, int]:

@@ -77,18 +77,27 @@ static INLINE void normal_@isa@(const struct state *net, const uint8_t *levels, 
 #endif
 }
 
-/* What has the input's size already. */
-static void image_@isa@(struct state *net, int part, int parts)
+/* Rows of the input, what stands for 0 around them: `count` from row `first` on, of which the first `kept` are the last
+ * of those that lie there. */
+static INLINE void input_@isa@(const struct state *net, value *out, int first, int count, int kept, int left, int right)
 {
-    const int first = SHARE(part, parts, INPUT_HEIGHT), last = SHARE(part + 1, parts, INPUT_HEIGHT);
-    value *image = net->arena + IMAGE;
-    if (net->given)
-        for (int y = first; y < last; y++)
-            normal_@isa@(net, net->given + y * net->given_stride, image + y * IMAGE_ROW, INPUT_WIDTH);
-    if (net->input)
-        for (int y = first; y < last; y++)
+    const int row = 3 * (left + INPUT_WIDTH + right);
+    for (int i = 0; i < kept * row; i++)
+        out[i] = out[(count - kept) * row + i];
+    out += kept * row;
+    for (int y = first + kept; y < first + count; y++) {
+        if (y < 0 || y >= INPUT_HEIGHT) {
+            out = surround(out, left + INPUT_WIDTH + right);
+            continue;
+        }
+        out = surround(out, left);
+        if (net->input)
             for (int x = 0; x < INPUT_WIDTH * 3; x++)
-                image[y * IMAGE_ROW + x] = prepared(net->input[y * INPUT_WIDTH * 3 + x], x % 3);
+                out[x] = prepared(net->input[y * INPUT_WIDTH * 3 + x], x % 3);
+        else
+            normal_@isa@(net, net->given + y * net->given_stride, out, INPUT_WIDTH);
+        out = surround(out + 3 * INPUT_WIDTH, right);
+    }
 }
 
 static void take_frame_@isa@(struct state *net, const uint8_t *rgb, int width, int height, ptrdiff_t stride)
@@ -107,12 +116,13 @@ static void take_frame_@isa@(struct state *net, const uint8_t *rgb, int width, i
     }
     for (int i = 0; i < net->lines; i++)
         net->held[i] = -1;
-    value *image = net->arena + IMAGE;
+    uint8_t *out = (uint8_t *)net->arena + IMAGE;
+    net->given = out;
+    net->given_stride = 3 * INPUT_WIDTH;
     for (int y = 0; y < INPUT_HEIGHT; y++) {
-        value *out = image + y * IMAGE_ROW;
         const int own = y - view.above;
         if (own < 0 || own >= view.tall) {
-            beside(net, out, INPUT_WIDTH);
+            out = beside(out, INPUT_WIDTH);
             continue;
         }
         const int32_t *weight = down->weight + own * down->taps;
@@ -131,11 +141,9 @@ static void take_frame_@isa@(struct state *net, const uint8_t *rgb, int width, i
             for (int i = 0; i < 3 * view.wide; i++)
                 net->sums[i] += weight[k] * line[i];
         }
-        uint8_t *line = net->made;
+        out = beside(out, view.beside);
         for (int i = 0; i < 3 * view.wide; i++)
-            line[i] = level(net->sums[i]);
-        beside(net, out, view.beside);
-        normal_@isa@(net, line, out + 3 * view.beside, view.wide);
-        beside(net, out + 3 * (view.beside + view.wide), INPUT_WIDTH - view.beside - view.wide);
+            out[i] = level(net->sums[i]);
+        out = beside(out + 3 * view.wide, INPUT_WIDTH - view.beside - view.wide);
     }
 }

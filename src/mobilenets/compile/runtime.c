@@ -52,15 +52,15 @@ struct state {
     int parts;
     int max_width, max_height;
     struct view view;
-    const uint8_t *given;  /* levels or values of the input's size, that the first step takes, or neither */
+    const float *input;    /* values of the input's size, or else levels */
+    const uint8_t *given;
     ptrdiff_t given_stride;
-    const float *input;
     struct axis across, down;
 #if !INTEGER
     float levels[3][256];  /* what a level of each colour is to the network */
 #endif
     int32_t *held, *sums;  /* which row of the frame lies in which line; a row of the resize */
-    uint8_t *line, *made;
+    uint8_t *line;
     int lines;
 #if THREADS
     struct pool *pool;

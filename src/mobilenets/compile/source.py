@@ -147,6 +147,7 @@ def _written(model: Artefact, made: _Plan, name: str, family: isa.Family, thread
         "shared": str(threads).lower(),
         "mean": ", ".join(f"{v!r}f" for v in model.preprocess.mean),
         "std": ", ".join(f"{v!r}f" for v in model.preprocess.std),
+        "zero": ", ".join(map(str, image_zero(model.preprocess) if model.scales else (0, 0, 0))),
     }
     rows_bytes = plan.scratch_bytes(program)
     sizes = (plan.maps_bytes(spans), rows_bytes + padded(made.sums_bytes, plan.LINE))
@@ -166,7 +167,6 @@ def _written(model: Artefact, made: _Plan, name: str, family: isa.Family, thread
             ),
             *made.sections,
             _tables(model, maps, places, family),
-            _image(model, image, places["image"] // image.bytes),
             _filled(_text("api.c"), values),
         )
     )
@@ -208,12 +208,11 @@ def _settings(
         "FILL": pre.fill,
         "INTEGER": int(bool(model.scales)),
         "VECTORS": int(family.lanes > 1),
-        "IMAGE": places["image"] // image.bytes + image.origin,
-        "IMAGE_ROW": image.row,
+        "IMAGE": places["image"],
         "MAPS_BYTES": f"(size_t){sizes[0]}",
         "SCRATCH_BYTES": f"(size_t){sizes[1]}",
         "SUMS": sizes[2],
-        "STEPS": 1 + len(program),
+        "STEPS": len(program),
         "THREADS": int(threads),
         "MOST_THREADS": values["threads"],
     }
@@ -297,35 +296,6 @@ static const char labels[] =
 static const uint32_t label_at[] = {{{", ".join(map(str, begins_at)) or 0}}};
 static const char about[] =
 {_long(json.dumps(about))};
-"""
-
-
-def _image(model: Artefact, image: Map, start: int) -> str:
-    """What stands for 0 around the image."""
-    row, height = image.row, image.top + image.shape.height
-    text = ""
-    if image.top:
-        text += f"    surround(net->arena + {start}, {image.top * row // 3});\n"
-    if image.bottom:
-        text += f"    surround(net->arena + {start + height * row}, {image.bottom * row // 3});\n"
-    for at, pixels in ((0, image.left), ((image.left + image.shape.width) * 3, image.right)):
-        if pixels:
-            text += (
-                f"    for (int y = 0; y < {image.shape.height}; y++)\n"
-                f"        surround(net->arena + {start + image.top * row + at} + y * {row}, {pixels});\n"
-            )
-    zero = ", ".join(map(str, image_zero(model.preprocess) if model.scales else (0, 0, 0)))
-    return f"""\
-static MAYBE void surround(value *at, int pixels)
-{{
-    static const value zero[3] = {{{zero}}};
-    for (int i = 0; i < 3 * pixels; i++)
-        at[i] = zero[i % 3];
-}}
-
-static void border_of_image(struct state *net)
-{{
-{text or "    (void)net;"}}}
 """
 
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 from mobilenets.spec.net import Net, Node, shapes
-from mobilenets.spec.op import Activation, Conv, Dense, Depthwise, Pointwise, Pool, Shape, pads
+from mobilenets.spec.op import Activation, Conv, Dense, Depthwise, Op, Pointwise, Pool, Shape, pads
 
 ALIASED = 512
 """Pixels that lie a multiple of so many bytes apart fall into the same few sets of the first cache."""
 SMALL = 64
 """Pixels of a map that is shared out by its channels, where its rows cannot be halved."""
+WINDOW_BYTES = 20 << 10
+"""What the input's rows for a block of the first layer may take of the first cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,19 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
+class Stem:
+    """A product of the image. What its rows see of the levels becomes numbers where it is multiplied.
+
+    `product.source` holds that in a scratch of each thread, zeros beside it; the first row's window begins
+    `above` rows before the image.
+    """
+
+    image: Map
+    product: Product
+    above: int
+
+
+@dataclass(frozen=True, slots=True)
 class Separable:
     """A depthwise layer whose rows go into the pointwise layer that follows while they are in the cache.
 
@@ -138,12 +153,14 @@ class Mean:
     target: Map
 
 
-Step = Product | Filter | Separable | Mean
+Step = Stem | Product | Filter | Separable | Mean
 
 
 def ends(step: Step) -> tuple[Map, Map]:
     """The map a step reads and the one it makes."""
     match step:
+        case Stem():
+            return step.image, step.product.target
         case Separable():
             return step.filter.source, step.product.target
         case _:
@@ -160,8 +177,9 @@ def refuse(net: Net) -> None:
                 f"{node.name}: a kernel of {op.kernel} with stride {op.stride} cannot be compiled; "
                 "kernels up to 7 can, with strides up to the kernel"
             )
-        if isinstance(op, Depthwise) and node.inputs[0] == "image":
-            raise ValueError(f"{node.name}: a depthwise layer on the image itself cannot be compiled")
+        if isinstance(op, Depthwise | Pool) and node.inputs[0] == "image":
+            what = "a depthwise layer" if isinstance(op, Depthwise) else "a mean"
+            raise ValueError(f"{node.name}: {what} on the image itself cannot be compiled")
         if known[node.name].elements > 1 << 28:
             raise ValueError(f"{node.name}: makes {tuple(known[node.name])}, too large to be compiled")
 
@@ -169,7 +187,7 @@ def refuse(net: Net) -> None:
 def steps(
     net: Net, layout: Layout, scratch_bytes: int, floats: Collection[str] = ()
 ) -> tuple[Map, tuple[Step, ...]]:
-    """The input's map and the steps of a folded network, depthwise layers joined to what follows them.
+    """The image's levels and the steps of a folded network, depthwise layers joined to what follows them.
 
     The nodes of `floats` are float32 in a network whose values are bytes.
     """
@@ -190,7 +208,10 @@ def steps(
                 made.append(_separable(names, op, then, source, last, layout, scratch_bytes))
                 joined.add(after[0].name)
             case _:
-                made.append(_alone(node, source, target, scratch_bytes))
+                alone = _alone(node, source, target, scratch_bytes)
+                if isinstance(alone, Product) and source.name == "image":
+                    alone = _stem(node.op, alone, layout)
+                made.append(alone)
     return maps["image"], tuple(made)
 
 
@@ -210,6 +231,18 @@ def _alone(node: Node, source: Map, target: Map, scratch_bytes: int) -> Step:
             return Mean(node.name, source, target)
         case _:
             assert_never(node.op)
+
+
+def _stem(op: Op, product: Product, layout: Layout) -> Stem:
+    image, kernel, stride = product.source, product.kernel, product.stride
+    padding = op.padding if isinstance(op, Conv) else "same"
+    above, _ = pads(image.shape.height, kernel, stride, padding)
+    left, right = pads(image.shape.width, kernel, stride, padding)
+    row = layout.bytes * (left + image.shape.width + right) * image.pitch
+    rows = _rows(product.target, stride * row, WINDOW_BYTES - (kernel - stride) * row)
+    seen = Shape((rows - 1) * stride + kernel, image.shape.width, image.shape.channels)
+    window = Map("image.rows", seen, image.pitch, layout.bytes, left=left, right=right)
+    return Stem(image, replace(product, source=window, rows=rows, lead=window.origin), above)
 
 
 def _separable(
@@ -271,7 +304,7 @@ def _maps(net: Net, layout: Layout, floats: Collection[str]) -> dict[str, Map]:
     known = shapes(net)
     around: dict[str, list[int]] = {name: [0, 0, 0, 0] for name in known}
     for node in net.nodes:
-        if isinstance(node.op, Conv | Depthwise):
+        if isinstance(node.op, Conv | Depthwise) and node.inputs[0] != "image":
             x, op = known[node.inputs[0]], node.op
             rows = pads(x.height, op.kernel, op.stride, op.padding)
             columns = pads(x.width, op.kernel, op.stride, op.padding)
@@ -289,6 +322,7 @@ def _maps(net: Net, layout: Layout, floats: Collection[str]) -> dict[str, Map]:
         numbers = 1 + (name in packed)
         top, left, bottom, right = around[name]
         bytes_, signed = 4 if name in floats else layout.bytes, layout.signed and name not in shown
+        bytes_ = 1 if name == "image" else bytes_
         found[name] = Map(
             name, shape, pitch // numbers, bytes_, top, left, bottom, right, packed=numbers, signed=signed
         )

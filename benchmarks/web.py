@@ -4,7 +4,8 @@
 
 Node and npm have to be there; onnxruntime-web is fetched into the cache, at the version named below. V1 with
 random weights as `mobilenets bench` draws them, compiled by `--target wasm`. Each engine has a process of its
-own, which stands still while another has its turn, and turns come in another order each round. The first
+own, which stands still while another has its turn, and turns come in another order each round. It is given a
+picture as it takes it best: prepared values, and levels where the network computes in bytes. The first
 answer of each is compared with the numpy walk's before it is timed. Rows go to results/web.csv.
 """
 
@@ -73,7 +74,8 @@ def made(subject: Subject, engine: str, dtype: Dtype, place: Path) -> Path:
 
 
 def worker(subject: Subject, engine: str, dtype: Dtype, file: Path, flags: list[str]) -> Worker:
-    given = subject.folder / ("planes.bin" if engine == PEER else "values.bin")
+    own = "levels.bin" if dtype == "int8" else "values.bin"
+    given = subject.folder / ("planes.bin" if engine == PEER else own)
     words = ("node", *flags, str(Path(__file__).with_suffix(".mjs")), engine, str(file), str(given))
     words += (str(subject.model.net.resolution), str(packages()))
     kind = Engine(name=engine, family=engine, dtype=dtype, module="", kind=dtype)

@@ -24,6 +24,7 @@ from mobilenets.compiling import compile_model
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.compiled import CompiledEngine
 from mobilenets.infer.engine import NumpyEngine
+from mobilenets.infer.image import prepare
 from mobilenets.spec import zoo
 from mobilenets.spec.head import classify
 from mobilenets.spec.net import Net, Node, Output
@@ -192,6 +193,7 @@ def test_javascript_takes_pixels_with_and_without_alpha(
     alpha = np.full((*frame.shape[:2], 1), 7, np.uint8)
     (tmp_path / "rgb").write_bytes(frame.tobytes())
     (tmp_path / "rgba").write_bytes(np.concatenate([frame, alpha], axis=2).tobytes())
+    (tmp_path / "levels").write_bytes(prepare(frame, small.preprocess).tobytes())
     told = node(
         """
         import { readFileSync } from "node:fs";
@@ -204,17 +206,19 @@ def test_javascript_takes_pixels_with_and_without_alpha(
             error(() => net.run(new Uint8Array(3 * 9000), 9000, 1)), error(() => net.use("abacus")),
             await load({ threads: 2 }).catch((e) => e.message),
             await load({ threads: 0.5 }).catch((e) => e.message), error(() => net.run(null, 1, 1)),
+            error(() => net.runLevels(null)),
         ];
         const { labels, outputs, about } = net;
         const rgb = ran("rgb", 640), rgba = ran("rgba", 640);
+        const levels = Array.from(net.runLevels(readFileSync("levels")).logits);
         net.close();
         errors.push(error(() => ran("rgb", 640)));
-        console.log(JSON.stringify({ rgb, rgba, labels, outputs, errors,
+        console.log(JSON.stringify({ rgb, rgba, levels, labels, outputs, errors,
                                      digest, same: about.digest === digest }));
         """,
         tmp_path,
     )
-    assert told["rgb"] == told["rgba"]
+    assert told["rgb"] == told["rgba"] == told["levels"]
     assert told["rgb"] == pytest.approx(NumpyEngine(small)(frame)["logits"].tolist(), abs=1e-5)
     assert tuple(told["labels"]) == LABELS
     assert told["outputs"][0] == {"name": "logits", "dtype": "float32", "shape": [4]}
@@ -223,7 +227,7 @@ def test_javascript_takes_pixels_with_and_without_alpha(
         told["errors"],
         (
             *("has 923", "sides below 1", "above 8192", "instruction set", "2 threads cannot"),
-            *("0.5 threads cannot", "an array of bytes", "a null pointer"),
+            *("0.5 threads cannot", "an array of bytes", "has 12288 bytes", "a null pointer"),
         ),
         strict=True,
     ):

@@ -108,9 +108,16 @@ export async function load({ threads = 1, module, weights } = {}) {
             check(exports.@name@_run(net, frameAt, width, height, 3 * width));
             return made();
         },
+        /** Outputs by name for a picture that has the input's size already: HEIGHT × WIDTH × 3 bytes, nothing cut off. */
+        runLevels(levels) {
+            if (levels?.length !== 3 * WIDTH * HEIGHT) throw new RangeError(`an input has ${3 * WIDTH * HEIGHT} bytes`);
+            new Uint8Array(memory.buffer, frameAt, levels.length).set(levels);
+            check(exports.@name@_run_levels(net, frameAt));
+            return made();
+        },
         /** Outputs by name for an input that is prepared and normalised: HEIGHT × WIDTH × 3 floats. */
         runInput(values) {
-            if (values.length !== 3 * WIDTH * HEIGHT) throw new RangeError(`an input has ${3 * WIDTH * HEIGHT} floats`);
+            if (values?.length !== 3 * WIDTH * HEIGHT) throw new RangeError(`an input has ${3 * WIDTH * HEIGHT} floats`);
             new Float32Array(memory.buffer, frameAt, values.length).set(values);
             check(exports.@name@_run_input(net, frameAt));
             return made();

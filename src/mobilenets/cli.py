@@ -116,6 +116,69 @@ def cost(
     say(f"activations {size(counted.activation_bytes)} at their peak, float32")
 
 
+@app.command(epilog="Example: mobilenets devices")
+def devices(json: Json = False) -> None:
+    """Boards, phones and parts by name: what is known of each, and from where."""
+    from mobilenets.listing import listed_devices
+
+    rows = listed_devices()
+    if json:
+        say_json({"devices": rows})
+        return
+    table(
+        ("name", "what it is", "memory", "power", "built as", "forecast by figures of"),
+        [
+            (
+                r["name"],
+                r["says"],
+                "" if r["copy_gb_s"] is None else f"{r['copy_gb_s']:g} GB/s copied",
+                "" if r["busy_w"] is None else f"{r['busy_w']:g} W",
+                r["target"],
+                r["runtime"] or "nobody yet",
+            )
+            for r in rows
+        ],
+        left=2,
+    )
+    say("the source of each figure: mobilenets devices --json")
+
+
+@app.command(epilog="Example: mobilenets forecast v1 --device raspberry-pi-4 --threads 4 --dtype int8")
+def forecast(
+    model: Annotated[str, typer.Argument(help="A model file, or a network's name.")],
+    device: Annotated[str, typer.Option(help="A name of `mobilenets devices`.")],
+    dtype: Annotated[str, typer.Option(help="float32 or int8.")] = "float32",
+    threads: Annotated[int, typer.Option(min=1, help="Of its cores.")] = 1,
+    width: Annotated[float | None, typer.Option(help="Width multiplier of a network.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="Input side of a network, pixels.")] = None,
+    by_layer: Annotated[bool, typer.Option("--by-layer", help="A row for each layer.")] = False,
+    json: Json = False,
+) -> None:
+    """How long a picture takes on a device that is not here: an estimate, with its interval."""
+    from mobilenets.costs import forecast as costs
+    from mobilenets.costs.count import cost
+    from mobilenets.costs.device import device as named
+    from mobilenets.listing import network
+
+    where, net = named(device), network(model, width, resolution)
+    found = costs.forecast(cost(net), where, dtype, threads)
+    told = f"{net.name} {net.width:g} at {net.resolution}"
+    if json:
+        say_json({"net": told} | costs.as_json(found, by_layer))
+        return
+    if by_layer:
+        rows = [(r.name, r.kind, f"{r.ms:.3f}", r.bound) for r in found.layers]
+        table(("layer", "kind", "ms", "mostly"), rows, left=2)
+    with_threads = f"{threads} thread{'s' * (threads > 1)}"
+    say(f"{told}, {dtype}, on {where.says}, {with_threads}:")
+    say(f"about {found.ms:.3g} ms, {found.low:.3g} to {found.high:.3g}, by {found.runtime}")
+    if found.energy_mj is not None:
+        say(f"about {found.energy_mj:.3g} mJ")
+    say(f"an estimate from {found.rests_on}")
+    for note in found.notes:
+        say(note)
+
+
 @app.command(epilog="Example: mobilenets models")
 def models(json: Json = False) -> None:
     """Every network and known set of weights: home, licence, published score, whether it is on this disk."""

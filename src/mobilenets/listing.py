@@ -2,19 +2,60 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from mobilenets.costs.count import cost
+from mobilenets.costs.device import TABLE
+from mobilenets.costs.forecast import known_factors
 from mobilenets.data.store import Store
 from mobilenets.infer import weights
 from mobilenets.infer.artefact import Artefact, digest
 from mobilenets.spec import codec, zoo
+from mobilenets.spec.net import Net
 from mobilenets.spec.published import PUBLISHED
 
 
 def store() -> Store:
     """The cache of looks and features."""
     return Store(weights.cache_dir() / "features.sqlite")
+
+
+def listed_devices() -> list[dict[str, Any]]:
+    """A row for each device, with the source of each figure."""
+    runtimes = {kind: one.runtime for one in reversed(known_factors()) for kind in one.product}
+    return [
+        {
+            "name": one.name,
+            "says": one.says,
+            "cores": one.cores,
+            "ghz": one.ghz,
+            "copy_gb_s": one.memory and one.memory.copy,
+            "fill_gb_s": one.memory and one.memory.fill,
+            "ram_kb": one.ram_kb,
+            "flash_kb": one.flash_kb,
+            "idle_w": one.idle_w,
+            "busy_w": one.busy_w,
+            "target": one.target,
+            "runtime": runtimes.get(one.kind),
+            "sources": dict(one.sources),
+        }
+        for one in TABLE
+    ]
+
+
+def network(model: str, width: float | None, resolution: int | None) -> Net:
+    """The network of a model file, or one by its name.
+
+    Raises ValueError for what is neither, and for a size given to a file, which has its own.
+    """
+    if model in zoo.NETS and not Path(model).exists():
+        return zoo.net(model, 1.0 if width is None else width, resolution)
+    if width is not None or resolution is not None:
+        raise ValueError(f"{model}: has its own width and resolution; these go with {', '.join(zoo.NETS)}")
+    from mobilenets.infer.ready import load
+
+    return load(model).artefact.net
 
 
 def listed() -> list[dict[str, Any]]:

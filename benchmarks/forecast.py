@@ -1,0 +1,213 @@
+"""Fits the factors of forecasts to published and measured figures, and checks them on others.
+
+    python benchmarks/forecast.py [--keep]
+
+Published: results/published.csv, figures of boards with their sources. Those of three boards (Raspberry Pi 3 and
+4, four Cortex-A53 at 2 GHz) are left out of every fit and forecast from the others. Measured: the rows of this
+package's code in results/race.csv, the last of each network; every second network is fitted, the others are
+forecast. What was forecast beside what it is goes to results/forecast.csv and docs/forecast.png; --keep writes
+the factors into the package, where `mobilenets forecast` finds them. That takes minutes: how far a forecast may
+be off is found by leaving each device out of a fit in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rows import keep
+
+from mobilenets.costs.count import Cost, cost
+from mobilenets.costs.device import Device, Memory, device
+from mobilenets.costs.forecast import Factors, forecast
+from mobilenets.forecasting import Figure, fit, spread
+from mobilenets.spec import zoo
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
+FACTORS = ROOT / "src" / "mobilenets" / "costs" / "factors.json"
+LEFT_OUT = ("raspberry-pi-3", "raspberry-pi-4", "a53-2ghz")
+HERE = "this machine"
+FREE: dict[str, float] = {"overhead": 3e4, "scaling": 0.95, "read": 1, "write": 1, "overlap": 0.1}
+STARTS = (
+    Factors(
+        runtime="ncnn",
+        product={"a53": {"float32": 2, "int8": 2.5}, "a72": {"float32": 3, "int8": 4}},
+        depthwise={"a53": {"float32": 0.6, "int8": 0.8}, "a72": {"float32": 1.5, "int8": 1.5}},
+        spread=0,
+        rests_on="",
+        **FREE,
+    ),
+    Factors(
+        runtime="STM32Cube.AI",
+        product={"m7": {"int8": 0.7}},
+        depthwise={"m7": {"int8": 0.5}},
+        spread=0,
+        rests_on="",
+        **FREE,
+    ),
+)
+OWN = Factors(
+    runtime="ours",
+    product={"here": {"float32": 60, "int8": 250}},
+    depthwise={"here": {"float32": 20, "int8": 80}},
+    spread=0,
+    rests_on="this machine's rows",
+    **FREE | {"overhead": 1e3},
+)
+"""Of a machine whose clock nobody tells: cycles are nanoseconds."""
+
+
+@cache
+def counted(net: str, width: float, resolution: int, classes: int) -> Cost:
+    return cost(zoo.net(net, width, resolution, classes))
+
+
+def published(runtime: str) -> list[Figure]:
+    with (RESULTS / "published.csv").open(encoding="utf-8", newline="") as file:
+        return [
+            Figure(
+                device=device(row["device"]),
+                counted=counted(
+                    row["net"], float(row["width"]), int(row["resolution"]), int(row["classes"])
+                ),
+                dtype=row["dtype"],
+                threads=int(row["threads"]),
+                ms=float(row["ms"]),
+                told=f"{row['net']} {float(row['width']):g} at {row['resolution']}",
+            )
+            for row in csv.DictReader(file)
+            if row["runtime"] == runtime
+        ]
+
+
+def kept_rows(figures: Sequence[Figure], factors: Factors, fitted: bool) -> list[dict[str, Any]]:
+    made = []
+    for figure in figures:
+        found = forecast(figure.counted, figure.device, figure.dtype, figure.threads, factors)
+        made.append(
+            {
+                "device": found.device,
+                "runtime": found.runtime,
+                "net": figure.told,
+                "dtype": found.dtype,
+                "threads": found.threads,
+                "figure_ms": figure.ms,
+                "forecast_ms": round(found.ms, 4),
+                "low_ms": round(found.low, 4),
+                "high_ms": round(found.high, 4),
+                "error": round(found.ms / figure.ms - 1, 4),
+                "within": found.low <= figure.ms <= found.high,
+                "fitted": fitted,
+                "date": time.strftime("%Y-%m-%d"),
+                "command": "python benchmarks/forecast.py",
+            }
+        )
+    return made
+
+
+def measured(threads: int) -> list[Figure]:
+    """This package's code on this machine, by the latest rows of the race."""
+    latest: dict[tuple[str, str], Figure] = {}
+    with (RESULTS / "race.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["engine"] != "ours" or int(row["threads"]) != threads or "--native" not in row["command"]:
+                continue
+            _, width, _, side = row["model"].split()
+            latest[row["model"], row["dtype"]] = Figure(
+                device=Device(name=HERE, says="", kind="here", cores=threads, ghz=1, memory=Memory(10, 20)),
+                counted=counted("v1", float(width), int(side), 1000),
+                dtype=row["dtype"],
+                threads=threads,
+                ms=float(row["latency_ms"]),
+                told=row["model"],
+            )
+    return [latest[key] for key in sorted(latest)]
+
+
+def drawn(rows: Sequence[dict[str, Any]], place: Path) -> None:
+    """Forecasts with their intervals against figures; only of those that no fit has seen."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.4, 5.2), layout="constrained")
+    new = [row for row in rows if not row["fitted"]]
+    ends = [0.7 * min(row["figure_ms"] for row in new), 1.4 * max(row["figure_ms"] for row in new)]
+    axes.fill_between(ends, [0.8 * end for end in ends], [1.2 * end for end in ends], color="0.92", label="± 20 %")
+    axes.plot(ends, ends, color="0.6", linewidth=1)
+    for number, name in enumerate(dict.fromkeys(row["device"] for row in new)):
+        own = [row for row in new if row["device"] == name]
+        places, found = [row["figure_ms"] for row in own], [row["forecast_ms"] for row in own]
+        reach = np.abs(np.array([[row["low_ms"], row["high_ms"]] for row in own]).T - found)
+        style = {"fmt": "osD^"[number % 4], "markersize": 5, "linewidth": 1, "capsize": 2}
+        axes.errorbar(places, found, yerr=reach, label=f"{name} ({own[0]['runtime']})", **style)
+    axes.set(xscale="log", yscale="log", xlim=ends, xlabel="published or measured, ms", ylabel="forecast, ms")
+    axes.set_title("What no fit has seen", loc="left")
+    axes.legend(frameon=False, loc="upper left")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.savefig(place, dpi=150)
+
+
+def told(what: str, rows: Sequence[dict[str, Any]]) -> None:
+    off = np.abs([row["error"] for row in rows])
+    within = np.mean([row["within"] for row in rows])
+    print(
+        f"{what}: {len(rows)} figures, median error {np.median(off):.1%}, worst {off.max():.1%}, "
+        f"{within:.0%} within the interval",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--keep", action="store_true")
+    args = parser.parse_args()
+    rows, factors = [], []
+    for start in STARTS:
+        figures = published(start.runtime)
+        given = [one for one in figures if one.device.name not in LEFT_OUT]
+        boards = dict.fromkeys(one.device.name for one in given)
+        found = replace(
+            fit(given, start),
+            spread=round(spread(given, start), 4),
+            rests_on=f"{len(given)} published figures of {', '.join(boards)}",
+        )
+        factors.append(found)
+        rows += (own := kept_rows(given, found, True))
+        told(f"{start.runtime}, fitted", own)
+        if others := [one for one in figures if one.device.name in LEFT_OUT]:
+            rows += (own := kept_rows(others, found, False))
+            told(f"{start.runtime}, left out", own)
+    for threads in (1, 2):
+        figures = measured(threads)
+        nets = sorted({one.told for one in figures})
+        given = [one for one in figures if nets.index(one.told) % 2 == 0]
+        others = [one for one in figures if nets.index(one.told) % 2]
+        start = replace(OWN, runtime="ours")
+        found = replace(fit(given, start), spread=round(spread(given, start), 4))
+        rows += (own := kept_rows(given, found, True))
+        told(f"{HERE}, {threads} threads, fitted", own)
+        rows += (own := kept_rows(others, found, False))
+        told(f"{HERE}, {threads} threads, left out", own)
+    for row in rows:
+        keep(RESULTS / "forecast.csv", row)
+    drawn(rows, ROOT / "docs" / "forecast.png")
+    if args.keep:
+        FACTORS.write_text(json.dumps([asdict(one) for one in factors], indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -191,7 +191,13 @@ def test_v2_has_the_parameters_that_the_paper_prints_where_norms_are_left_out_an
     assert cost(net).macs == 300_774_272  # table 4: 300M
     assert cost(net).params == 3_504_872  # table 4: 3.4M, of
     assert without_norms(net) == 3_470_760
-    assert keras_params(net) == 3_538_984  # keras.applications.MobileNetV2().count_params()
+
+
+@pytest.mark.parametrize(
+    ("width", "counted"), [(0.35, 1_691_208), (0.75, 2_663_064), (1.0, 3_538_984), (1.4, 6_156_712)]
+)
+def test_v2_has_as_many_parameters_as_keras_counts(width: float, counted: int) -> None:
+    assert keras_params(zoo.net("v2", width)) == counted  # keras.applications.MobileNetV2().count_params()
 
 
 def test_v2_of_width_1_4_costs_less_than_the_paper_prints() -> None:

@@ -66,7 +66,7 @@ def everywhere(
 
 @app.command(epilog="Example: mobilenets cost v1 --width 0.5 --resolution 160")
 def cost(
-    net: Annotated[str, typer.Argument(help="v1, v1-full, v1-shallow or v1-cifar.")],
+    net: Annotated[str, typer.Argument(help="v1, v1-full, v1-shallow, v1-cifar or v2.")],
     width: Annotated[float, typer.Option(help="Width multiplier.")] = 1.0,
     resolution: Annotated[
         int | None, typer.Option(help="Input side in pixels; the published one unless given.")

@@ -130,6 +130,12 @@ def test_what_no_kernel_is_written_for_is_refused_by_its_name(op: Conv | Depthwi
         steps(net, isa.X86.layout, SCRATCH_BYTES)
 
 
+def test_a_sum_of_maps_is_refused_by_its_name() -> None:
+    net, _ = fold(zoo.v2(0.35, 32), filled(zoo.v2(0.35, 32)).weights)
+    with pytest.raises(ValueError, match=r"^block3\.add: a sum of maps cannot be compiled yet$"):
+        steps(net, isa.X86.layout, SCRATCH_BYTES)
+
+
 def test_a_map_that_is_an_output_keeps_its_place_and_tells_how_far_its_rows_are_apart() -> None:
     nodes = (Node("mixed", Pointwise(out=3), ("image",)), Node("after", Conv(out=2), ("mixed",)))
     net = Net("odd", Shape(8, 6, 3), nodes, (Output("boxes", "mixed", "vector"),))

@@ -18,6 +18,7 @@ from mobilenets.spec.head import classify, headless
 from mobilenets.spec.net import Net, Node, Output, at_resolution, shapes, tensors
 from mobilenets.spec.op import (
     Activation,
+    Add,
     BatchNorm,
     Conv,
     Dense,
@@ -125,6 +126,31 @@ def test_any_v1_comes_back_from_json_as_it_was(
     assert net_from_json(json.loads(json.dumps(net_to_json(net)))) == net
 
 
+@given(
+    st.sampled_from(("slim", "keras", "divisible")),
+    PADDINGS,
+    ACTIVATIONS,
+    st.floats(0.01, 2),
+    st.integers(1, 64),
+)
+def test_any_v2_comes_back_from_json_and_adds_where_a_block_keeps_its_shape(
+    rounding: zoo.Rounding, padding: Padding, activation: Activation, width: float, resolution: int
+) -> None:
+    net = zoo.v2(width, resolution, rounding=rounding, padding=padding, activation=activation)
+    assert net_from_json(json.loads(json.dumps(net_to_json(net)))) == net
+    known, ops = shapes(net), {node.name: node for node in net.nodes}
+    before = "stem"
+    for index in range(1, 18):
+        block = f"block{index}"
+        stride = ops[f"{block}.depthwise"].op.stride  # type: ignore[union-attr]  # a depthwise has one
+        kept = stride == 1 and known[before] == known[f"{block}.project"]
+        assert (f"{block}.add" in ops) == kept
+        if kept:
+            assert ops[f"{block}.add"].inputs == (before, f"{block}.project")
+        before = f"{block}.add" if kept else f"{block}.project"
+    assert ops["last.pointwise"].inputs == (before,)
+
+
 def test_weights_keep_their_shapes_at_another_resolution() -> None:
     net = zoo.net("v1", 0.25, 224)
     assert tensors(at_resolution(net, 96, 160)) == tensors(net)
@@ -184,6 +210,7 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a node with no name": (_node(0, name=""), "name"),
     "no input": (_node(1, inputs=[]), "one input"),
     "two inputs": (_node(2, inputs=["stem", "block1.depthwise"]), "one input"),
+    "unknown key in a sum": (_node(-1, op="add", inputs=["stem"]), "unknown.*out"),
     "dense on a map": (_node(-1, inputs=["stem"]), "wants a vector"),
     "output of no node": (lambda top: top["outputs"][0].update(node="tail"), "no node"),
     "two outputs of one name": (lambda top: top["outputs"][0].update(name="features"), "one name"),
@@ -295,10 +322,34 @@ def test_ops_of_a_network_keep_every_field_through_json() -> None:
         Node("c", Pointwise(out=7, bias=True, activation="relu6"), ("b",)),
         Node("d", Pool(), ("c",)),
         Node("e", Dense(out=2, bias=False), ("d",)),
+        Node("f", Dense(out=2), ("d",)),
+        Node("g", Add(), ("e", "f", "e")),
     )
-    net = Net("odd", Shape(11, 13, 3), nodes, (Output("out", "e", "vector"),), 0.3, "keras")
-    assert net_from_json(net_to_json(net)) == net
+    net = Net("odd", Shape(11, 13, 3), nodes, (Output("out", "g", "vector"),), 0.3, "keras")
+    assert net_from_json(json.loads(json.dumps(net_to_json(net)))) == net
     assert shapes(net)["b"] == (4, 5, 5)
+    assert shapes(net)["g"] == (1, 1, 2)
+    assert {name.partition(".")[0] for name in tensors(net)} == set("abcef")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "reason"),
+    [
+        (("a",), "sum adds two inputs or more, not 1"),
+        ((), "sum adds two inputs or more, not 0"),
+        (("a", "b"), r"sum adds maps of one shape, a is \(4, 6, 5\), b \(4, 6, 7\)"),
+        (("a", "a", "image"), r"sum adds maps of one shape, a is \(4, 6, 5\), image \(4, 6, 3\)"),
+        (("a", "sum"), "sum reads 'sum', which does not come before it"),
+    ],
+)
+def test_a_sum_of_maps_that_cannot_be_is_refused_by_name(inputs: tuple[str, ...], reason: str) -> None:
+    nodes = (
+        Node("a", Pointwise(out=5), ("image",)),
+        Node("b", Pointwise(out=7), ("a",)),
+        Node("sum", Add(), inputs),
+    )
+    with pytest.raises(ValueError, match=f"^odd: {reason}"):
+        Net("odd", Shape(4, 6, 3), nodes, (Output("out", "sum", "vector"),))
 
 
 @pytest.mark.parametrize("width", [0, -1, 9, float("nan")])

@@ -1,7 +1,9 @@
 """Published costs are reproduced; where a printed figure and the arithmetic disagree, the arithmetic stands.
 
 Sources: MobileNets, arXiv:1704.04861, tables 1, 2, 4, 5, 6 and 7; tensorflow/models,
-slim/nets/mobilenet_v1.md; keras.applications.mobilenet; a CIFAR-10 study's table and listing.
+slim/nets/mobilenet_v1.md; keras.applications.mobilenet; a CIFAR-10 study's table and listing. MobileNetV2,
+arXiv:1801.04381, tables 2 and 4; tensorflow/models, research/slim/nets/mobilenet/README.md;
+keras.applications.mobilenet_v2.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import pytest
 from mobilenets.costs.count import Cost, cost, separable_reduction
 from mobilenets.spec import zoo
 from mobilenets.spec.net import Net, Node, Output, shapes
-from mobilenets.spec.op import Conv, Depthwise, Pointwise, Shape
+from mobilenets.spec.op import Add, Conv, Depthwise, Op, Pointwise, Pool, Shape
 
 
 def millions(count: int) -> float:
@@ -161,6 +163,106 @@ def test_a_width_rounds_as_its_source_rounds_and_the_net_says_which(
 def test_peak_activation_memory_of_v1_is_the_input_and_output_of_its_widest_step() -> None:
     # block1.pointwise reads 112 × 112 × 32 and writes 112 × 112 × 64; what follows writes a quarter of that.
     assert of("v1").activation_bytes == 4 * 112 * 112 * (32 + 64)
+
+
+V2_CHECKPOINTS = (
+    # tensorflow/models, research/slim/nets/mobilenet/README.md: width, millions of parameters, and for each
+    # resolution millions of MACs.
+    (1.4, 6.06, {224: 582}),
+    (1.3, 5.34, {224: 509}),
+    (1.0, 3.47, {224: 300, 192: 221, 160: 154, 128: 99, 96: 56}),
+    (0.75, 2.61, {224: 209, 192: 153, 160: 107, 128: 69, 96: 39}),
+    (0.5, 1.95, {224: 97, 192: 71, 160: 50, 128: 32, 96: 18}),
+    (0.35, 1.66, {224: 59, 192: 43, 160: 30, 128: 20, 96: 11}),
+)
+
+
+@pytest.mark.parametrize(("width", "params", "macs"), V2_CHECKPOINTS)
+def test_v2_costs_what_is_printed_for_each_checkpoint(
+    width: float, params: float, macs: dict[int, int]
+) -> None:
+    for resolution, printed in macs.items():
+        assert int(millions(of("v2", width, resolution).macs)) == printed  # cut, not rounded
+    assert round(millions(without_norms(zoo.net("v2", width))), 2) == params
+
+
+def test_v2_has_the_parameters_that_the_paper_prints_where_norms_are_left_out_and_the_rest_is_cut() -> None:
+    net = zoo.net("v2")
+    assert cost(net).macs == 300_774_272  # table 4: 300M
+    assert cost(net).params == 3_504_872  # table 4: 3.4M, of
+    assert without_norms(net) == 3_470_760
+
+
+@pytest.mark.parametrize(
+    ("width", "counted"), [(0.35, 1_691_208), (0.75, 2_663_064), (1.0, 3_538_984), (1.4, 6_156_712)]
+)
+def test_v2_has_as_many_parameters_as_keras_counts(width: float, counted: int) -> None:
+    assert keras_params(zoo.net("v2", width)) == counted  # keras.applications.MobileNetV2().count_params()
+
+
+def test_v2_of_width_1_4_costs_less_than_the_paper_prints() -> None:
+    # Table 4 prints 585M and 6.9M; the README of the checkpoints, by the paper's authors, 582 and 6.06.
+    counted = of("v2", 1.4)
+    assert counted.macs == 582_195_824
+    assert counted.params == 6_108_776
+
+
+def without_norms(net: Net) -> int:
+    """Parameters but those that batch norms learn."""
+    norms = sum(2 * row.output.channels for row in cost(net).rows if row.weights and row.kind != "dense")
+    return cost(net).params - norms
+
+
+def test_v2_has_the_rows_of_table_2() -> None:
+    known = shapes(zoo.net("v2"))
+    # The input of each row: resolution and channels, and the expansion inside.
+    rows = {
+        "stem": (112, 112, 32),
+        "block1.project": (112, 112, 16),
+        "block2.expand": (112, 112, 6 * 16),
+        "block3.add": (56, 56, 24),
+        "block6.add": (28, 28, 32),
+        "block10.add": (14, 14, 64),
+        "block13.add": (14, 14, 96),
+        "block16.add": (7, 7, 160),
+        "block17.expand": (7, 7, 6 * 160),
+        "block17.project": (7, 7, 320),
+        "last.pointwise": (7, 7, 1280),
+        "pool": (1, 1, 1280),
+    }
+    assert {name: known[name] for name in rows} == rows
+    assert "block1.expand" not in known
+    added = [int(name[5:-4]) for name in known if name.endswith(".add")]
+    assert added == [3, 5, 6, 8, 9, 10, 12, 13, 15, 16]
+
+
+@pytest.mark.parametrize(
+    ("width", "last"), [(0.35, 1280), (0.75, 1280), (1.0, 1280), (1.3, 1664), (1.4, 1792)]
+)
+def test_the_last_layer_of_v2_is_widened_and_never_narrowed(width: float, last: int) -> None:
+    assert shapes(zoo.net("v2", width))["pool"].channels == last
+
+
+def test_peak_activation_memory_of_v2_is_where_its_widest_map_is_filtered() -> None:
+    # block2.depthwise reads 112 × 112 × 96 and writes a quarter of that.
+    assert of("v2").activation_bytes == 4 * (112 * 112 * 96 + 56 * 56 * 96)
+
+
+def test_a_map_that_is_added_later_stays_alive_until_then() -> None:
+    def net(last: Op, *inputs: str) -> Net:
+        nodes = (
+            Node("a", Pointwise(out=10), ("image",)),
+            Node("b", Pointwise(out=20), ("a",)),
+            Node("c", Pointwise(out=10), ("b",)),
+            Node("d", last, inputs),
+        )
+        return Net("residual", Shape(1, 1, 1), nodes, (Output("out", "d", "vector"),))
+
+    assert cost(net(Pool(), "c")).activation_bytes == 4 * (20 + 10)
+    summed = cost(net(Add(), "a", "c"))
+    assert summed.activation_bytes == 4 * (10 + 20 + 10)
+    assert summed.rows[-1].bytes_read == 4 * (10 + 10)
+    assert (summed.rows[-1].macs, summed.rows[-1].params) == (0, 0)
 
 
 def test_int8_size_is_a_byte_a_weight_and_eight_a_channel() -> None:

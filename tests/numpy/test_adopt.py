@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -200,6 +201,20 @@ def test_a_body_with_batch_norms_fits_a_folded_network_and_its_own() -> None:
     folded = adopt.body(model, without_norms(net))
     assert (same["stem.weight"] == model.weights["stem.weight"]).all()
     np.testing.assert_allclose(_features(without_norms(net), folded, x), _features(net, same, x), atol=1e-5)
+
+
+def test_a_body_that_adds_other_maps_is_refused_with_both() -> None:
+    net = zoo.v2(0.35, 32)
+    other = replace(
+        net,
+        nodes=tuple(
+            replace(node, inputs=("block8.add", "block9.project")) if node.name == "block10.add" else node
+            for node in net.nodes
+        ),
+    )
+    assert adopt.body(_model(net), net).keys() == tensors(net).keys()
+    with pytest.raises(ValueError, match=r"block10\.add: the sum of block9\.add and block10\.project there"):
+        adopt.body(_model(net), other)
 
 
 @pytest.mark.parametrize(

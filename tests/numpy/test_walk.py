@@ -17,7 +17,19 @@ from mobilenets.infer.fold import fold
 from mobilenets.infer.walk import Map, Walk
 from mobilenets.spec import zoo
 from mobilenets.spec.net import Net, Node, Output, shapes, tensors
-from mobilenets.spec.op import BatchNorm, Conv, Dense, Depthwise, Op, Padding, Pointwise, Pool, Shape, pads
+from mobilenets.spec.op import (
+    Add,
+    BatchNorm,
+    Conv,
+    Dense,
+    Depthwise,
+    Op,
+    Padding,
+    Pointwise,
+    Pool,
+    Shape,
+    pads,
+)
 from mobilenets.spec.preprocess import Preprocess
 
 
@@ -135,6 +147,21 @@ def test_a_pool_is_the_mean_of_the_map_and_a_dense_layer_a_matrix() -> None:
     assert Walk(net, weights)(RAMP)["out"].tolist() == [[5, -9.5]]
 
 
+def test_a_sum_adds_value_by_value_as_often_as_a_map_is_named() -> None:
+    nodes = (
+        Node("a", Pointwise(out=1, activation="relu6"), ("image",)),
+        Node("b", Add(), ("a", "image", "a")),
+        Node("c", Add(), ("b", "b")),
+    )
+    net = Net("sums", Shape(3, 3, 1), nodes, (Output("out", "c", "vector"),))
+    x = RAMP.copy()
+    found = Walk(net, {"a.weight": np.full((1, 1, 1, 1), 2, np.float32)})(x, taps=("a", "b", "image"))
+    assert found["a"].ravel().tolist() == [2, 4, 6, 6, 6, 6, 6, 6, 6]
+    assert found["b"].ravel().tolist() == [5, 10, 15, 16, 17, 18, 19, 20, 21]
+    assert found["out"].ravel().tolist() == [10, 20, 30, 32, 34, 36, 38, 40, 42]
+    np.testing.assert_array_equal(found["image"], RAMP)
+
+
 def loop(x: Map, weight: Map, op: Conv | Depthwise) -> Map:
     """A convolution by its definition, in float64: every output, every window, every channel."""
     (top, below), (left, right) = (pads(side, op.kernel, op.stride, op.padding) for side in x.shape[1:3])
@@ -210,7 +237,7 @@ def test_folding_leaves_the_function_and_takes_every_norm_away(net: Net) -> None
     known = shapes(net)
     values = {"image": x.astype(np.float64)}
     for node in net.nodes:  # the norms kept, in float64
-        values[node.name] = slow(node, values[node.inputs[0]], weights)
+        values[node.name] = slow(node, [values[name] for name in node.inputs], weights)
         assert values[node.name].shape[1:] == known[node.name]
     made = Walk(folded, lighter)(x, taps=[node.name for node in net.nodes])
     for node in net.nodes:
@@ -220,9 +247,11 @@ def test_folding_leaves_the_function_and_takes_every_norm_away(net: Net) -> None
         )
 
 
-def slow(node: Node, x: Map, weights: dict[str, Map]) -> Map:
+def slow(node: Node, given: list[Map], weights: dict[str, Map]) -> Map:
     """One node by its definition, batch norm as a step of its own."""
-    op = node.op
+    op, x = node.op, given[0]
+    if isinstance(op, Add):
+        return np.sum(given, axis=0)
     if isinstance(op, Pool):
         return x.mean(axis=(1, 2), keepdims=True)
     weight = weights[f"{node.name}.weight"].astype(np.float64)

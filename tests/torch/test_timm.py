@@ -1,4 +1,4 @@
-"""timm's V1 files: written here from timm's own networks, their forward pass being the oracle."""
+"""timm's V1 files: written here from timm's own networks, their forward pass being the oracle; of V2 too."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ import pytest
 
 from mobilenets.infer import adopt, imagenet
 from mobilenets.infer.walk import Walk
+from mobilenets.spec import zoo
+from mobilenets.spec.head import classify
+from mobilenets.spec.net import tensors
 from mobilenets.spec.published import by_name
 
 MODELS = {"mobilenetv1_100": 1.0, "mobilenetv1_100h": 1.0, "mobilenetv1_125": 1.25}
@@ -130,6 +133,19 @@ def test_mean_std_and_crop_are_those_that_timm_evaluates_with(timm: Any, tmp_pat
     assert ours.fraction == published.crop_pct
     assert (3, ours.height, ours.width) == published.input_size
     assert by_name(f"timm/{name}").url.split("/")[4] == f"{name}.ra4_e3600_r224_in1k"
+
+
+@pytest.mark.parametrize(
+    ("name", "width"), [("mobilenetv2_035", 0.35), ("mobilenetv2_100", 1.0), ("mobilenetv2_140", 1.4)]
+)
+def test_v2_gives_timms_logits_from_timms_tensors_in_their_order(timm: Any, name: str, width: float) -> None:
+    model = _built(timm, name)
+    theirs = [value.numpy() for key, value in model.state_dict().items() if "num_batches" not in key]
+    net = classify(zoo.v2(width, 64, padding="symmetric", epsilon=1e-5), 1000)
+    weights = dict(zip(tensors(net), theirs, strict=True))
+    wanted = _run(model, _inputs(64))
+    assert wanted.std() > 0.05
+    np.testing.assert_allclose(Walk(net, weights)(_inputs(64))["logits"], wanted, atol=1e-4)
 
 
 def test_another_network_of_timm_is_refused_with_the_list(timm: Any, tmp_path: Path) -> None:

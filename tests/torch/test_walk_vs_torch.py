@@ -14,9 +14,10 @@ from torch.nn import functional  # noqa: E402 - after the line that skips where 
 
 from mobilenets.infer.walk import Walk  # noqa: E402
 from mobilenets.spec import zoo  # noqa: E402
-from mobilenets.spec.net import Net, Node, Output, tensors  # noqa: E402
+from mobilenets.spec.net import Net, Node, Output, shape_after, tensors  # noqa: E402
 from mobilenets.spec.op import (  # noqa: E402
     Activation,
+    Add,
     BatchNorm,
     Conv,
     Dense,
@@ -58,14 +59,25 @@ LAYERS = st.one_of(
 
 @st.composite
 def nets(draw: st.DrawFn) -> Net:
-    """One to five layers on 1 × 1 up to 17 × 17 pixels, some closed by a pool and a dense layer."""
+    """One to five layers on 1 × 1 up to 17 × 17 pixels, some summed up, some closed by a pool and a dense
+    layer."""
     ops = [*draw(st.lists(LAYERS, min_size=1, max_size=5))]
     if draw(st.booleans()):
         ops += [Pool(), Dense(out=draw(st.integers(1, 4)), bias=draw(st.booleans()))]
-    names = ["image", *(f"n{i}" for i in range(len(ops)))]
-    sides = draw(st.integers(1, 17)), draw(st.integers(1, 17)), draw(st.integers(1, 4))
-    nodes = tuple(Node(names[i + 1], op, (names[i],)) for i, op in enumerate(ops))
-    return Net("random", Shape(*sides), nodes, (Output("out", names[-1], "vector"),))
+    size = Shape(draw(st.integers(1, 17)), draw(st.integers(1, 17)), draw(st.integers(1, 4)))
+    nodes: list[Node] = []
+    known, last = {"image": size}, "image"
+    for index, op in enumerate(ops):
+        nodes.append(Node(f"n{index}", op, (last,)))
+        last = nodes[-1].name
+        known[last] = shape_after(op, known[nodes[-1].inputs[0]])
+        alike = [name for name, shape in known.items() if shape == known[last]]
+        if draw(st.booleans()):
+            others = draw(st.lists(st.sampled_from(alike), min_size=1, max_size=3))
+            nodes.append(Node(f"sum{index}", Add(), (last, *others)))
+            last = nodes[-1].name
+            known[last] = known[nodes[-1].inputs[0]]
+    return Net("random", size, tuple(nodes), (Output("out", last, "vector"),))
 
 
 def drawn(net: Net, seed: int) -> dict[str, Map]:
@@ -84,6 +96,9 @@ def by_torch(net: Net, weights: dict[str, Map], x: Map) -> dict[str, Map]:
     values = {"image": torch.from_numpy(x).double().permute(0, 3, 1, 2)}
     for node in net.nodes:
         op, y = node.op, values[node.inputs[0]]
+        if isinstance(op, Add):
+            values[node.name] = torch.stack([values[name] for name in node.inputs]).sum(0)
+            continue
         if isinstance(op, Pool):
             values[node.name] = functional.adaptive_avg_pool2d(y, 1)
             continue
@@ -124,14 +139,17 @@ def test_random_networks_compute_what_torch_computes(net: Net, seed: int, count:
 
 
 @pytest.mark.parametrize("padding", ["same", "symmetric"])
-@pytest.mark.parametrize(("name", "resolution"), [("v1", 33), ("v1", 1), ("v1-full", 33), ("v1-cifar", 9)])
+@pytest.mark.parametrize(
+    ("name", "resolution"), [("v1", 33), ("v1", 1), ("v1-full", 33), ("v1-cifar", 9), ("v2", 33), ("v2", 1)]
+)
 def test_networks_of_the_zoo_compute_what_torch_computes(
     name: str, resolution: int, padding: Padding
 ) -> None:
     net = zoo.net(name, 0.25, resolution, 7)
-    if name == "v1":
+    if name in ("v1", "v2"):
         from mobilenets.spec.head import classify
 
-        net = classify(zoo.v1(0.25, resolution, padding=padding), 7)
+        made = zoo.v1 if name == "v1" else zoo.v2
+        net = classify(made(0.25, resolution, padding=padding), 7)
     x = np.random.default_rng(5).normal(0, 1, (2, *net.input)).astype(np.float32)
     assert_alike(net, drawn(net, 3), x)

@@ -113,7 +113,7 @@ def test_int8_of_others_is_that_network_in_int8(ask: Ask) -> None:
     ("net", "side", "engine"),
     [
         (net, side, engine)
-        for net, side in (("v1-full", 17), ("v1-cifar", 9), ("v1-shallow", 33))
+        for net, side in (("v1-full", 17), ("v1-cifar", 9), ("v1-shallow", 33), ("v2", 65))
         for engine in HERE
         if engine.dtype == "float32" and engine.module not in ("ours", "torch")
     ],

@@ -323,3 +323,30 @@ def test_a_network_from_random_weights_learns_signs_that_are_drawn_here(ask: Ask
     assert facts["source"]["name"] == "random weights"
     found = ask("evaluate", tmp_path / "out/model.safetensors", tmp_path / "out/split.csv", "--json").facts
     assert found["top1"] == facts["accuracy"]["test"]
+
+
+@pytest.mark.slow
+def test_a_v2_learns_is_asked_again_and_is_not_compiled(ask: Ask, refuse: Any, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from mobilenets.data.signs import render
+
+    render(tmp_path / "signs", 4)
+    how = ("--width", 0.35, "--resolution", 48, "--split", "50/25/25", "--json")
+    random = ("--net", "v2", "--weights", "random", "--finetune", 1)
+    model = tmp_path / "out/model.safetensors"
+    facts = ask("retrain", tmp_path / "signs", "--out", tmp_path / "out", *random, *how).facts
+    found = ask("evaluate", model, tmp_path / "out/split.csv", "--json").facts
+    assert found["top1"] == facts["accuracy"]["test"]
+    again = ("--net", "v2", "--weights", model)
+    facts = ask("retrain", tmp_path / "signs", "--out", tmp_path / "again", *again, *how).facts
+    found = ask(
+        "evaluate", tmp_path / "again/model.safetensors", tmp_path / "again/split.csv", "--json"
+    ).facts
+    assert found["top1"] == facts["accuracy"]["test"]
+    bytes_ = ("--dtype", "int8", "--calibrate", tmp_path / "signs")
+    for options in ((), bytes_):
+        said = refuse("compile", model, "--out", tmp_path / "c", *options)
+        assert "block3.add: a sum of maps cannot be compiled yet" in said
+        assert not (tmp_path / "c").exists()
+    said = refuse("retrain", tmp_path / "signs", "--out", tmp_path / "none", "--net", "v2")
+    assert "no published weights for v2" in said

@@ -19,10 +19,10 @@ from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.image import normalise, prepare
 from mobilenets.infer.ready import load
 from mobilenets.infer.resize import Frame
-from mobilenets.infer.walk import Walk
+from mobilenets.infer.walk import Walk, added
 from mobilenets.spec import zoo
 from mobilenets.spec.net import Net, Node, Output, tensors
-from mobilenets.spec.op import Conv, Depthwise, Pointwise, Shape
+from mobilenets.spec.op import Add, Conv, Depthwise, Pointwise, Shape
 from mobilenets.spec.preprocess import Preprocess
 
 NORM_FRAMES = 8
@@ -92,6 +92,9 @@ def random_weights(net: Net, seed: int, images: NDArray[np.float32]) -> dict[str
         made[name] = values.astype(np.float32)
     maps = {"image": images}
     for node in net.nodes:
+        if isinstance(node.op, Add):
+            maps[node.name] = added([maps[name] for name in node.inputs])
+            continue
         x = maps[node.inputs[0]]
         if isinstance(node.op, Conv | Depthwise | Pointwise) and node.op.norm is not None:
             bare = _alone(replace(node, op=replace(node.op, norm=None, activation="none")), x, made)

@@ -8,15 +8,18 @@ from math import prod
 from typing import Any, Literal, assert_never
 
 from mobilenets.spec.net import NORM_TENSORS, Net, Node, shapes, tensors, weight_shape
-from mobilenets.spec.op import Conv, Dense, Depthwise, Pointwise, Pool, Shape
+from mobilenets.spec.op import Add, Conv, Dense, Depthwise, Pointwise, Pool, Shape
 
-Kind = Literal["conv", "depthwise", "pointwise", "dense", "pool"]
+Kind = Literal["conv", "depthwise", "pointwise", "dense", "pool", "add"]
 LEARNED_NORM = NORM_TENSORS[:2]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One layer's cost. Bytes are float32: `bytes_read` is weights and input, `bytes_written` the output."""
+    """One layer's cost. Bytes are float32: `bytes_read` is weights and inputs, `bytes_written` the output.
+
+    `input` is the shape of each input where there are several.
+    """
 
     name: str
     kind: Kind
@@ -78,13 +81,16 @@ def cost(net: Net) -> Cost:
 
 
 def macs(node: Node, x: Shape, y: Shape) -> int:
-    """Multiply-accumulates of one node; padding counts, as in the papers (arXiv:1704.04861, eq. 2 to 5)."""
+    """Multiply-accumulates of one node; padding counts, as in the papers (arXiv:1704.04861, eq. 2 to 5).
+
+    A sum of maps multiplies nothing and has none, as in arXiv:1801.04381.
+    """
     match node.op:
         case Conv() | Pointwise() | Depthwise() | Dense():
             weight = weight_shape(node.op, x)
             assert weight is not None  # these four always have one
             return y.height * y.width * prod(weight)
-        case Pool():
+        case Pool() | Add():
             return 0
         case _:
             assert_never(node.op)
@@ -108,7 +114,7 @@ def _row(net: Net, node: Node, known: dict[str, Shape]) -> Row:
         macs=macs(node, x, y),
         params=params,
         weights=own.get(f"{node.name}.weight", 0),
-        bytes_read=4 * (x.elements + params),
+        bytes_read=4 * (len(node.inputs) * x.elements + params),
         bytes_written=4 * y.elements,
     )
 
@@ -125,6 +131,8 @@ def _kind(node: Node) -> Kind:
             return "dense"
         case Pool():
             return "pool"
+        case Add():
+            return "add"
         case _:
             assert_never(node.op)
 

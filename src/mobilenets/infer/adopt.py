@@ -18,7 +18,7 @@ from mobilenets.infer.integer import dequantised
 from mobilenets.infer.sealed import KEY, ArtefactError
 from mobilenets.spec.head import headless
 from mobilenets.spec.net import Net, Node, tensors
-from mobilenets.spec.op import BatchNorm, Conv, Depthwise, Pointwise
+from mobilenets.spec.op import Add, BatchNorm, Conv, Depthwise, Pointwise
 
 MOST_BYTES = 1 << 30
 FOREIGN = {
@@ -142,8 +142,10 @@ def _normed(node: Node) -> BatchNorm | None:
 
 
 def _plain(node: Node) -> str:
-    """The node's operation without its batch norm and bias, in words."""
+    """The node's operation without its batch norm and bias, in words; of a sum what it adds."""
     op = node.op
+    if isinstance(op, Add):
+        return f"the sum of {' and '.join(node.inputs)}"
     if isinstance(op, Conv | Depthwise | Pointwise):
         op = replace(op, norm=None, bias=False)
         return str(op).replace(", norm=None, bias=False", "")

@@ -23,7 +23,7 @@ from mobilenets.infer.resize import Frame
 from mobilenets.infer.scale import MOST, Scale
 from mobilenets.infer.walk import Map, flat, laid_out, linear
 from mobilenets.spec.net import Net, Node, shapes, weight_shape
-from mobilenets.spec.op import Activation, Conv, Dense, Depthwise, Pointwise, Pool
+from mobilenets.spec.op import Activation, Add, Conv, Dense, Depthwise, Pointwise, Pool
 from mobilenets.spec.preprocess import Preprocess
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -71,6 +71,15 @@ def bounds(scale: Scale, activation: Activation) -> tuple[int, int]:
     return least, min(most, round(6 / scale.step)) if activation == "relu6" else most
 
 
+def refuse(net: Net) -> None:
+    """Raises ValueError that names the first node for which no integers are defined."""
+    for node in net.nodes:
+        if isinstance(node.op, Add):
+            raise ValueError(f"{node.name}: a sum of maps cannot be quantised yet")
+        if node.inputs[0] == "image" and isinstance(node.op, Depthwise | Pool):
+            raise ValueError(f"{node.name}: no integers are defined for this layer on the image itself")
+
+
 def rescale(net: Net, node: Node, tensors: Tensors, scales: Mapping[str, Scale]) -> Rescale:
     """What becomes of a node's sums."""
     source = node.inputs[0]
@@ -83,7 +92,7 @@ def rescale(net: Net, node: Node, tensors: Tensors, scales: Mapping[str, Scale])
     scale = scales.get(node.name)
     if scale is None:
         return Rescale(steps.astype(np.float32), None)
-    activation: Activation = "none" if isinstance(node.op, Pool | Dense) else node.op.activation
+    activation: Activation = "none" if isinstance(node.op, Pool | Dense | Add) else node.op.activation
     return Rescale((steps / scale.step).astype(np.float32), scale.zero, *bounds(scale, activation))
 
 
@@ -117,6 +126,7 @@ class IntegerLayer:
         moved = x.astype(self._kernel.dtype)
         if np.any(self._zero):
             moved -= self._zero
+        assert not isinstance(self._node.op, Add)  # `check` refuses them
         sums = linear(self._node.op, moved, self._kernel)
         if self._bias.dtype != sums.dtype:
             return np.asarray(sums + self._bias)
@@ -179,13 +189,12 @@ def dequantised(net: Net, tensors: Tensors, scales: Mapping[str, Scale], pre: Pr
 
 def check(net: Net, tensors: Tensors, scales: Mapping[str, Scale]) -> None:
     """Raises ValueError that names the first tensor or scale that is missing, extra or of a wrong kind."""
+    refuse(net)
     known = shapes(net)
     wanted: dict[str, tuple[str, tuple[int, ...]]] = {}
     for node in net.nodes:
         x = known[node.inputs[0]]
         weight = weight_shape(node.op, x)
-        if node.inputs[0] == "image" and isinstance(node.op, Depthwise | Pool):
-            raise ValueError(f"{node.name}: no integers are defined for this layer on the image itself")
         if isinstance(node.op, Conv | Depthwise | Pointwise) and node.op.norm is not None:
             raise ValueError(f"{node.name}: has a batch norm; an integer network is folded")
         if weight is not None:

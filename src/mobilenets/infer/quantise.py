@@ -16,12 +16,12 @@ from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.calibrate import Maps, batches, in_threads, observe
 from mobilenets.infer.fold import fold
 from mobilenets.infer.image import normalise
-from mobilenets.infer.integer import IntegerWalk, image_zero
+from mobilenets.infer.integer import IntegerWalk, image_zero, refuse
 from mobilenets.infer.resize import Frame
 from mobilenets.infer.trial import Choice, Material, built
 from mobilenets.infer.walk import Walk
 from mobilenets.spec.net import Net, Output
-from mobilenets.spec.op import Pool
+from mobilenets.spec.op import Add, Pool
 
 HELD_OUT = 4
 """Every so many pictures one judges and does not calibrate."""
@@ -53,10 +53,11 @@ def quantise(
     `scores` of the result has the error of all that was tried, and those of the float model under `float32`.
     The same pictures in the same order give the same bytes, whatever `threads` says; each takes pictures of
     its own, so numpy's products are best held to one (OPENBLAS_NUM_THREADS=1).
-    Raises ValueError where there is no picture, or the model is quantised already.
+    Raises ValueError where there is no picture, the model is quantised already, or a layer has no integers.
     """
     if model.scales:
         raise ValueError(f"{model.net.name}: quantised already")
+    refuse(model.net)
     if not len(levels):
         raise ValueError(f"{model.net.name}: no pictures to calibrate on")
     folded = with_biases(model)
@@ -129,7 +130,9 @@ def with_biases(model: Artefact) -> Artefact:
     for name, value in list(weights.items()):
         if name.endswith(".weight"):
             weights.setdefault(f"{name.removesuffix('.weight')}.bias", np.zeros(len(value), np.float32))
-    nodes = (n if isinstance(n.op, Pool) else replace(n, op=replace(n.op, bias=True)) for n in net.nodes)
+    nodes = (
+        n if isinstance(n.op, Pool | Add) else replace(n, op=replace(n.op, bias=True)) for n in net.nodes
+    )
     return replace(model, net=replace(net, nodes=tuple(nodes)), weights=weights)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mobilenets.infer import imagenet
 from mobilenets.spec import head, zoo
 from mobilenets.spec.net import Net, shape_after, tensors
-from mobilenets.spec.op import Conv, Dense, Depthwise, Op, Padding, Pointwise, Pool, Shape, pads
+from mobilenets.spec.op import Add, Conv, Dense, Depthwise, Op, Padding, Pointwise, Pool, Shape, pads
 
 Tensor = NDArray[Any]
 """float32, but for the parts of a layer of integers."""
@@ -89,6 +89,8 @@ def described(op: Op) -> str:
             return f"dense of {op.out}"
         case Pool():
             return "average pool"
+        case Add():
+            return "sum of maps"
         case _:
             assert_never(op)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mobilenets.infer.calibrate import Spread
 from mobilenets.infer.fold import Weights
 from mobilenets.spec.net import Net, shapes
-from mobilenets.spec.op import Conv, Dense, Depthwise, Pointwise, Pool
+from mobilenets.spec.op import Add, Conv, Dense, Depthwise, Pointwise, Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,10 @@ def noise_gains(net: Net, weights: Weights, spreads: Mapping[str, Spread]) -> di
     for output in net.outputs:
         found[output.node] += 1
     for node in reversed(net.nodes):
+        if isinstance(node.op, Add):
+            for name in node.inputs:
+                found[name] += found[node.name]
+            continue
         source = node.inputs[0]
         if isinstance(node.op, Pool):
             found[source] += found[node.name] / (known[source].height * known[source].width)

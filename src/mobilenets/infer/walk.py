@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import reduce
 from typing import Any, assert_never
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from mobilenets.infer.fold import Weights, fold
 from mobilenets.spec.net import Net, Node, tensors
-from mobilenets.spec.op import Activation, Conv, Dense, Depthwise, Pointwise, Pool, pads
+from mobilenets.spec.op import Activation, Add, Conv, Dense, Depthwise, Pointwise, Pool, pads
 
 Map = NDArray[np.float32]
 STRIPE_BYTES = 1 << 18
@@ -48,21 +49,28 @@ class Walk:
         last_use = {name: i for i, node in enumerate(self.net.nodes) for name in node.inputs}
         values: dict[str, Map] = {"image": x}
         for index, node in enumerate(self.net.nodes):
-            values[node.name] = self._run(node, values[node.inputs[0]])
-            for name in node.inputs:
+            values[node.name] = self._run(node, [values[name] for name in node.inputs])
+            for name in set(node.inputs):
                 if name not in needed and last_use[name] == index:
                     del values[name]
         found = {output.name: flat(values[output.node]) for output in self.net.outputs}
         return found | {name: values[name] for name in wanted}
 
-    def _run(self, node: Node, x: Map) -> Map:
-        op = node.op
+    def _run(self, node: Node, given: Sequence[Map]) -> Map:
+        op, x = node.op, given[0]
+        if isinstance(op, Add):
+            return added(given)
         if isinstance(op, Pool):
             return np.asarray(x.mean(axis=(1, 2), keepdims=True, dtype=np.float32))
         y = linear(op, x, self._kernels[node.name])
         if node.name in self._biases:
             y += self._biases[node.name]
         return y if isinstance(op, Dense) else _activated(y, op.activation)
+
+
+def added(maps: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """The sum of maps of one shape, added up in their order."""
+    return np.asarray(reduce(np.add, maps))
 
 
 def linear(op: Conv | Depthwise | Pointwise | Dense, x: NDArray[Any], kernel: NDArray[Any]) -> NDArray[Any]:

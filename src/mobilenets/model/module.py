@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import reduce
 from typing import assert_never
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.nn import functional
 from mobilenets.infer.fold import Weights
 from mobilenets.infer.walk import check
 from mobilenets.spec.net import Net, Node, shapes, tensors, weight_shape
-from mobilenets.spec.op import Activation, Conv, Dense, Depthwise, Pointwise, Pool, Shape, pads
+from mobilenets.spec.op import Activation, Add, Conv, Dense, Depthwise, Pointwise, Pool, Shape, pads
 
 NORM_MOMENTUM = 0.1
 """Share of a batch's statistics in the running ones, where they are measured: PyTorch's."""
@@ -62,7 +63,7 @@ class Layer(nn.Module):
         super().__init__()
         op = node.op
         shape = weight_shape(op, x)
-        if isinstance(op, Pool) or shape is None:
+        if isinstance(op, Pool | Add) or shape is None:
             raise ValueError(f"{node.name}: a {type(op).__name__} has no weights")
         self.op = op
         self.weight = nn.Parameter(torch.empty(shape))
@@ -122,7 +123,7 @@ class Module(nn.Module):
         self.net = net
         known = shapes(net)
         for node in net.nodes:
-            if not isinstance(node.op, Pool):
+            if not isinstance(node.op, Pool | Add):
                 _attach(self, node.name, Layer(node, known[node.inputs[0]], known[node.name]))
 
     def layer(self, name: str) -> Layer:
@@ -141,9 +142,11 @@ class Module(nn.Module):
             source = values[node.inputs[0]]
             if isinstance(node.op, Pool):
                 values[node.name] = source.mean(dim=(2, 3), keepdim=True)
+            elif isinstance(node.op, Add):
+                values[node.name] = reduce(torch.add, [values[name] for name in node.inputs])
             else:
                 values[node.name] = self.layer(node.name)(source)
-            for name in node.inputs:
+            for name in set(node.inputs):
                 if name not in needed and last_use[name] == index:
                     del values[name]
         found = {output.name: _vector(values[output.node]) for output in self.net.outputs}
@@ -186,7 +189,7 @@ def random_weights(net: Net, seed: int) -> dict[str, NDArray[np.float32]]:
     return made
 
 
-def _spread(op: Conv | Depthwise | Pointwise | Dense | Pool, shape: tuple[int, ...]) -> float:
+def _spread(op: Conv | Depthwise | Pointwise | Dense | Pool | Add, shape: tuple[int, ...]) -> float:
     match op:
         case Conv() | Pointwise():
             return float(np.sqrt(2.0 / (shape[0] * np.prod(shape[2:]))))
@@ -194,7 +197,7 @@ def _spread(op: Conv | Depthwise | Pointwise | Dense | Pool, shape: tuple[int, .
             return float(np.sqrt(2.0 / np.prod(shape[2:])))
         case Dense():
             return 0.01
-        case Pool():
+        case Pool() | Add():
             return 0.0
         case _:
             assert_never(op)

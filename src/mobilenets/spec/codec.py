@@ -9,6 +9,7 @@ from typing import Any, get_args
 from mobilenets.spec.net import Decode, Net, Node, Output, shapes
 from mobilenets.spec.op import (
     Activation,
+    Add,
     BatchNorm,
     Conv,
     Dense,
@@ -29,6 +30,7 @@ OPS: dict[str, type[Op]] = {
     "pointwise": Pointwise,
     "pool": Pool,
     "dense": Dense,
+    "add": Add,
 }
 MOST_NODES = 4096
 MOST_CHANNELS = 1 << 16

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
-from mobilenets.spec.op import Conv, Dense, Depthwise, Op, Pointwise, Pool, Shape, slid
+from mobilenets.spec.op import Add, Conv, Dense, Depthwise, Op, Pointwise, Pool, Shape, slid
 
 NAME = re.compile(r"\w+(\.\w+)*", re.ASCII)
 
@@ -16,7 +16,10 @@ Decode = Literal["classes", "vector"]
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One operation under its name; `inputs` name earlier nodes, or `image` for the network's input."""
+    """One operation under its name; `inputs` name earlier nodes, or `image` for the network's input.
+
+    An `Add` has two inputs or more, every other operation one.
+    """
 
     name: str
     op: Op
@@ -83,7 +86,7 @@ class Net:
 
 
 def shape_after(op: Op, x: Shape) -> Shape:
-    """The shape one operation makes of its input."""
+    """The shape one operation makes of its input, or of each of its inputs where it has several."""
     match op:
         case Conv():
             return Shape(*_slide(op, x), op.out)
@@ -95,6 +98,8 @@ def shape_after(op: Op, x: Shape) -> Shape:
             return Shape(1, 1, x.channels)
         case Dense():
             return Shape(1, 1, op.out)
+        case Add():
+            return x
         case _:
             assert_never(op)
 
@@ -114,12 +119,22 @@ def shapes(net: Net) -> dict[str, Shape]:
     for node in net.nodes:
         if node.name in known:
             raise ValueError(f"{net.name}: two nodes are called {node.name!r}")
-        if len(node.inputs) != 1:
+        if isinstance(node.op, Add):
+            if len(node.inputs) < 2:
+                raise ValueError(f"{net.name}: {node.name} adds two inputs or more, not {len(node.inputs)}")
+        elif len(node.inputs) != 1:
             raise ValueError(f"{net.name}: {node.name} takes one input, not {len(node.inputs)}")
+        for name in node.inputs:
+            if name not in known:
+                raise ValueError(f"{net.name}: {node.name} reads {name!r}, which does not come before it")
         source = node.inputs[0]
-        if source not in known:
-            raise ValueError(f"{net.name}: {node.name} reads {source!r}, which does not come before it")
         x = known[source]
+        for name in node.inputs[1:]:
+            if known[name] != x:
+                raise ValueError(
+                    f"{net.name}: {node.name} adds maps of one shape, "
+                    f"{source} is {tuple(x)}, {name} {tuple(known[name])}"
+                )
         if isinstance(node.op, Dense) and (x.height, x.width) != (1, 1):
             raise ValueError(f"{net.name}: {node.name} wants a vector, {source} is {tuple(x)}")
         y = shape_after(node.op, x)
@@ -143,7 +158,7 @@ def tensors(net: Net) -> dict[str, tuple[int, ...]]:
         if weight is None:
             continue
         found[f"{node.name}.weight"] = weight
-        if not isinstance(node.op, Pool) and node.op.bias:
+        if not isinstance(node.op, Pool | Add) and node.op.bias:
             found[f"{node.name}.bias"] = (y.channels,)
         if isinstance(node.op, Conv | Depthwise | Pointwise) and node.op.norm is not None:
             for part in NORM_TENSORS:
@@ -166,7 +181,7 @@ def weight_shape(op: Op, x: Shape) -> tuple[int, ...] | None:
             return (op.out, x.channels, 1, 1)
         case Dense():
             return (op.out, x.channels)
-        case Pool():
+        case Pool() | Add():
             return None
         case _:
             assert_never(op)

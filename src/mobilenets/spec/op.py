@@ -77,7 +77,12 @@ class Dense:
     bias: bool = True
 
 
-Op = Conv | Depthwise | Pointwise | Pool | Dense
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Add:
+    """The sum of two or more maps of one shape, value by value."""
+
+
+Op = Conv | Depthwise | Pointwise | Pool | Dense | Add
 
 
 def pads(size: int, kernel: int, stride: int, padding: Padding) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from mobilenets.spec import head
 from mobilenets.spec.net import Net, Node, Output
-from mobilenets.spec.op import Activation, BatchNorm, Conv, Depthwise, Padding, Pointwise, Pool, Shape
+from mobilenets.spec.op import Activation, Add, BatchNorm, Conv, Depthwise, Padding, Pointwise, Pool, Shape
 
 Rounding = Literal["slim", "keras", "divisible"]
 
@@ -28,6 +28,19 @@ V1_SHALLOW_BLOCKS = V1_BLOCKS[:6] + V1_BLOCKS[11:]
 # A published CIFAR-10 study's table: stride 1 down to the last block, on 28 × 28 crops.
 V1_CIFAR_BLOCKS = ((64, 1), (128, 1), (256, 1), *((512, 1),) * 6, (1024, 1), (1024, 2))
 V1_STEM = 32
+# MobileNetV2, arXiv:1801.04381, table 2: (expansion, channels, repeats, stride of the first) of each row of
+# bottlenecks between a stem of 32 and the last layer.
+V2_ROWS = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+V2_STEM = 32
+V2_LAST = 1280
 
 
 def rounded(channels: int, width: float, rule: Rounding) -> int:
@@ -67,10 +80,7 @@ def v1(
     `full` has one full 3 × 3 convolution where the paper's table 4 replaces each separable block; `last` adds
     a pointwise layer before the pool (timm's `100h`). ValueError for a width or resolution that can't be.
     """
-    if not 0 < width <= 8:
-        raise ValueError(f"width must lie in (0, 8], not {width}; the papers use 0.25, 0.5, 0.75 and 1.0")
-    if not 1 <= resolution <= 4096:
-        raise ValueError(f"resolution must lie in 1…4096 pixels, not {resolution}; the papers use 128 to 224")
+    _check(width, resolution, "0.25, 0.5, 0.75 and 1.0", "128 to 224")
     norm = BatchNorm(epsilon=epsilon)
 
     def conv(channels: int, stride: int) -> Conv:
@@ -122,17 +132,80 @@ def v1_cifar(width: float = 1.0, resolution: int = 28) -> Net:
     return v1(width, resolution, name="v1-cifar", blocks=V1_CIFAR_BLOCKS)
 
 
+def v2(
+    width: float = 1.0,
+    resolution: int = 224,
+    *,
+    rounding: Rounding = "divisible",
+    padding: Padding = "same",
+    activation: Activation = "relu6",
+    epsilon: float = 1e-3,
+) -> Net:
+    """The body of a MobileNet V2 (arXiv:1801.04381, table 2); put a head on it with `head.classify`.
+
+    Each block expands, filters and projects without an activation; where it keeps its map's shape the map is
+    added. The last layer is widened with `width` and never narrowed (its section 6.1). ValueError for a width
+    or resolution that can't be.
+    """
+    _check(width, resolution, "0.35, 0.5, 0.75, 1.0 and 1.4", "96 to 224")
+    norm = BatchNorm(epsilon=epsilon)
+    stem = Conv(
+        out=rounded(V2_STEM, width, rounding), stride=2, padding=padding, norm=norm, activation=activation
+    )
+    nodes = [Node("stem", stem, ("image",))]
+
+    def add(node_name: str, op: Depthwise | Pointwise | Pool) -> None:
+        nodes.append(Node(node_name, op, (nodes[-1].name,)))
+
+    before, index = stem.out, 0
+    for expansion, channels, repeats, first in V2_ROWS:
+        out = rounded(channels, width, rounding)
+        for stride in (first, *(1,) * (repeats - 1)):
+            index += 1
+            source, block = nodes[-1].name, f"block{index}"
+            if expansion > 1:
+                add(f"{block}.expand", Pointwise(out=expansion * before, norm=norm, activation=activation))
+            filters = Depthwise(stride=stride, padding=padding, norm=norm, activation=activation)
+            add(f"{block}.depthwise", filters)
+            add(f"{block}.project", Pointwise(out=out, norm=norm))
+            if stride == 1 and out == before:
+                nodes.append(Node(f"{block}.add", Add(), (source, nodes[-1].name)))
+            before = out
+    last = max(V2_LAST, rounded(V2_LAST, width, rounding))
+    add("last.pointwise", Pointwise(out=last, norm=norm, activation=activation))
+    add("pool", Pool())
+    return Net(
+        name="v2",
+        input=Shape(resolution, resolution, 3),
+        nodes=tuple(nodes),
+        outputs=(Output("features", "pool", "vector"),),
+        width=width,
+        rounding=rounding,
+    )
+
+
+def _check(width: float, resolution: int, widths: str, resolutions: str) -> None:
+    if not 0 < width <= 8:
+        raise ValueError(f"width must lie in (0, 8], not {width}; the papers use {widths}")
+    if not 1 <= resolution <= 4096:
+        raise ValueError(
+            f"resolution must lie in 1…4096 pixels, not {resolution}; the papers use {resolutions}"
+        )
+
+
 NETS: dict[str, Callable[[float, int], Net]] = {
     "v1": v1,
     "v1-full": v1_full,
     "v1-shallow": v1_shallow,
     "v1-cifar": v1_cifar,
+    "v2": v2,
 }
 DEFAULTS: dict[str, tuple[int, int]] = {
     "v1": (224, 1000),
     "v1-full": (224, 1000),
     "v1-shallow": (224, 1000),
     "v1-cifar": (28, 10),
+    "v2": (224, 1000),
 }
 """The resolution and the number of classes each network was published with."""
 

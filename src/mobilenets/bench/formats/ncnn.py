@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import assert_never
 
@@ -14,7 +15,7 @@ from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.fold import fold
 from mobilenets.infer.walk import Walk
 from mobilenets.spec.net import Net, Node, shapes
-from mobilenets.spec.op import Activation, Conv, Dense, Depthwise, Pointwise, Pool, Shape, pads
+from mobilenets.spec.op import Activation, Add, Conv, Dense, Depthwise, Pointwise, Pool, Shape, pads
 
 MAGIC = "7767517"
 FLOAT_WEIGHTS, INT8_WEIGHTS = 0, 0x000D4B38
@@ -34,24 +35,29 @@ def write(model: Artefact, folder: Path, calibration: NDArray[np.float32] | None
     net, weights = fold(model.net, model.weights)
     known, last = shapes(net), net.outputs[0].node
     largest = None if calibration is None else _largest(net, weights, calibration)
-    lines = [f"Input {INPUT} 0 1 {INPUT} 0={net.input.width} 1={net.input.height} 2=3"]
     data = bytearray()
     nodes = net.nodes[: 1 + next(i for i, node in enumerate(net.nodes) if node.name == last)]
-    for index, node in enumerate(nodes):
+    times = Counter(name for node in nodes for name in node.inputs)
+    blobs = {name: _blobs(name, count) for name, count in times.items()}
+    lines = [f"Input {INPUT} 0 1 {INPUT} 0={net.input.width} 1={net.input.height} 2=3"]
+    lines += _split(INPUT, times[INPUT])
+    for node in nodes:
         source = node.inputs[0]
         own = {
             part: weights[f"{node.name}.{part}"]
             for part in ("weight", "bias")
             if f"{node.name}.{part}" in weights
         }
-        following = nodes[index + 1].op if index + 1 < len(nodes) else None
-        passes_on = isinstance(following, Conv | Depthwise | Pointwise)
+        readers = [reader.op for reader in nodes if node.name in reader.inputs]
+        passes_on = len(readers) == 1 and isinstance(readers[0], Conv | Depthwise | Pointwise)
         scales = None
         if largest is not None and own:
             scales = (MOST / largest[source], MOST / largest[node.name] if passes_on else None)
-        lines.append(_line(node, source, known, own, scales))
+        read = [blobs[name].pop(0) for name in node.inputs]
+        lines += [_line(node, read, known, own, scales), *_split(node.name, times[node.name])]
         data += _bytes(own, scales)
-    text = "\n".join((MAGIC, f"{len(lines)} {len(lines)}", *lines))
+    made = len(lines) + sum(count - 1 for count in times.values())
+    text = "\n".join((MAGIC, f"{len(lines)} {made}", *lines))
     (folder / "model.param").write_text(text + "\n", encoding="ascii")
     (folder / "model.bin").write_bytes(bytes(data))
     return last
@@ -71,18 +77,30 @@ def _largest(
     return found
 
 
+def _blobs(name: str, times: int) -> list[str]:
+    """What the readers of a map ask for: a blob can be read but once."""
+    return [name] if times == 1 else [f"{name}.{number}" for number in range(times)]
+
+
+def _split(name: str, times: int) -> list[str]:
+    """The line that makes as many blobs of one as are read; none where one is."""
+    if times < 2:
+        return []
+    return [f"Split {name}.split 1 {times} {name} {' '.join(_blobs(name, times))}"]
+
+
 def _line(
     node: Node,
-    source: str,
+    read: Sequence[str],
     known: Mapping[str, Shape],
     own: Mapping[str, NDArray[np.float32]],
     scales: tuple[float, float | None] | None,
 ) -> str:
-    """A layer's line: kind, name, one input, one output, parameters by number."""
-    op, seen = node.op, known[source]
+    """A layer's line: kind, name, the blobs that it reads, one output, parameters by number."""
+    op, seen = node.op, known[node.inputs[0]]
 
     def line(kind: str, parameters: str) -> str:
-        text = f"{kind} {node.name} 1 1 {source} {node.name} {parameters}"
+        text = f"{kind} {node.name} {len(read)} 1 {' '.join(read)} {node.name} {parameters}"
         if scales is None or kind not in TERMS:
             return text
         return text + f" 8={TERMS[kind] + (100 if scales[1] is not None else 0)}"
@@ -103,6 +121,8 @@ def _line(
             return line("Pooling", "0=1 4=1")
         case Dense():
             return line("InnerProduct", f"0={op.out} 1={int('bias' in own)} 2={own['weight'].size}")
+        case Add():
+            return line("BinaryOp", "0=0") if len(read) == 2 else line("Eltwise", "0=1")
         case _:
             assert_never(op)
 

@@ -10,7 +10,7 @@ import numpy as np
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.fold import fold
 from mobilenets.spec.net import shapes
-from mobilenets.spec.op import Conv, Dense, Depthwise, Pointwise, Pool, pads
+from mobilenets.spec.op import Add, Conv, Dense, Depthwise, Pointwise, Pool, pads
 
 OPSET, IR_VERSION = 17, 8
 INPUT, OUTPUT = "image", "output"
@@ -69,6 +69,10 @@ def write(model: Artefact, path: Path) -> None:
             case Dense():
                 inputs[0] = add("Flatten", [x], f"{node.name}.vector")
                 y = add("Gemm", inputs, node.name, transB=1)
+            case Add():
+                y = add(
+                    "Add" if len(node.inputs) == 2 else "Sum", [values[n] for n in node.inputs], node.name
+                )
             case _:
                 assert_never(op)
         values[node.name] = y

@@ -11,14 +11,26 @@ from numpy.typing import NDArray
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.fold import fold
 from mobilenets.spec.net import Node, shapes
-from mobilenets.spec.op import Activation, Conv, Dense, Depthwise, Op, Padding, Pointwise, Pool, Shape, pads
+from mobilenets.spec.op import (
+    Activation,
+    Add,
+    Conv,
+    Dense,
+    Depthwise,
+    Op,
+    Padding,
+    Pointwise,
+    Pool,
+    Shape,
+    pads,
+)
 
 FUSED: dict[Activation, int] = {"none": 0, "relu": 1, "relu6": 3}
 SAME, VALID = 0, 1
 VERSION = 3
 SIGNATURE, INPUT = "serving_default", "image"
 """By which quantisers ask for the graph and its input."""
-CODES = {"PAD": 34, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 4, "MEAN": 40, "FULLY_CONNECTED": 9}
+CODES = {"PAD": 34, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 4, "MEAN": 40, "FULLY_CONNECTED": 9, "ADD": 0}
 
 
 def write(model: Artefact, path: Path) -> None:
@@ -32,16 +44,18 @@ def write(model: Artefact, path: Path) -> None:
     last = net.outputs[0].node
     values = {"image": graph.tensor("image", (1, *net.input))}
     graph.inputs = [values["image"]]
+    vectors: set[str] = set()
     for node in net.nodes:
         own = {
             part: weights[f"{node.name}.{part}"]
             for part in ("weight", "bias")
             if f"{node.name}.{part}" in weights
         }
-        flat = isinstance(node.op, Pool | Dense)
-        shape = (1, known[node.name].channels) if flat else (1, *known[node.name])
+        if isinstance(node.op, Pool | Dense) or (isinstance(node.op, Add) and vectors >= set(node.inputs)):
+            vectors.add(node.name)
+        shape = (1, known[node.name].channels) if node.name in vectors else (1, *known[node.name])
         y = graph.tensor(node.name, shape)
-        graph.add(node, values[node.inputs[0]], y, known[node.inputs[0]], own)
+        graph.add(node, [values[name] for name in node.inputs], y, known[node.inputs[0]], own)
         values[node.name] = y
         if node.name == last:
             graph.outputs = [y]
@@ -80,9 +94,12 @@ class _Graph:
     def constant(self, name: str, value: NDArray[Any]) -> int:
         return self.tensor(name, value.shape, value)
 
-    def add(self, node: Node, x: int, y: int, seen: Shape, own: dict[str, NDArray[np.float32]]) -> None:
-        """The operators of one node, from tensor `x` to tensor `y`."""
+    def add(
+        self, node: Node, given: list[int], y: int, seen: Shape, own: dict[str, NDArray[np.float32]]
+    ) -> None:
+        """The operators of one node, from the tensors `given`, each of shape `seen`, to tensor `y`."""
         op: Op = node.op
+        x = given[0]
         if "weight" in own and "bias" not in own:
             own["bias"] = np.zeros(own["weight"].shape[0], np.float32)
         match op:
@@ -112,6 +129,11 @@ class _Graph:
                 inputs = [x, self.constant(f"{node.name}.weight", own["weight"])]
                 bias = self.constant(f"{node.name}.bias", own["bias"])
                 self._operator("FULLY_CONNECTED", [*inputs, bias], y, options)
+            case Add():
+                for index, other in enumerate(given[1:], 2):
+                    sum_ = y if index == len(given) else self.tensor(f"{node.name}.{index}", (1, *seen))
+                    self._operator("ADD", [x, other], sum_, self._schema.AddOptionsT())
+                    x = sum_
             case _:
                 assert_never(op)
 

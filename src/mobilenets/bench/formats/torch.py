@@ -14,7 +14,9 @@ from torch import nn
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.fold import fold
 from mobilenets.spec.net import Node, shapes
-from mobilenets.spec.op import Activation, Conv, Dense, Depthwise, Pointwise, Pool, Shape, pads
+from mobilenets.spec.op import Activation, Add, Conv, Dense, Depthwise, Pointwise, Pool, Shape, pads
+
+NO_SUMS = "a sum of maps is no layer in a row"
 
 
 def layers(model: Artefact) -> nn.Sequential:
@@ -24,6 +26,8 @@ def layers(model: Artefact) -> nn.Sequential:
     made: list[nn.Module] = []
     before = "image"
     for node in net.nodes:
+        if isinstance(node.op, Add):
+            raise ValueError(f"{node.name}: {NO_SUMS}")
         if node.inputs != (before,):
             raise ValueError(f"{node.name}: does not follow {before}, the node before it")
         own = _layers(node, known[before], known[node.name])
@@ -55,6 +59,8 @@ def _layers(node: Node, x: Shape, y: Shape) -> list[nn.Module]:
             return [nn.AdaptiveAvgPool2d(1)]
         case Dense():
             return [nn.Flatten(), nn.Linear(x.channels, op.out, bias=op.bias)]
+        case Add():
+            raise ValueError(f"{node.name}: {NO_SUMS}")
         case _:
             assert_never(op)
 

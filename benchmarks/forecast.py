@@ -2,12 +2,12 @@
 
     python benchmarks/forecast.py [--keep]
 
-Published: results/published.csv, figures of boards with their sources. Those of three boards (Raspberry Pi 3 and
-4, four Cortex-A53 at 2 GHz) are left out of every fit and forecast from the others. Measured: the rows of this
-package's code in results/race.csv, the last of each network; every second network is fitted, the others are
-forecast. What was forecast beside what it is goes to results/forecast.csv and docs/forecast.png; --keep writes
-the factors into the package, where `mobilenets forecast` finds them. That takes minutes: how far a forecast may
-be off is found by leaving each device out of a fit in turn.
+Published: results/published.csv, figures of boards with their sources. Those of three boards (Raspberry Pi 3
+and 4, four Cortex-A53 at 2 GHz) are left out of every fit and forecast from the others. Measured: the rows of
+this package's code in results/race.csv, the last of each network; every second network is fitted, the others
+are forecast. What was forecast beside what it is goes to results/forecast.csv and docs/forecast.png; --keep
+writes the factors into the package, where `mobilenets forecast` finds them. That takes minutes: how far a
+forecast may be off is found by leaving each device out of a fit in turn.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ STARTS = (
         **FREE,
     ),
     Factors(
-        runtime="STM32Cube.AI",
+        runtime="STM32Cube.AI 10",
         product={"m7": {"int8": 0.7}},
         depthwise={"m7": {"int8": 0.5}},
         spread=0,
@@ -76,9 +76,7 @@ def published(runtime: str) -> list[Figure]:
         return [
             Figure(
                 device=device(row["device"]),
-                counted=counted(
-                    row["net"], float(row["width"]), int(row["resolution"]), int(row["classes"])
-                ),
+                counted=counted(row["net"], float(row["width"]), int(row["resolution"]), int(row["classes"])),
                 dtype=row["dtype"],
                 threads=int(row["threads"]),
                 ms=float(row["ms"]),
@@ -143,7 +141,9 @@ def drawn(rows: Sequence[dict[str, Any]], place: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(6.4, 5.2), layout="constrained")
     new = [row for row in rows if not row["fitted"]]
     ends = [0.7 * min(row["figure_ms"] for row in new), 1.4 * max(row["figure_ms"] for row in new)]
-    axes.fill_between(ends, [0.8 * end for end in ends], [1.2 * end for end in ends], color="0.92", label="± 20 %")
+    axes.fill_between(
+        ends, [0.8 * end for end in ends], [1.2 * end for end in ends], color="0.92", label="± 20 %"
+    )
     axes.plot(ends, ends, color="0.6", linewidth=1)
     for number, name in enumerate(dict.fromkeys(row["device"] for row in new)):
         own = [row for row in new if row["device"] == name]
@@ -157,6 +157,13 @@ def drawn(rows: Sequence[dict[str, Any]], place: Path) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.savefig(place, dpi=150)
+
+
+def short(value: Any) -> Any:
+    """Numbers to four digits, which is more than is known of them."""
+    if isinstance(value, dict):
+        return {key: short(one) for key, one in value.items()}
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def told(what: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -206,7 +213,8 @@ def main() -> None:
         keep(RESULTS / "forecast.csv", row)
     drawn(rows, ROOT / "docs" / "forecast.png")
     if args.keep:
-        FACTORS.write_text(json.dumps([asdict(one) for one in factors], indent=1) + "\n", encoding="utf-8")
+        text = json.dumps([short(asdict(one)) for one in factors], indent=1)
+        FACTORS.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

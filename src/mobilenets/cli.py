@@ -16,7 +16,7 @@ from mobilenets.compile.target import told as targets_told
 from mobilenets.console import Reporter, complain, percent, say, say_json, size, table
 from mobilenets.flags import JSON, flags, taken
 from mobilenets.predicting import PredictOptions, predict
-from mobilenets.shown import mistaken, show_compiled, show_race, show_run
+from mobilenets.shown import mistaken, show_compiled, show_devices, show_forecast, show_race, show_run
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions
 
 app = typer.Typer(
@@ -125,22 +125,7 @@ def devices(json: Json = False) -> None:
     if json:
         say_json({"devices": rows})
         return
-    table(
-        ("name", "what it is", "memory", "power", "built as", "forecast by figures of"),
-        [
-            (
-                r["name"],
-                r["says"],
-                "" if r["copy_gb_s"] is None else f"{r['copy_gb_s']:g} GB/s copied",
-                "" if r["busy_w"] is None else f"{r['busy_w']:g} W",
-                r["target"],
-                r["runtime"] or "nobody yet",
-            )
-            for r in rows
-        ],
-        left=2,
-    )
-    say("the source of each figure: mobilenets devices --json")
+    show_devices(rows)
 
 
 @app.command(epilog="Example: mobilenets forecast v1 --device raspberry-pi-4 --threads 4 --dtype int8")
@@ -166,17 +151,7 @@ def forecast(
     if json:
         say_json({"net": told} | costs.as_json(found, by_layer))
         return
-    if by_layer:
-        rows = [(r.name, r.kind, f"{r.ms:.3f}", r.bound) for r in found.layers]
-        table(("layer", "kind", "ms", "mostly"), rows, left=2)
-    with_threads = f"{threads} thread{'s' * (threads > 1)}"
-    say(f"{told}, {dtype}, on {where.says}, {with_threads}:")
-    say(f"about {found.ms:.3g} ms, {found.low:.3g} to {found.high:.3g}, by {found.runtime}")
-    if found.energy_mj is not None:
-        say(f"about {found.energy_mj:.3g} mJ")
-    say(f"an estimate from {found.rests_on}")
-    for note in found.notes:
-        say(note)
+    show_forecast(found, told, where.says, by_layer)
 
 
 @app.command(epilog="Example: mobilenets models")

@@ -38,12 +38,13 @@ def fit(figures: Sequence[Figure], start: Factors) -> Factors:
     best, damping = _off(figures, start, place, place), 1.0
     for _ in range(ROUNDS):
         slopes = np.stack(
-            [(_off(figures, start, place + one, _vector(start)) - best) / STEP for one in STEP * np.eye(len(place))],
+            [
+                (_off(figures, start, place + one, _vector(start)) - best) / STEP
+                for one in STEP * np.eye(len(place))
+            ],
             axis=1,
         )
-        wanted = np.linalg.solve(
-            slopes.T @ slopes + damping * np.eye(len(place)), -slopes.T @ best
-        )
+        wanted = np.linalg.solve(slopes.T @ slopes + damping * np.eye(len(place)), -slopes.T @ best)
         moved = place + np.clip(wanted, -1, 1)
         found = _off(figures, start, moved, _vector(start))
         if found @ found < best @ best:
@@ -71,9 +72,11 @@ def spread(figures: Sequence[Figure], start: Factors) -> float:
     names = [f.device.name for f in figures]
     alone = len(set(names)) == 1
     off: list[float] = []
-    groups = [[i] for i in range(len(figures))] if alone else [
-        [i for i, name in enumerate(names) if name == own] for own in dict.fromkeys(names)
-    ]
+    groups = (
+        [[i] for i in range(len(figures))]
+        if alone
+        else [[i for i, name in enumerate(names) if name == own] for own in dict.fromkeys(names)]
+    )
     for group in groups:
         rest = [f for i, f in enumerate(figures) if i not in group]
         found = fit(rest, start)
@@ -83,7 +86,10 @@ def spread(figures: Sequence[Figure], start: Factors) -> float:
 
 def _vector(factors: Factors) -> NDArray[np.float64]:
     rates = [
-        rate for by_kind in (factors.product, factors.depthwise) for own in by_kind.values() for rate in own.values()
+        rate
+        for by_kind in (factors.product, factors.depthwise)
+        for own in by_kind.values()
+        for rate in own.values()
     ]
     return np.log([*rates, *(getattr(factors, name) for name in FREE)])
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from mobilenets.compile.target import TARGETS
 from mobilenets.console import percent, say, size, table
+from mobilenets.costs.forecast import Forecast
 
 FEW = 32
 """Pictures to calibrate on below which a user is told."""
@@ -69,6 +70,40 @@ def mistaken(found: Any, label: str) -> tuple[int, str]:
     n = int(row.sum())
     row[list(found.labels).index(label)] = 0
     return n, found.labels[int(row.argmax())] if row.any() else ""
+
+
+def show_devices(rows: list[dict[str, Any]]) -> None:
+    """Devices and what is known of them."""
+    table(
+        ("name", "what it is", "memory", "power", "built as", "forecast by figures of"),
+        [
+            (
+                r["name"],
+                r["says"],
+                "" if r["copy_gb_s"] is None else f"{r['copy_gb_s']:g} GB/s copied",
+                "" if r["busy_w"] is None else f"{r['busy_w']:g} W",
+                r["target"],
+                r["runtime"] or "nobody yet",
+            )
+            for r in rows
+        ],
+        left=2,
+    )
+    say("the source of each figure: mobilenets devices --json")
+
+
+def show_forecast(found: Forecast, net: str, device: str, by_layer: bool) -> None:
+    """A forecast, and that it is one."""
+    if by_layer:
+        rows = [(r.name, r.kind, f"{r.ms:.3f}", r.bound) for r in found.layers]
+        table(("layer", "kind", "ms", "mostly"), rows, left=2)
+    say(f"{net}, {found.dtype}, on {device}, {found.threads} thread{'s' * (found.threads > 1)}:")
+    say(f"about {found.ms:.3g} ms, {found.low:.3g} to {found.high:.3g}, by {found.runtime}")
+    if found.energy_mj is not None:
+        say(f"about {found.energy_mj:.3g} mJ")
+    say(f"an estimate from {found.rests_on}")
+    for note in found.notes:
+        say(note)
 
 
 def show_race(found: dict[str, Any]) -> None:

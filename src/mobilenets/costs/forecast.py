@@ -1,13 +1,14 @@
 """How long a network takes on a device: layer by layer, what its cores compute and what its memory moves.
 
-The factors of a runtime on a kind of core are fitted to published or measured figures (`benchmarks/forecast.py`)
-and lie in factors.json. A forecast is no measurement: it has an interval, and says what it rests on.
+The factors of a runtime on a kind of core are fitted to published or measured figures
+(`benchmarks/forecast.py`) and lie in factors.json. A forecast is no measurement: it has an interval, and says
+what it rests on.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
@@ -27,10 +28,11 @@ MIXED = ("depthwise", "pool", "add")
 class Factors:
     """How a runtime uses cores and memory.
 
-    `product` and `depthwise` are multiply-accumulates a cycle and core, by the kind of core and then by dtype;
-    `overhead` is cycles a layer; threads t count as t ** `scaling`. Each value of a map is read from memory
-    `read` times and written `write` times. Of compute and transfer the larger counts, and of the smaller what
-    `overlap` leaves: 1 nothing, 0 all of it. Of figures left out of a fit nine in ten lay within exp(±`spread`).
+    `product` and `depthwise` are multiply-accumulates a cycle and core, by the kind of core and then by
+    dtype; `overhead` is cycles a layer; threads t count as t ** `scaling`. Each value of a map is read from
+    memory `read` times and written `write` times. Of compute and transfer the larger counts, and of the
+    smaller what `overlap` leaves: 1 nothing, 0 all of it. Of figures left out of a fit nine in ten lay within
+    exp(±`spread`).
     """
 
     runtime: str
@@ -47,7 +49,7 @@ class Factors:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer's part of a forecast, in milliseconds, and what most of it is: compute, memory or overhead."""
+    """One layer, in milliseconds; `bound` is what most of that is: compute, memory or overhead."""
 
     name: str
     kind: str
@@ -57,7 +59,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """Milliseconds for one picture, from `low` to `high`; `notes` say what was assumed."""
+    """Milliseconds for one picture, from `low` to `high`; millijoules; `notes` say what was assumed."""
 
     device: str
     runtime: str
@@ -79,7 +81,7 @@ def forecast(
     threads: int = 1,
     factors: Factors | None = None,
 ) -> Forecast:
-    """A picture on a device, with `threads` of its cores, by a network that was counted (`costs.count.cost`).
+    """A picture on a device, with `threads` of its cores; of a network that `costs.count.cost` counted.
 
     Raises ValueError where nothing is known of the device's cores, or it has fewer of them.
     """
@@ -88,13 +90,12 @@ def forecast(
     factors = factors or factors_for(device)
     if dtype not in factors.product[device.kind]:
         known = ", ".join(factors.product[device.kind])
-        raise ValueError(
-            f"{device.name}: nothing is known of {factors.runtime} in {dtype}, only in {known}"
-        )
+        raise ValueError(f"{device.name}: nothing is known of {factors.runtime} in {dtype}, only in {known}")
     memory, notes = device.memory, []
     if memory is None:
         memory = typical(device.kind)
-        notes.append(f"its memory is taken for that of other boards: {memory.copy:g} GB/s copied")
+        if device.ram_kb is None:
+            notes.append(f"its memory is taken for that of other boards: {memory.copy:g} GB/s copied")
     layers = tuple(_layer(row, device, memory, dtype, threads, factors) for row in counted.rows)
     ms = sum(layer.ms for layer in layers)
     energy = None
@@ -132,7 +133,7 @@ def known_factors() -> tuple[Factors, ...]:
 
 
 def typical(kind: str) -> Memory:
-    """The middle of what boards with such cores have."""
+    """The middle of what boards with such cores have; where none is known, of all."""
     found = [device.memory for device in TABLE if device.kind == kind and device.memory is not None]
     if not found:
         found = [device.memory for device in TABLE if device.memory is not None]
@@ -147,9 +148,7 @@ def as_json(found: Forecast, by_layer: bool = False) -> dict[str, Any]:
     return told | {"measured": False}
 
 
-def _layer(
-    row: Row, device: Device, memory: Memory, dtype: str, threads: int, factors: Factors
-) -> Layer:
+def _layer(row: Row, device: Device, memory: Memory, dtype: str, threads: int, factors: Factors) -> Layer:
     size = BYTES[dtype]
     rates = (factors.depthwise if row.kind in MIXED else factors.product)[device.kind]
     cycles = (row.macs or row.input.elements) / rates[dtype] / threads**factors.scaling
@@ -160,5 +159,3 @@ def _layer(
     ms = max(compute, transfer) + (1 - factors.overlap) * min(compute, transfer) + overhead
     parts = {"compute": compute, "memory": transfer, "overhead": overhead}
     return Layer(row.name, row.kind, ms, max(parts, key=lambda name: parts[name]))
-
-

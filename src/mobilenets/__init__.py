@@ -25,7 +25,7 @@ __version__ = "0.1.0"
 
 
 def cost(net: str, *, width: float = 1.0, resolution: int | None = None, classes: int | None = None) -> Cost:
-    """Count a network by name (`v1`, `v1-full`, `v1-shallow`, `v1-cifar`, `v2`): MACs, parameters, bytes, by layer.
+    """MACs, parameters, bytes by layer of a network: `v1`, `v1-full`, `v1-shallow`, `v1-cifar` or `v2`.
 
     Resolution (pixels) and classes are the published ones unless given. Raises ValueError for an unknown name
     or a size that makes no network.

@@ -192,6 +192,7 @@ def compiled_body(
     """
     try:
         model = _bodied(in_floats(model))
+        refuse(model.net)
         chosen, exact = (body_family(instructions(), rough=one) for one in (rough, False))
         places = {
             one: cache_dir() / "compiled" / f"{_key(model)}-{one.isas[0].name}.so" for one in (chosen, exact)

@@ -365,7 +365,7 @@ def test_a_resolution_that_cannot_be_is_refused(resolution: int) -> None:
 
 
 def test_an_unknown_network_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(ValueError, match="v1, v1-full, v1-shallow, v1-cifar"):
+    with pytest.raises(ValueError, match="v1, v1-full, v1-shallow, v1-cifar, v2"):
         zoo.net("v9")
 
 

@@ -2,7 +2,7 @@
 
 Sources: MobileNets, arXiv:1704.04861, tables 1, 2, 4, 5, 6 and 7; tensorflow/models,
 slim/nets/mobilenet_v1.md; keras.applications.mobilenet; a CIFAR-10 study's table and listing. MobileNetV2,
-arXiv:1801.04381, tables 2 and 4; tensorflow/models, research/slim/nets/mobilenet/README.md;
+arXiv:1801.04381, section 4, tables 2 and 4; tensorflow/models, research/slim/nets/mobilenet/README.md;
 keras.applications.mobilenet_v2.
 """
 
@@ -200,11 +200,17 @@ def test_v2_has_as_many_parameters_as_keras_counts(width: float, counted: int) -
     assert keras_params(zoo.net("v2", width)) == counted  # keras.applications.MobileNetV2().count_params()
 
 
-def test_v2_of_width_1_4_costs_less_than_the_paper_prints() -> None:
+def test_v2_of_width_1_4_costs_less_than_the_paper_prints_and_the_smallest_more() -> None:
     # Table 4 prints 585M and 6.9M; the README of the checkpoints, by the paper's authors, 582 and 6.06.
-    counted = of("v2", 1.4)
-    assert counted.macs == 582_195_824
-    assert counted.params == 6_108_776
+    widest = of("v2", 1.4)
+    assert (widest.macs, widest.params) == (582_195_824, 6_108_776)
+    # Section 4 prints costs "from 7" (million) "to 585M" for widths from 0.35 and resolutions from 96.
+    assert of("v2", 0.35, 96).macs == 11_934_128
+
+
+def test_v2_has_the_17_bottlenecks_of_table_2_where_section_4_prints_19() -> None:
+    rows = [name for name in shapes(zoo.net("v2")) if name.endswith(".project")]
+    assert len(rows) == sum(repeats for _, _, repeats, _ in zoo.V2_ROWS) == 17
 
 
 def without_norms(net: Net) -> int:

@@ -59,7 +59,7 @@ def test_cost_by_layer_adds_up_to_the_whole(ask: Ask) -> None:
 def test_models_lists_networks_and_weights_with_licence_and_home(ask: Ask) -> None:
     rows = ask("models", "--json").facts["models"]
     assert {row["name"] for row in rows if row["kind"] == "network"} == {
-        *("v1", "v1-full", "v1-shallow", "v1-cifar")
+        *("v1", "v1-full", "v1-shallow", "v1-cifar", "v2")
     }
     weights = [row for row in rows if row["kind"] == "weights"]
     assert len(weights) >= 16

@@ -144,7 +144,7 @@ def v2(
     """The body of a MobileNet V2 (arXiv:1801.04381, table 2); put a head on it with `head.classify`.
 
     Each block expands, filters and projects without an activation; where it keeps its map's shape the map is
-    added. The last layer is widened with `width` and never narrowed (its section 6.1). ValueError for a width
+    added. The last layer is widened with `width` and never narrowed (its section 4). ValueError for a width
     or resolution that can't be.
     """
     _check(width, resolution, "0.35, 0.5, 0.75, 1.0 and 1.4", "96 to 224")

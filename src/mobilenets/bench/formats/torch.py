@@ -1,4 +1,4 @@
-"""A network as plain layers of torch in a row: folded weights, its first output.
+"""A network as plain layers of torch: folded weights, its first output.
 
 The model floor's module cuts rows off where TensorFlow pads on one side only; XNNPACK through ExecuTorch 1.5
 answers wrongly to that (a third of the largest value off), and rightly to zeros put before.
@@ -6,41 +6,67 @@ answers wrongly to that (a third of the largest value off), and rightly to zeros
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
 from typing import assert_never
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.fold import fold
 from mobilenets.spec.net import Node, shapes
 from mobilenets.spec.op import Activation, Add, Conv, Dense, Depthwise, Pointwise, Pool, Shape, pads
 
-NO_SUMS = "a sum of maps is no layer in a row"
+
+class Sum(nn.Module):
+    """The sum of maps of one shape."""
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        return reduce(torch.add, maps)
 
 
-def layers(model: Artefact) -> nn.Sequential:
-    """The network up to its first output. Raises ValueError where nodes do not follow one another."""
+class Graph(nn.Module):
+    """Layers that read one another's maps: `sources` has the numbers of each one's inputs, 0 is the image."""
+
+    def __init__(self, parts: Sequence[nn.Module], sources: Sequence[tuple[int, ...]]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self._sources = sources
+        self._last_use = {source: step for step, own in enumerate(sources) for source in own}
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = {0: x}
+        for step, (part, own) in enumerate(zip(self.parts, self._sources, strict=True)):
+            values[step + 1] = part(*(values[source] for source in own))
+            for source in set(own):
+                if self._last_use[source] == step:
+                    del values[source]
+        return values[len(self.parts)]
+
+
+def layers(model: Artefact) -> nn.Module:
+    """The network up to its first output: its layers in a row where each follows the one before."""
     net, weights = fold(model.net, model.weights)
     known, last = shapes(net), net.outputs[0].node
-    made: list[nn.Module] = []
-    before = "image"
+    parts: list[list[nn.Module]] = []
+    number = {"image": 0}
+    sources: list[tuple[int, ...]] = []
     for node in net.nodes:
-        if isinstance(node.op, Add):
-            raise ValueError(f"{node.name}: {NO_SUMS}")
-        if node.inputs != (before,):
-            raise ValueError(f"{node.name}: does not follow {before}, the node before it")
-        own = _layers(node, known[before], known[node.name])
+        own = _layers(node, known[node.inputs[0]], known[node.name])
         for layer in own:
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 layer.weight.data = torch.from_numpy(weights[f"{node.name}.weight"])
                 if layer.bias is not None:
                     layer.bias.data = torch.from_numpy(weights[f"{node.name}.bias"])
-        made += own
-        before = node.name
-        if before == last:
+        parts.append(own)
+        sources.append(tuple(number[name] for name in node.inputs))
+        number[node.name] = len(parts)
+        if node.name == last:
             break
-    return nn.Sequential(*made).eval()
+    if all(own == (step,) for step, own in enumerate(sources)):
+        return nn.Sequential(*(layer for own in parts for layer in own)).eval()
+    return Graph([nn.Sequential(*own) if len(own) > 1 else own[0] for own in parts], sources).eval()
 
 
 def _layers(node: Node, x: Shape, y: Shape) -> list[nn.Module]:
@@ -60,7 +86,7 @@ def _layers(node: Node, x: Shape, y: Shape) -> list[nn.Module]:
         case Dense():
             return [nn.Flatten(), nn.Linear(x.channels, op.out, bias=op.bias)]
         case Add():
-            raise ValueError(f"{node.name}: {NO_SUMS}")
+            return [Sum()]
         case _:
             assert_never(op)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mobilenets.compile.target import TARGETS
 from mobilenets.costs.count import cost
 from mobilenets.costs.device import TABLE
 from mobilenets.costs.forecast import known_factors
@@ -36,7 +37,7 @@ def listed_devices() -> list[dict[str, Any]]:
             "flash_kb": one.flash_kb,
             "idle_w": one.idle_w,
             "busy_w": one.busy_w,
-            "target": one.target,
+            "target": one.target if one.target in TARGETS else None,
             "runtime": runtimes.get(one.kind),
             "sources": dict(one.sources),
         }

@@ -82,7 +82,7 @@ def show_devices(rows: list[dict[str, Any]]) -> None:
                 r["says"],
                 "" if r["copy_gb_s"] is None else f"{r['copy_gb_s']:g} GB/s copied",
                 "" if r["busy_w"] is None else f"{r['busy_w']:g} W",
-                r["target"],
+                r["target"] or "nothing yet",
                 r["runtime"] or "nobody yet",
             )
             for r in rows

@@ -14,9 +14,10 @@ import typer
 from mobilenets.bench.options import BenchOptions
 from mobilenets.compile.target import told as targets_told
 from mobilenets.console import Reporter, complain, percent, say, say_json, size, table
+from mobilenets.export.formats import FORMATS
 from mobilenets.flags import JSON, flags, taken
 from mobilenets.predicting import PredictOptions, predict
-from mobilenets.shown import mistaken, show_compiled, show_race, show_run
+from mobilenets.shown import mistaken, show_compiled, show_exported, show_race, show_run
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions
 
 app = typer.Typer(
@@ -355,6 +356,29 @@ def compile_(
         say_json(made)
         return
     show_compiled(made, out)
+
+
+@app.command(epilog="Example: mobilenets export out/model.safetensors --to onnx --out model.onnx")
+def export(
+    model: Annotated[str, typer.Argument(help="A model file, or a name of `mobilenets models`.")],
+    to: Annotated[str, typer.Option(help=f"The format: {', '.join(FORMATS)}.")],
+    out: Annotated[Path, typer.Option(help="The file, or a folder for it.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Pictures to verify on; frames drawn here unless given.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write a model as another runtime's file, in float32, and let that runtime answer as numpy does."""
+    from mobilenets.exporting import export_model
+    from mobilenets.infer.ready import load
+
+    with Reporter() as progress:
+        ready = load(model, progress.download)
+        told = export_model(ready.artefact, model, out, progress, to=to, images=images)
+    if json:
+        say_json(told)
+        return
+    show_exported(told)
 
 
 def _bench(

@@ -136,3 +136,16 @@ def show_compiled(made: dict[str, Any], out: Path) -> None:
     use, library = TARGETS[made["target"]].use, out / str(made["library"])
     told = use.format(folder=out, name=made["name"], library=library)
     say(f"try it  {told}{' --features' * ('predict' in told and not made['labels'])}")
+
+
+def show_exported(made: dict[str, Any]) -> None:
+    """What `export` wrote and how its runtime's answers compare with the reference's."""
+    read = f", read from {made['dequantised_from']}" if made["dequantised_from"] else ""
+    say(f"{made['file']}: {size(made['bytes'])}, float32{read}, by {made['exporter']}")
+    say(f"input {made['layout']}; gives {', '.join(made['outputs'])}; how to feed it is in its metadata")
+    if made["unverified"]:
+        say(made["unverified"])
+        return
+    worst = max(one["relative"] for one in made["largest_error"].values())
+    by = made["verified_by"]
+    say(f"largest error {worst:.1e} of the largest output, on {made['verified_on']}, by {by}")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mobilenets.compile import verify
+from mobilenets.compiling import PART, drop_left
 from mobilenets.data.digests import Progress
 from mobilenets.export.formats import FORMATS, Format, chosen, versioned
 from mobilenets.export.making import made
@@ -123,7 +124,8 @@ def _whole(target: Path) -> Iterator[Path]:
             raise NotADirectoryError(
                 20, "a file is in its way; give another --out", str(target.parent)
             ) from error
-        with tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent) as place:
+        drop_left(target.parent)
+        with tempfile.TemporaryDirectory(prefix=PART, dir=target.parent) as place:
             part = Path(place) / target.name
             yield part
             if target.is_dir():

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilenets.bench.making import last_line
+from mobilenets.bench.worker import die_with_parent
 from mobilenets.export.facts import facts
 from mobilenets.export.formats import Format
 from mobilenets.infer import artefact
@@ -31,7 +32,8 @@ def made(
     artefact.save(model, place / MODEL)
     np.save(place / VALUES, values)
     job = {"name": form.name, "path": str(path), "place": str(place)}
-    words = [sys.executable, "-m", "mobilenets.export.making", json.dumps(job)]
+    # -P: an onnx.py where the user stands is not the package of that name.
+    words = [sys.executable, "-P", "-m", "mobilenets.export.making", json.dumps(job)]
     try:
         done = subprocess.run(
             words, capture_output=True, timeout=LIMIT_S, check=False, text=True, errors="replace"
@@ -51,6 +53,7 @@ def made(
 def main() -> None:
     from mobilenets.export.formats import FORMATS
 
+    die_with_parent()
     job = json.loads(sys.argv[1])
     form, path, place = FORMATS[job["name"]], Path(job["path"]), Path(job["place"])
     exporter = import_module(f"mobilenets.export.{form.module}")

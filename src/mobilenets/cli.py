@@ -13,10 +13,20 @@ import typer
 
 from mobilenets.bench.options import BenchOptions
 from mobilenets.compile.target import told as targets_told
-from mobilenets.console import Reporter, complain, percent, say, say_json, size, table
+from mobilenets.console import Reporter, complain, percent, say, say_json, table
+from mobilenets.export.formats import FORMATS
 from mobilenets.flags import JSON, flags, taken
 from mobilenets.predicting import PredictOptions, predict
-from mobilenets.shown import mistaken, show_compiled, show_devices, show_forecast, show_race, show_run
+from mobilenets.shown import (
+    mistaken,
+    show_compiled,
+    show_cost,
+    show_devices,
+    show_exported,
+    show_forecast,
+    show_race,
+    show_run,
+)
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions
 
 app = typer.Typer(
@@ -85,35 +95,7 @@ def cost(
     if json:
         say_json({"net": net, "width": width} | as_json(counted, by_layer))
         return
-    if by_layer:
-        rows = [
-            (
-                r.name,
-                r.kind,
-                "×".join(map(str, r.output)),
-                f"{r.macs:,}",
-                f"{r.params:,}",
-                size(r.bytes_read),
-                size(r.bytes_written),
-            )
-            for r in counted.rows
-        ]
-        table(("layer", "kind", "output", "MACs", "params", "read", "written"), rows, left=3)
-    rows_of = [
-        (
-            kind,
-            f"{s.macs:,}",
-            percent(s.macs / counted.macs, 2),
-            f"{s.params:,}",
-            percent(s.params / counted.params, 2),
-        )
-        for kind, s in counted.by_kind.items()
-    ]
-    side, made = counted.rows[0].input[0], counted.rows[-1].output[-1]
-    table(("kind", "MACs", "", "params", ""), rows_of, title=f"{net} {width:g} at {side}, {made} classes")
-    say(f"{counted.macs:,} MACs, {counted.params:,} parameters")
-    say(f"weights {size(counted.float32_bytes)} in float32, {size(counted.int8_bytes)} in int8")
-    say(f"activations {size(counted.activation_bytes)} at their peak, float32")
+    show_cost(counted, f"{net} {width:g}", by_layer)
 
 
 @app.command(epilog="Example: mobilenets devices")
@@ -393,6 +375,29 @@ def compile_(
         say_json(made)
         return
     show_compiled(made, out)
+
+
+@app.command(epilog="Example: mobilenets export out/model.safetensors --to onnx --out model.onnx")
+def export(
+    model: Annotated[str, typer.Argument(help="A model file, or a name of `mobilenets models`.")],
+    to: Annotated[str, typer.Option(help=f"The format: {', '.join(FORMATS)}.")],
+    out: Annotated[Path, typer.Option(help="The file, or a folder for it.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Pictures to verify on; frames drawn here unless given.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write a model as another runtime's file, in float32, and let that runtime answer as numpy does."""
+    from mobilenets.exporting import export_model
+    from mobilenets.infer.ready import load
+
+    with Reporter() as progress:
+        ready = load(model, progress.download)
+        told = export_model(ready.artefact, model, out, progress, to=to, images=images)
+    if json:
+        say_json(told)
+        return
+    show_exported(told)
 
 
 def _bench(

@@ -353,7 +353,7 @@ def _whole(out: Path) -> Iterator[Path]:
     """A folder beside `out` whose files move there when all went well."""
     made = _opened(out)
     try:
-        _drop_left(out)
+        drop_left(out)
         with tempfile.TemporaryDirectory(prefix=PART, dir=out) as place:
             yield Path(place).resolve()
             # A certificate of other files must never lie beside these: it goes first and comes last, and what
@@ -385,8 +385,8 @@ def _content(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _drop_left(out: Path) -> None:
-    """Remove what a kill has left: parts that no compilation can be at work on any more."""
+def drop_left(out: Path) -> None:
+    """Remove what a kill has left: parts that nothing can be at work on any more."""
     for left in out.glob(f"{PART}*"):
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > STALE_S:

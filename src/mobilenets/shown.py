@@ -7,6 +7,7 @@ from typing import Any
 
 from mobilenets.compile.target import TARGETS
 from mobilenets.console import percent, say, size, table
+from mobilenets.costs.count import Cost
 from mobilenets.costs.forecast import Forecast
 
 FEW = 32
@@ -70,6 +71,39 @@ def mistaken(found: Any, label: str) -> tuple[int, str]:
     n = int(row.sum())
     row[list(found.labels).index(label)] = 0
     return n, found.labels[int(row.argmax())] if row.any() else ""
+
+
+def show_cost(counted: Cost, net: str, by_layer: bool) -> None:
+    """What a network costs."""
+    if by_layer:
+        rows = [
+            (
+                r.name,
+                r.kind,
+                "×".join(map(str, r.output)),
+                f"{r.macs:,}",
+                f"{r.params:,}",
+                size(r.bytes_read),
+                size(r.bytes_written),
+            )
+            for r in counted.rows
+        ]
+        table(("layer", "kind", "output", "MACs", "params", "read", "written"), rows, left=3)
+    rows_of = [
+        (
+            kind,
+            f"{s.macs:,}",
+            percent(s.macs / counted.macs, 2),
+            f"{s.params:,}",
+            percent(s.params / counted.params, 2),
+        )
+        for kind, s in counted.by_kind.items()
+    ]
+    side, made = counted.rows[0].input[0], counted.rows[-1].output[-1]
+    table(("kind", "MACs", "", "params", ""), rows_of, title=f"{net} at {side}, {made} classes")
+    say(f"{counted.macs:,} MACs, {counted.params:,} parameters")
+    say(f"weights {size(counted.float32_bytes)} in float32, {size(counted.int8_bytes)} in int8")
+    say(f"activations {size(counted.activation_bytes)} at their peak, float32")
 
 
 def show_devices(rows: list[dict[str, Any]]) -> None:
@@ -171,3 +205,16 @@ def show_compiled(made: dict[str, Any], out: Path) -> None:
     use, library = TARGETS[made["target"]].use, out / str(made["library"])
     told = use.format(folder=out, name=made["name"], library=library)
     say(f"try it  {told}{' --features' * ('predict' in told and not made['labels'])}")
+
+
+def show_exported(made: dict[str, Any]) -> None:
+    """What `export` wrote and how its runtime's answers compare with the reference's."""
+    read = f", read from {made['dequantised_from']}" if made["dequantised_from"] else ""
+    say(f"{made['file']}: {size(made['bytes'])}, float32{read}, by {made['exporter']}")
+    say(f"input {made['layout']}; gives {', '.join(made['outputs'])}; how to feed it is in its metadata")
+    if made["unverified"]:
+        say(made["unverified"])
+        return
+    worst = max(one["relative"] for one in made["largest_error"].values())
+    by = made["verified_by"]
+    say(f"largest error {worst:.1e} of the largest output, on {made['verified_on']}, by {by}")

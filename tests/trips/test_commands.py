@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-COMMANDS = ("cost", "models", "doctor", "retrain", "evaluate", "predict", "info", "demo")
+COMMANDS = ("cost", "models", "doctor", "retrain", "evaluate", "predict", "info", "demo", "export")
 Ask = Callable[..., Any]
 
 

@@ -173,13 +173,14 @@ def native_of(engine: Engine) -> Engine:
 
 def missing(engine: Engine) -> str:
     """Why an engine cannot be raced here, as far as one sees without trying; empty where it can."""
-    absent = [name for name in engine.needs if not _there(name)]
+    absent = [name for name in engine.needs if not there(name)]
     if not absent:
         return ""
     return f"not installed: {', '.join(absent)}; pip install 'mobilenets[bench]' brings most of them"
 
 
-def _there(module: str) -> bool:
+def there(module: str) -> bool:
+    """Whether a module is installed, without importing it."""
     try:
         return find_spec(module) is not None
     except (ImportError, ValueError):

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mobilenets.infer.engine import Engine
 from mobilenets.infer.resize import Frame
 
+Outputs = Mapping[str, NDArray[np.float32]]
 AGREE = 1e-4
 """Largest difference that float32 in another order explains, in parts of the largest value of an output."""
 ROUGH = 0.1
@@ -49,19 +51,28 @@ def compared(
         wanted = reference(frame)
         for isa in isas:
             engine.use(isa)
-            got = engine(frame)
-            for name, value in wanted.items():
-                largest, of = float(np.abs(got[name] - value).max()), float(np.abs(value).max())
-                before = found.get(name, Difference(0.0, 0.0))
-                # numpy's maximum, unlike Python's, lets no NaN pass.
-                found[name] = Difference(float(np.maximum(before.largest, largest)), max(before.of, of))
+            add(found, engine(frame), wanted)
+    hold(found, most, "the compiled model")
+    return found
+
+
+def add(found: dict[str, Difference], got: Outputs, wanted: Outputs) -> None:
+    """Take the outputs of one more frame into account."""
+    for name, value in wanted.items():
+        largest, of = float(np.abs(got[name] - value).max()), float(np.abs(value).max())
+        before = found.get(name, Difference(0.0, 0.0))
+        # numpy's maximum, unlike Python's, lets no NaN pass.
+        found[name] = Difference(float(np.maximum(before.largest, largest)), max(before.of, of))
+
+
+def hold(found: Mapping[str, Difference], most: float, told: str) -> None:
+    """Raises RuntimeError where one is more than `most`, in parts of the largest value, or no number."""
     for name, difference in found.items():
         if not difference.relative <= most:
             raise RuntimeError(
-                f"{name} of the compiled model differs from the reference by {difference.largest:.2g} "
+                f"{name} of {told} differs from the reference by {difference.largest:.2g} "
                 f"of {difference.of:.2g}: nothing was written"
             )
-    return found
 
 
 def largest(found: Sequence[Mapping[str, Difference]]) -> dict[str, Difference]:

@@ -1,7 +1,8 @@
-"""A network as ONNX: folded weights, one input [1, 3, height, width], its first output."""
+"""A network as ONNX: folded weights, one input [1, 3, height, width], its outputs as vectors."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -16,14 +17,24 @@ OPSET, IR_VERSION = 17, 8
 INPUT, OUTPUT = "image", "output"
 
 
-def write(model: Artefact, path: Path) -> None:
-    """Write `model` as ONNX, checked by onnx itself."""
+def write(
+    model: Artefact,
+    path: Path,
+    outputs: Mapping[str, str] | None = None,
+    facts: Mapping[str, str] | None = None,
+) -> None:
+    """Write `model` as ONNX, checked by onnx itself.
+
+    `outputs` names nodes, the first output's is called OUTPUT unless they are given; `facts` go into the
+    file's metadata.
+    """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     net, weights = fold(model.net, model.weights)
     known = shapes(net)
-    last = net.outputs[0].node
+    outputs = outputs or {OUTPUT: net.outputs[0].node}
+    public = {node: name for name, node in outputs.items()}
     nodes: list[Any] = []
     constants = [
         numpy_helper.from_array(np.float32(0), "zero"),
@@ -68,7 +79,7 @@ def write(model: Artefact, path: Path) -> None:
                 y = add("GlobalAveragePool", inputs, node.name)
             case Dense():
                 inputs[0] = add("Flatten", [x], f"{node.name}.vector")
-                y = add("Gemm", inputs, node.name, transB=1)
+                y = add("Gemm", inputs, public.get(node.name, node.name), transB=1)
             case Add():
                 y = add(
                     "Add" if len(node.inputs) == 2 else "Sum", [values[n] for n in node.inputs], node.name
@@ -76,18 +87,21 @@ def write(model: Artefact, path: Path) -> None:
             case _:
                 assert_never(op)
         values[node.name] = y
-    if isinstance(next(node.op for node in net.nodes if node.name == last), Dense):
-        nodes[-1].output[0] = OUTPUT
-    else:
-        add("Flatten", [values[last]], OUTPUT)
+    for name, node_name in outputs.items():
+        if values[node_name] != name:
+            add("Flatten", [values[node_name]], name)
     graph = helper.make_graph(
         nodes,
         net.name,
         [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [1, 3, *net.input[:2]])],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [1, known[last].elements])],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, known[node_name].elements])
+            for name, node_name in outputs.items()
+        ],
         constants,
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
     made.ir_version = IR_VERSION
+    helper.set_model_props(made, dict(facts or {}))
     onnx.checker.check_model(made)
     onnx.save(made, str(path))

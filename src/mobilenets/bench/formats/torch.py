@@ -1,4 +1,4 @@
-"""A network as plain layers of torch: folded weights, its first output.
+"""A network as plain layers of torch, folded weights: up to its first output, or with all outputs.
 
 The model floor's module cuts rows off where TensorFlow pads on one side only; XNNPACK through ExecuTorch 1.5
 answers wrongly to that (a third of the largest value off), and rightly to zeros put before.
@@ -6,11 +6,13 @@ answers wrongly to that (a third of the largest value off), and rightly to zeros
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import assert_never
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mobilenets.infer.artefact import Artefact
@@ -53,20 +55,46 @@ def layers(model: Artefact) -> nn.Module:
     number = {"image": 0}
     sources: list[tuple[int, ...]] = []
     for node in net.nodes:
-        own = _layers(node, known[node.inputs[0]], known[node.name])
-        for layer in own:
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                layer.weight.data = torch.from_numpy(weights[f"{node.name}.weight"])
-                if layer.bias is not None:
-                    layer.bias.data = torch.from_numpy(weights[f"{node.name}.bias"])
-        parts.append(own)
+        parts.append(_filled(node, known, weights))
         sources.append(tuple(number[name] for name in node.inputs))
         number[node.name] = len(parts)
         if node.name == last:
             break
     if all(own == (step,) for step, own in enumerate(sources)):
         return nn.Sequential(*(layer for own in parts for layer in own)).eval()
-    return Graph([nn.Sequential(*own) if len(own) > 1 else own[0] for own in parts], sources).eval()
+    return Graph([_joined(own) for own in parts], sources).eval()
+
+
+class Whole(nn.Module):
+    """All outputs in the network's order, [n, channels] each, of float32 [n, 3, height, width]."""
+
+    def __init__(self, model: Artefact) -> None:
+        super().__init__()
+        self._net, weights = fold(model.net, model.weights)
+        known = shapes(self._net)
+        self._parts = nn.ModuleList(_joined(_filled(node, known, weights)) for node in self._net.nodes).eval()
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        values = {"image": image}
+        for node, part in zip(self._net.nodes, self._parts, strict=True):
+            values[node.name] = part(*(values[name] for name in node.inputs))
+        return tuple(values[output.node].flatten(1) for output in self._net.outputs)
+
+
+def _joined(own: list[nn.Module]) -> nn.Module:
+    return nn.Sequential(*own) if len(own) > 1 else own[0]
+
+
+def _filled(
+    node: Node, known: Mapping[str, Shape], weights: Mapping[str, NDArray[np.float32]]
+) -> list[nn.Module]:
+    own = _layers(node, known[node.inputs[0]], known[node.name])
+    for layer in own:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.weight.data = torch.from_numpy(weights[f"{node.name}.weight"])
+            if layer.bias is not None:
+                layer.bias.data = torch.from_numpy(weights[f"{node.name}.bias"])
+    return own
 
 
 def _layers(node: Node, x: Shape, y: Shape) -> list[nn.Module]:

@@ -20,6 +20,7 @@ from mobilenets.compile.build import Built, build, program, write
 from mobilenets.compile.source import Source, compiled
 from mobilenets.compile.step import refuse
 from mobilenets.compile.target import TARGETS, Target, family, loads
+from mobilenets.compile.target import named as target_named
 from mobilenets.costs.count import cost
 from mobilenets.data import calibration
 from mobilenets.data.crew import cores
@@ -72,9 +73,7 @@ def compile_model(
     `dtype` is the model's own unless given; from float32 to int8 it takes pictures, `calibrate`. Raises
     ValueError for what a user can mend, RuntimeError where the compiler or the verification fails.
     """
-    if target not in TARGETS:
-        raise ValueError(f"--target {target}: unknown; known: {', '.join(TARGETS)}")
-    chosen = TARGETS[target]
+    chosen = target_named(target)
     if not model.weights:
         raise ValueError("this is a compiled model already; give the model file that it was made of")
     if headless:

@@ -18,7 +18,7 @@ from mobilenets.compile import runner
 from mobilenets.compile.build import FLAGS, WARNINGS, build, program, write
 from mobilenets.compile.runner import Program
 from mobilenets.compile.source import Source, compiled
-from mobilenets.compile.target import TARGETS, Target, family, loads, told
+from mobilenets.compile.target import DEVICES, TARGETS, Target, family, loads, named, told
 from mobilenets.compiling import compile_model
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.compiled import CompiledEngine
@@ -64,7 +64,7 @@ def sanitized(source: Source, place: Path) -> Program:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["c", "aarch64", "wasm", "wasm-threads"])
+@pytest.mark.parametrize("name", ["c", "aarch64", "armv7", "riscv64", "wasm", "wasm-threads"])
 def test_any_network_gives_the_references_outputs_on_every_target(name: str, tmp_path: Path) -> None:
     target = needed(name)
 
@@ -273,6 +273,15 @@ def test_the_host_has_the_instruction_sets_of_its_machine() -> None:
     assert loads(TARGETS["aarch64"], "arm64")
     assert not loads(TARGETS["aarch64"], "x86_64")
     assert not loads(TARGETS["wasm"], "x86_64")
+
+
+def test_a_device_is_a_name_for_a_target_and_a_slip_is_answered_with_the_nearest() -> None:
+    assert {named(device).name for device in DEVICES} <= set(TARGETS)
+    assert not set(DEVICES) & set(TARGETS)
+    assert named("raspberry-pi-4").name == named("aarch64").name == "aarch64"
+    with pytest.raises(ValueError, match="--target rasberry-pi4: unknown; known: raspberry-pi-4, ") as caught:
+        named("rasberry-pi4")
+    assert all(name in str(caught.value) for name in (*TARGETS, *DEVICES))
 
 
 def test_every_target_is_told_with_what_it_is_for() -> None:

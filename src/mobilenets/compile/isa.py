@@ -161,6 +161,9 @@ AARCH64 = Family(
     includes=("arm_neon.h",),
     asking="hwcap.c",
 )
+NEON_32 = replace(NEON, vectors=2, rows=4, columns=4)
+"""Of a 32-bit processor, which has half as many registers."""
+ARMV7 = Family(name="armv7", isas=(NEON_32,), includes=("arm_neon.h",))
 
 SIMD128 = Isa(
     name="simd128",
@@ -195,3 +198,4 @@ SCALARS = Isa(
     smallest="({a}) < ({b}) ? ({a}) : ({b})",
 )
 PLAIN = Family(name="c", isas=(SCALARS,), threads=())
+RISCV64 = replace(PLAIN, name="riscv64", threads=X86.threads)

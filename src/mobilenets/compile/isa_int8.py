@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mobilenets.compile.isa import AARCH64, AVX2, AVX512, PLAIN, SCALARS, WASM, WASM_THREADS, X86, Isa
+from mobilenets.compile.isa import (
+    AARCH64,
+    ANY_ROUNDED,
+    ARMV7,
+    AVX2,
+    AVX512,
+    PLAIN,
+    RISCV64,
+    SCALARS,
+    WASM,
+    WASM_THREADS,
+    X86,
+    Isa,
+)
 
 X86_MOST = "(floats_{tag}){mm}_max_ps(({mf})({a}), ({mf})({b}))"
 X86_LEAST = "(floats_{tag}){mm}_min_ps(({mf})({a}), ({mf})({b}))"
@@ -60,6 +73,8 @@ NEON_BYTES = Isa(
     most_bytes="(bytes_{tag})vmaxq_u8((uint8x16_t){a}, vdupq_n_u8((uint8_t){b}))",
     least_bytes="(bytes_{tag})vminq_u8((uint8x16_t){a}, vdupq_n_u8((uint8_t){b}))",
 )
+NEON_32_BYTES = replace(NEON_BYTES, rows=4, vectors=2, columns=1, rounded=ANY_ROUNDED, saturates=False)
+"""A 32-bit processor rounds halves to even by addition alone."""
 SIMD128_BYTES = Isa(
     name="simd128",
     lanes=4,
@@ -83,6 +98,8 @@ SCALAR_BYTES = replace(SCALARS, rows=2, columns=1, ahead=0)
 
 X86_BYTES = replace(X86, isas=(AVX512_VNNI_BYTES, AVX2_BYTES, SSE2_BYTES), line=64, least=8)
 AARCH64_BYTES = replace(AARCH64, isas=(NEON_BYTES,), line=16, halves=True)
+ARMV7_BYTES = replace(ARMV7, isas=(NEON_32_BYTES,), line=16, halves=True)
 WASM_BYTES = replace(WASM, isas=(SIMD128_BYTES,), line=16, halves=True)
 WASM_THREADS_BYTES = replace(WASM_THREADS, isas=(SIMD128_BYTES,), line=16, halves=True)
 PLAIN_BYTES = replace(PLAIN, isas=(SCALAR_BYTES,), line=16)
+RISCV64_BYTES = replace(RISCV64, isas=(SCALAR_BYTES,), line=16)

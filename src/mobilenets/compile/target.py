@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from mobilenets.compile import isa, isa_int8
 
@@ -21,6 +22,8 @@ MODULE = (
 )
 """Memory is JavaScript's: the pages that loader.mjs gives."""
 IMPORTED = 'import {{ load }} from "{folder}/{name}.mjs"; (await load()).run(PIXELS, WIDTH, HEIGHT)'
+QEMU = "Debian's package qemu-user"
+ON_DEVICE = "on the device  mobilenets predict {name}.so PICTURE"
 X86_MACHINES = ("x86_64", "AMD64")
 ARM_MACHINES = ("aarch64", "arm64")
 
@@ -80,10 +83,35 @@ TARGETS: Mapping[str, Target] = {
             machines=ARM_MACHINES,
             program=("-target", "aarch64-linux-musl", "-mcpu=cortex_a53", "-static"),
             runners=(("qemu-aarch64", "-cpu", "cortex-a53"), ("qemu-aarch64", "-cpu", "cortex-a76")),
-            packages="Debian's package qemu-user",
+            packages=QEMU,
             frames=2,  # an emulator takes five seconds for a picture of V1 1.0/224
             says="any 64-bit ARM Linux, as of a Raspberry Pi: NEON",
-            use="on the device  mobilenets predict {name}.so PICTURE",
+            use=ON_DEVICE,
+        ),
+        Target(
+            name="armv7",
+            family="armv7",
+            zig=("-target", "arm-linux-gnueabihf.2.28", "-mcpu=cortex_a7"),
+            machines=("armv7l",),
+            program=("-target", "arm-linux-musleabihf", "-mcpu=cortex_a7", "-static"),
+            runners=(("qemu-arm", "-cpu", "cortex-a7"),),
+            packages=QEMU,
+            frames=2,
+            says="32-bit ARM Linux with NEON, as of a Raspberry Pi 2 or later",
+            use=ON_DEVICE,
+        ),
+        Target(
+            name="riscv64",
+            family="riscv64",
+            zig=("-target", "riscv64-linux-gnu.2.28"),
+            flags=(*LIBRARY, "-O2"),
+            machines=("riscv64",),
+            program=("-target", "riscv64-linux-musl", "-static", "-O2"),
+            runners=(("qemu-riscv64",),),
+            packages=QEMU,
+            frames=1,
+            says="64-bit RISC-V Linux (RV64GC), no vectors",
+            use=ON_DEVICE,
         ),
         Target(
             name="wasm",
@@ -112,15 +140,46 @@ TARGETS: Mapping[str, Target] = {
     )
 }
 FAMILIES: Mapping[str, tuple[isa.Family, ...]] = {
-    "float32": (isa.X86, isa.AARCH64, isa.WASM, isa.WASM_THREADS, isa.PLAIN),
+    "float32": (
+        isa.X86,
+        isa.AARCH64,
+        isa.ARMV7,
+        isa.RISCV64,
+        isa.WASM,
+        isa.WASM_THREADS,
+        isa.PLAIN,
+    ),
     "int8": (
         isa_int8.X86_BYTES,
         isa_int8.AARCH64_BYTES,
+        isa_int8.ARMV7_BYTES,
+        isa_int8.RISCV64_BYTES,
         isa_int8.WASM_BYTES,
         isa_int8.WASM_THREADS_BYTES,
         isa_int8.PLAIN_BYTES,
     ),
 }
+
+
+DEVICES: Mapping[str, str] = {
+    "raspberry-pi-3": "aarch64",
+    "raspberry-pi-4": "aarch64",
+    "raspberry-pi-5": "aarch64",
+    "raspberry-pi-zero-2": "aarch64",
+    "m8s-pro": "aarch64",
+    "xiaomi-mi-a1": "aarch64",
+}
+"""Boards by name, and the target that their code is built for."""
+
+
+def named(name: str) -> Target:
+    """The target of that name, or of the device. Raises ValueError that lists all, the nearest first."""
+    if name in TARGETS or name in DEVICES:
+        return TARGETS[DEVICES.get(name, name)]
+    known = [*TARGETS, *DEVICES]
+    near = get_close_matches(name, known, n=len(known), cutoff=0.5)
+    listed = [*near, *(other for other in known if other not in near)]
+    raise ValueError(f"--target {name}: unknown; known: {', '.join(listed)}")
 
 
 def family(target: Target, dtype: str = "float32", machine: str = "") -> isa.Family:
@@ -136,5 +195,6 @@ def loads(target: Target, machine: str = "") -> bool:
 
 
 def told() -> str:
-    """All targets in one line."""
-    return "; ".join(f"{target.name}, {target.says}" for target in TARGETS.values())
+    """All targets and devices in one line."""
+    listed = "; ".join(f"{target.name}, {target.says}" for target in TARGETS.values())
+    return f"{listed}; or a device: {', '.join(DEVICES)}"

@@ -203,7 +203,7 @@ def _verified(
     if len(frames) > target.frames:
         frames, told = frames[: target.frames], f"the first {target.frames} of {told}"
     with tempfile.TemporaryDirectory(prefix="mobilenets-") as place:
-        words = [*program(source, target, made.file.parent, Path(place)), str(threads)]
+        words = program(source, target, made.file.parent, Path(place), threads)
         isas = [one.name for one in family(target, model.dtype).isas]
         with runner.programs(target.runners, words, source.outputs, isas) as programs:
             found = [verify.compared(one, one.isas, reference, frames, most) for one in programs]

@@ -47,7 +47,7 @@ def needed(target: str) -> Target:
 
 def foreign(source: Source, target: Target, place: Path, threads: int = 1) -> Iterator[Program]:
     """A built model under each runner of its target."""
-    words = [*program(source, target, place, place), str(threads)]
+    words = program(source, target, place, place, threads)
     isas = [one.name for one in family(target).isas]
     with runner.programs(target.runners, words, source.outputs, isas) as programs:
         yield from programs

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,6 +21,7 @@ WARNINGS = ("-Wall", "-Wextra", "-Werror")
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno")
 LIMIT_S = 600
 MOST_LINES = 12
+ZIG = (sys.executable, "-m", "ziglang")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,37 +51,47 @@ def build(source: Source, target: Target, folder: Path) -> Built:
     library = folder / f"{source.name}{target.suffix}"
     words = [*compiler, *_flags(source), *WARNINGS, *target.flags]
     words += [f"-D{source.name.upper()}_LINKED"] if target.linked else []
-    words += [f"{source.name}.c", "-o", library.name]
+    made = f"{source.name}.o" if target.archived else library.name
+    words += ["-c"] if target.archived else []
+    words += [f"{source.name}.c", "-o", made]
     words += ["-lpthread"] if source.threads > 1 and target.linked else []
     begun = time.perf_counter()
     _run(words, folder)
+    if target.archived:
+        _run([*ZIG, "ar", "rcsD", library.name, made], folder)
+        (folder / made).unlink()
     return Built(library, _version(compiler), shlex.join(words), time.perf_counter() - begun)
 
 
-def build_here(files: Sequence[str], made: str, folder: Path, flags: Sequence[str] = ()) -> None:
+def build_here(sources: Sequence[str], made: str, folder: Path, flags: Sequence[str] = ()) -> None:
     """A program or library of a few C files in `folder`, for this machine; raises as `build` does."""
-    words = [*_compiler(TARGETS["host"]), *FLAGS, *WARNINGS, *flags, *files, "-o", made, "-lpthread", "-ldl"]
+    words = [
+        *_compiler(TARGETS["host"]),
+        *FLAGS,
+        *WARNINGS,
+        *flags,
+        *sources,
+        "-o",
+        made,
+        "-lpthread",
+        "-ldl",
+    ]
     _run(words, folder)
 
 
-def program(source: Source, target: Target, folder: Path, place: Path) -> list[str]:
+def program(source: Source, target: Target, folder: Path, place: Path, threads: int = 1) -> list[str]:
     """What a runner is given: a program made in `place` of the files in `folder`, and the words it takes."""
     name, text = source.harness
     (place / name).write_text(text, encoding="utf-8")
     if not target.program:
-        return [str(place / name), str(folder / source.example[0])]
-    compiler = [*_compiler(target)[: -len(target.zig)], *target.program]
-    words = [
-        *compiler,
-        *_flags(source),
-        *WARNINGS,
-        "-s",
-        f"-I{folder}",
-        str(place / name),
-        f"{source.name}.c",
-    ]
-    _run([*words, "-o", str(place / "program")], folder)
-    return [str(place / "program"), str(folder / f"{source.name}.weights")]
+        return [str(place / name), str(folder / source.example[0]), str(threads)]
+    made, weights = str(place / "program"), str(folder / f"{source.name}.weights")
+    words = [*ZIG, "cc", *_flags(source), *WARNINGS, *target.program, "-s", f"-I{folder}"]
+    if target.script:
+        (place / target.script).write_bytes(files("mobilenets.compile").joinpath(target.script).read_bytes())
+        words += ["-T", str(place / target.script), f"-D{source.name.upper()}_LINKED"]
+    _run([*words, str(place / name), f"{source.name}.c", "-o", made], folder)
+    return [made] if target.script else [made, weights, str(threads)]
 
 
 def _flags(source: Source) -> tuple[str, ...]:
@@ -90,7 +102,7 @@ def _compiler(target: Target) -> list[str]:
     if target.zig:
         if find_spec("ziglang") is None:
             raise ValueError(f"--target {target.name} needs the cross compiler: pip install 'mobilenets[cc]'")
-        return [sys.executable, "-m", "ziglang", "cc", *target.zig]
+        return [*ZIG, "cc", *target.zig]
     asked = os.environ.get("CC")
     if asked:
         return shlex.split(asked)
@@ -98,7 +110,7 @@ def _compiler(target: Target) -> list[str]:
     if found:
         return [found]
     if find_spec("ziglang") is not None:
-        return [sys.executable, "-m", "ziglang", "cc"]
+        return [*ZIG, "cc"]
     raise ValueError(
         "no C compiler: neither CC nor cc, gcc or clang; install one, or pip install 'mobilenets[cc]'"
     )

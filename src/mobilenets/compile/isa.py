@@ -85,6 +85,8 @@ class Family:
     """Whether weights of depthwise layers lie as numbers of 16 bits, even ones and odd ones apart."""
     least: int = 0
     """Channels to whose multiples they are padded, where that is not the widest vector."""
+    scratch_bytes: int = 256 << 10
+    """What rows between a depthwise layer and its pointwise may take, of a second cache or of all there is."""
     threads: tuple[str, ...] = ("pthreads.c", "pool.c")
     """The C files by which a network has threads of its own; none where it has not."""
     stand_ins: tuple[str, ...] = ()
@@ -198,4 +200,5 @@ SCALARS = Isa(
     smallest="({a}) < ({b}) ? ({a}) : ({b})",
 )
 PLAIN = Family(name="c", isas=(SCALARS,), threads=())
+CORTEX_M = replace(PLAIN, name="cortex-m", scratch_bytes=4 << 10, harness=("board.c", "board.c"))
 RISCV64 = replace(PLAIN, name="riscv64", threads=X86.threads)

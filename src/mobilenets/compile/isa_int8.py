@@ -10,6 +10,7 @@ from mobilenets.compile.isa import (
     ARMV7,
     AVX2,
     AVX512,
+    CORTEX_M,
     PLAIN,
     RISCV64,
     SCALARS,
@@ -103,3 +104,4 @@ WASM_BYTES = replace(WASM, isas=(SIMD128_BYTES,), line=16, halves=True)
 WASM_THREADS_BYTES = replace(WASM_THREADS, isas=(SIMD128_BYTES,), line=16, halves=True)
 PLAIN_BYTES = replace(PLAIN, isas=(SCALAR_BYTES,), line=16)
 RISCV64_BYTES = replace(RISCV64, isas=(SCALAR_BYTES,), line=16)
+CORTEX_M_BYTES = replace(CORTEX_M, isas=(SCALAR_BYTES,), line=16)

@@ -23,8 +23,6 @@ from mobilenets.spec.codec import net_to_json, preprocess_to_json
 from mobilenets.spec.net import shapes
 
 MOST_THREADS = 64
-SCRATCH_BYTES = 256 << 10
-"""What rows between a depthwise layer and its pointwise may take of the second cache."""
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -72,7 +70,7 @@ def compiled(model: Artefact, name: str, family: isa.Family, *, threads: bool = 
 
 def _in_floats(model: Artefact, family: isa.Family) -> _Plan:
     net, weights = fold(model.net, model.weights)
-    image, program = steps(net, family.layout, SCRATCH_BYTES)
+    image, program = steps(net, family.layout, family.scratch_bytes)
     spans = plan.spans(image, program, [output.node for output in net.outputs])
     packed = pack(program, lambda layer: floats(layer, weights, family.lanes, family.panel))
     weights_at = {name: begin // 4 for name, begin in packed.begins.items()}
@@ -88,7 +86,7 @@ def _in_bytes(model: Artefact, family: isa.Family) -> _Plan:
     net, layout = model.net, family.layout
     known = integers.layers(net, model.weights, model.scales, model.preprocess)
     in_floats = [node.name for node in net.nodes if node.name not in model.scales]
-    image, program = steps(net, layout, SCRATCH_BYTES, in_floats)
+    image, program = steps(net, layout, family.scratch_bytes, in_floats)
     spans = plan.spans(image, program, [output.node for output in net.outputs])
 
     def laid_out(layer: Filter | Product) -> NDArray[np.uint8]:

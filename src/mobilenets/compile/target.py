@@ -22,10 +22,26 @@ MODULE = (
 )
 """Memory is JavaScript's: the pages that loader.mjs gives."""
 IMPORTED = 'import {{ load }} from "{folder}/{name}.mjs"; (await load()).run(PIXELS, WIDTH, HEIGHT)'
+BARE = ("-target", "thumb-freestanding-eabihf")
+OBJECT = ("-O2", "-ffreestanding", "-fno-sanitize=all", "-ffunction-sections", "-fdata-sections")
+BOARD = (
+    *("qemu-system-arm", "-display", "none", "-monitor", "none", "-serial", "none"),
+    *("-semihosting-config", "enable=on,target=native", "-M"),
+)
+IN_FIRMWARE = 'in the firmware  #include "{name}.h", linked with {library}'
 QEMU = "Debian's package qemu-user"
 ON_DEVICE = "on the device  mobilenets predict {name}.so PICTURE"
 X86_MACHINES = ("x86_64", "AMD64")
 ARM_MACHINES = ("aarch64", "arm64")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A microcontroller: its memories, of RAM the largest stretch."""
+
+    name: str
+    flash_bytes: int
+    ram_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +60,16 @@ class Target:
     suffix: str = ".so"
     linked: bool = True
     """Whether the weights lie in the library, not beside it."""
+    archived: bool = False
+    """Whether the library is a static one."""
     shipped: bool = True
     """Whether the library is a part of what is given, not only a means to verify it."""
     machines: tuple[str, ...] = ()
+    part: Part | None = None
+    """What a network has to fit."""
     program: tuple[str, ...] = ()
+    script: str = ""
+    """How a program is linked that no system loads: its weights lie within, and its runner gives it no words."""
     runners: tuple[tuple[str, ...], ...] = ()
     packages: str = ""
     """What to install for the runners."""
@@ -114,6 +136,38 @@ TARGETS: Mapping[str, Target] = {
             use=ON_DEVICE,
         ),
         Target(
+            name="cortex-m4",
+            family="cortex-m",
+            zig=(*BARE, "-mcpu=cortex_m4"),
+            flags=OBJECT,
+            suffix=".a",
+            archived=True,
+            part=Part("nRF52840", flash_bytes=1 << 20, ram_bytes=256 << 10),
+            program=(*BARE, "-mcpu=cortex_m4", *OBJECT, "-DMEMORY=0x21000000"),
+            script="board.ld",
+            runners=((*BOARD, "mps2-an386", "-kernel"),),
+            packages="Debian's package qemu-system-arm",
+            frames=2,
+            says="a microcontroller with single floats: a static library, no system, no libc",
+            use=IN_FIRMWARE,
+        ),
+        Target(
+            name="cortex-m7",
+            family="cortex-m",
+            zig=(*BARE, "-mcpu=cortex_m7+fp_armv8d16sp"),
+            flags=OBJECT,
+            suffix=".a",
+            archived=True,
+            part=Part("STM32H747", flash_bytes=2 << 20, ram_bytes=512 << 10),
+            program=(*BARE, "-mcpu=cortex_m7+fp_armv8d16sp", *OBJECT, "-DMEMORY=0x60000000"),
+            script="board.ld",
+            runners=((*BOARD, "mps2-an500", "-kernel"),),
+            packages="Debian's package qemu-system-arm",
+            frames=2,
+            says="the same for the next larger",
+            use=IN_FIRMWARE,
+        ),
+        Target(
             name="wasm",
             family="wasm",
             zig=(*WEB, "-mcpu=generic+simd128"),
@@ -145,6 +199,7 @@ FAMILIES: Mapping[str, tuple[isa.Family, ...]] = {
         isa.AARCH64,
         isa.ARMV7,
         isa.RISCV64,
+        isa.CORTEX_M,
         isa.WASM,
         isa.WASM_THREADS,
         isa.PLAIN,
@@ -154,6 +209,7 @@ FAMILIES: Mapping[str, tuple[isa.Family, ...]] = {
         isa_int8.AARCH64_BYTES,
         isa_int8.ARMV7_BYTES,
         isa_int8.RISCV64_BYTES,
+        isa_int8.CORTEX_M_BYTES,
         isa_int8.WASM_BYTES,
         isa_int8.WASM_THREADS_BYTES,
         isa_int8.PLAIN_BYTES,

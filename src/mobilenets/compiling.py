@@ -17,6 +17,8 @@ from typing import Any
 
 from mobilenets.compile import runner, verify
 from mobilenets.compile.build import Built, build, program, write
+from mobilenets.compile.form import checked
+from mobilenets.compile.part import arena_bytes, fit
 from mobilenets.compile.source import Source, compiled
 from mobilenets.compile.step import refuse
 from mobilenets.compile.target import TARGETS, Target, family, loads
@@ -84,15 +86,18 @@ def compile_model(
     source = compiled(model, name, family(chosen, model.dtype))
     if not 1 <= threads <= source.threads:
         raise ValueError(f"--threads {threads}: --target {target} has at most {source.threads}")
+    if chosen.part:
+        fit(chosen.part, len(source.weights), arena_bytes(source, model.preprocess), code=False)
     shown, told = frames(images or calibrate)
     with _whole(out) as place:
         write(source, place)
         progress("compile", 1, 4)
         made = build(source, chosen, place)
         progress("compile", 2, 4)
+        found = _looked_at(model, source, chosen, made)
         verdict = _verified(model, source, chosen, made, threads, shown, told)
         progress("compile", 3, 4)
-        certificate = _certificate(model, source, made, chosen, verdict) | calibrated
+        certificate = _certificate(model, source, made, chosen, verdict) | found | calibrated
         if not chosen.shipped:
             made.file.unlink()
         (place / CERTIFICATE).write_text(json_text(certificate, indent=1) + "\n", encoding="utf-8")
@@ -181,6 +186,31 @@ def _bodied(model: Artefact) -> Artefact:
     return replace(model, net=body, weights=kept, labels=(), threshold=None, scales=scales)
 
 
+def _looked_at(model: Artefact, source: Source, target: Target, made: Built) -> dict[str, Any]:
+    """What a certificate says of the file itself, and of what it takes of a microcontroller.
+
+    Raises RuntimeError where it is not what it should be, ValueError where it does not fit.
+    """
+    if not target.form:
+        return {"checked": None}
+    data = made.file.read_bytes()
+    found = checked(source, data, target.form)
+    facts: dict[str, Any] = {
+        "checked": {"form": found.told, "names": len(found.names), "bytes": len(data)},
+    }
+    if target.part:
+        arena = arena_bytes(source, model.preprocess)
+        takes = {"flash_bytes": found.kept_bytes, "ram_bytes": found.static_bytes + arena}
+        fit(target.part, takes["flash_bytes"], takes["ram_bytes"], code=True)
+        facts |= {
+            "part": asdict(target.part),
+            **takes,
+            "arena_bytes": arena,
+            "code_bytes": found.kept_bytes - len(source.weights),
+        }
+    return facts
+
+
 def _verified(
     model: Artefact,
     source: Source,
@@ -202,6 +232,8 @@ def _verified(
         return Verdict(unverified=reason)
     if len(frames) > target.frames:
         frames, told = frames[: target.frames], f"the first {target.frames} of {told}"
+    if target.largest:
+        frames = [_thinned(frame, target.largest) for frame in frames]
     with tempfile.TemporaryDirectory(prefix="mobilenets-") as place:
         words = program(source, target, made.file.parent, Path(place), threads)
         isas = [one.name for one in family(target, model.dtype).isas]
@@ -210,6 +242,12 @@ def _verified(
             seen = tuple(name for name in isas if any(name in one.isas for one in programs))
     ran_by = tuple(" ".join(words) for words in target.runners)
     return Verdict(verify.largest(found), seen, ran_by, len(frames), told)
+
+
+def _thinned(frame: Frame, most: int) -> Frame:
+    """Every nth pixel of a frame, so that no side is longer."""
+    step = -(-max(frame.shape[:2]) // most)
+    return frame[::step, ::step]
 
 
 def _certificate(

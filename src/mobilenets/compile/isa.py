@@ -86,7 +86,7 @@ class Family:
     least: int = 0
     """Channels to whose multiples they are padded, where that is not the widest vector."""
     scratch_bytes: int = 256 << 10
-    """What rows between a depthwise layer and its pointwise may take, of a second cache or of all there is."""
+    """What rows between a depthwise layer and its pointwise may take: of a second cache, or of all RAM."""
     threads: tuple[str, ...] = ("pthreads.c", "pool.c")
     """The C files by which a network has threads of its own; none where it has not."""
     stand_ins: tuple[str, ...] = ()

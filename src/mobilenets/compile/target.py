@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from mobilenets.compile import isa, isa_int8
+from mobilenets.compile.part import Part
 
 LIBRARY = ("-fPIC", "-shared", "-s")
 WEB = ("-target", "wasm32-freestanding")
@@ -35,15 +36,6 @@ X86_MACHINES = ("x86_64", "AMD64")
 ARM_MACHINES = ("aarch64", "arm64")
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A microcontroller: its memories, of RAM the largest stretch."""
-
-    name: str
-    flash_bytes: int
-    ram_bytes: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """What code is built for; `zig` is the target of the cross compiler, empty for the machine's own.
@@ -69,12 +61,16 @@ class Target:
     """What a network has to fit."""
     program: tuple[str, ...] = ()
     script: str = ""
-    """How a program is linked that no system loads: its weights lie within, and its runner gives it no words."""
+    """How a program is linked that no system loads: weights lie within, and its runner gives it no words."""
+    form: str = ""
+    """What the library has to be by its own bytes, as `form` tells it; not looked at where it is empty."""
     runners: tuple[tuple[str, ...], ...] = ()
     packages: str = ""
     """What to install for the runners."""
     frames: int = 16
     """On how many it is verified."""
+    largest: int = 0
+    """The longest side of a frame that a runner has memory for, where that is short."""
     says: str
     use: str = "mobilenets predict {library} PICTURE"
 
@@ -107,6 +103,7 @@ TARGETS: Mapping[str, Target] = {
             runners=(("qemu-aarch64", "-cpu", "cortex-a53"), ("qemu-aarch64", "-cpu", "cortex-a76")),
             packages=QEMU,
             frames=2,  # an emulator takes five seconds for a picture of V1 1.0/224
+            form="ELF 64-bit AArch64 library",
             says="any 64-bit ARM Linux, as of a Raspberry Pi: NEON",
             use=ON_DEVICE,
         ),
@@ -119,6 +116,7 @@ TARGETS: Mapping[str, Target] = {
             runners=(("qemu-arm", "-cpu", "cortex-a7"),),
             packages=QEMU,
             frames=2,
+            form="ELF 32-bit ARM library",
             says="32-bit ARM Linux with NEON, as of a Raspberry Pi 2 or later",
             use=ON_DEVICE,
         ),
@@ -132,6 +130,7 @@ TARGETS: Mapping[str, Target] = {
             runners=(("qemu-riscv64",),),
             packages=QEMU,
             frames=1,
+            form="ELF 64-bit RISC-V library",
             says="64-bit RISC-V Linux (RV64GC), no vectors",
             use=ON_DEVICE,
         ),
@@ -148,6 +147,8 @@ TARGETS: Mapping[str, Target] = {
             runners=((*BOARD, "mps2-an386", "-kernel"),),
             packages="Debian's package qemu-system-arm",
             frames=2,
+            largest=1024,
+            form="ELF 32-bit ARM object",
             says="a microcontroller with single floats: a static library, no system, no libc",
             use=IN_FIRMWARE,
         ),
@@ -164,6 +165,8 @@ TARGETS: Mapping[str, Target] = {
             runners=((*BOARD, "mps2-an500", "-kernel"),),
             packages="Debian's package qemu-system-arm",
             frames=2,
+            largest=1024,
+            form="ELF 32-bit ARM object",
             says="the same for the next larger",
             use=IN_FIRMWARE,
         ),

@@ -18,7 +18,7 @@ from typing import Any
 from mobilenets.compile import runner, verify
 from mobilenets.compile.build import Built, build, program, write
 from mobilenets.compile.form import checked
-from mobilenets.compile.part import arena_bytes, fit
+from mobilenets.compile.part import fit
 from mobilenets.compile.source import Source, compiled
 from mobilenets.compile.step import refuse
 from mobilenets.compile.target import TARGETS, Target, family, loads
@@ -55,6 +55,7 @@ class Verdict:
     frames: int = 0
     told: str | None = None
     unverified: str | None = None
+    stack_bytes: int | None = None
 
 
 def compile_model(
@@ -87,14 +88,14 @@ def compile_model(
     if not 1 <= threads <= source.threads:
         raise ValueError(f"--threads {threads}: --target {target} has at most {source.threads}")
     if chosen.part:
-        fit(chosen.part, len(source.weights), arena_bytes(source, model.preprocess), code=False)
+        fit(chosen.part, len(source.weights), source.arena_bytes, code=False)
     shown, told = frames(images or calibrate)
     with _whole(out) as place:
         write(source, place)
         progress("compile", 1, 4)
         made = build(source, chosen, place)
         progress("compile", 2, 4)
-        found = _looked_at(model, source, chosen, made)
+        found = _looked_at(source, chosen, made)
         verdict = _verified(model, source, chosen, made, threads, shown, told)
         progress("compile", 3, 4)
         certificate = _certificate(model, source, made, chosen, verdict) | found | calibrated
@@ -186,7 +187,7 @@ def _bodied(model: Artefact) -> Artefact:
     return replace(model, net=body, weights=kept, labels=(), threshold=None, scales=scales)
 
 
-def _looked_at(model: Artefact, source: Source, target: Target, made: Built) -> dict[str, Any]:
+def _looked_at(source: Source, target: Target, made: Built) -> dict[str, Any]:
     """What a certificate says of the file itself, and of what it takes of a microcontroller.
 
     Raises RuntimeError where it is not what it should be, ValueError where it does not fit.
@@ -199,13 +200,12 @@ def _looked_at(model: Artefact, source: Source, target: Target, made: Built) -> 
         "checked": {"form": found.told, "names": len(found.names), "bytes": len(data)},
     }
     if target.part:
-        arena = arena_bytes(source, model.preprocess)
-        takes = {"flash_bytes": found.kept_bytes, "ram_bytes": found.static_bytes + arena}
+        takes = {"flash_bytes": found.kept_bytes, "ram_bytes": found.static_bytes + source.arena_bytes}
         fit(target.part, takes["flash_bytes"], takes["ram_bytes"], code=True)
         facts |= {
             "part": asdict(target.part),
             **takes,
-            "arena_bytes": arena,
+            "arena_bytes": source.arena_bytes,
             "code_bytes": found.kept_bytes - len(source.weights),
         }
     return facts
@@ -239,9 +239,10 @@ def _verified(
         isas = [one.name for one in family(target, model.dtype).isas]
         with runner.programs(target.runners, words, source.outputs, isas) as programs:
             found = [verify.compared(one, one.isas, reference, frames, most) for one in programs]
+            stack = max(one.stack() for one in programs) if target.part else None
             seen = tuple(name for name in isas if any(name in one.isas for one in programs))
     ran_by = tuple(" ".join(words) for words in target.runners)
-    return Verdict(verify.largest(found), seen, ran_by, len(frames), told)
+    return Verdict(verify.largest(found), seen, ran_by, len(frames), told, stack_bytes=stack)
 
 
 def _thinned(frame: Frame, most: int) -> Frame:
@@ -255,6 +256,7 @@ def _certificate(
 ) -> dict[str, Any]:
     pre = model.preprocess
     weights_within = len(source.weights) if target.linked else 0
+    stack = {"stack_bytes": verdict.stack_bytes} if target.part else {}
     return {
         "name": source.name,
         "digest": digest(model),
@@ -272,6 +274,7 @@ def _certificate(
         "arena_bytes": source.maps_bytes + source.scratch_bytes,
         "input": [pre.height, pre.width, 3],
         "outputs": list(source.outputs),
+        **stack,
         "verified_on": verdict.told,
         "unverified": verdict.unverified,
         "frames": verdict.frames,

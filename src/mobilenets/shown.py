@@ -121,5 +121,12 @@ def show_compiled(made: dict[str, Any], out: Path) -> None:
         say(f"{said}, on {made['verified_on']}, by {by}")
     else:
         say(f"built but not verified, it never ran: {made['unverified']}")
+    if made["checked"]:
+        say(f"by its own bytes: {made['checked']['form']}, with {made['checked']['names']} names")
+    if "part" in made:
+        part = made["part"]
+        for what in ("flash", "ram"):
+            here, there = size(made[f"{what}_bytes"]), size(part[f"{what}_bytes"])
+            say(f"{what:5} {here} of {there} that the {part['name']} has")
     use, library = TARGETS[made["target"]].use, out / str(made["library"])
     say(f"try it  {use.format(folder=out, name=made['name'], library=library)}")

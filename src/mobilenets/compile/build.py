@@ -38,7 +38,8 @@ def write(source: Source, folder: Path) -> None:
     """The files of a compiled model, without its library."""
     (folder / f"{source.name}.c").write_text(source.code, encoding="utf-8")
     (folder / f"{source.name}.h").write_text(source.header, encoding="utf-8")
-    (folder / source.example[0]).write_text(source.example[1], encoding="utf-8")
+    for name, text in (source.example, *source.glue):
+        (folder / name).write_text(text, encoding="utf-8")
     (folder / f"{source.name}.weights").write_bytes(source.weights)
 
 
@@ -48,12 +49,12 @@ def build(source: Source, target: Target, folder: Path) -> Built:
     Raises ValueError where there is no compiler, RuntimeError with its first lines where it fails.
     """
     compiler = _compiler(target)
-    library = folder / f"{source.name}{target.suffix}"
+    library = folder / f"{target.prefix}{source.name}{target.suffix}"
     words = [*compiler, *_flags(source), *WARNINGS, *target.flags]
     words += [f"-D{source.name.upper()}_LINKED"] if target.linked else []
     made = f"{source.name}.o" if target.archived else library.name
     words += ["-c"] if target.archived else []
-    words += [f"{source.name}.c", "-o", made]
+    words += [f"{source.name}.c", *(name for name, _ in source.glue), "-o", made]
     words += ["-lpthread"] if source.threads > 1 and target.linked else []
     begun = time.perf_counter()
     _run(words, folder)

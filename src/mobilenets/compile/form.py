@@ -1,4 +1,4 @@
-"""What a built file is, read from its bytes: format and processor, the names it gives, what it takes of memory."""
+"""What a built file is, read from its bytes: format, processor, the names it gives, what memory it takes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Form:
 
 
 def form(data: bytes) -> Form:
-    """What a library or an object is, or the first object of a static library. Raises ValueError for others."""
+    """What a library is, or the first object of a static one. Raises ValueError where it is neither."""
     try:
         if data.startswith(b"!<arch>\n"):
             return form(next(_members(data)))
@@ -48,7 +48,7 @@ def form(data: bytes) -> Form:
     raise ValueError(f"begins with {data[:4]!r}: neither ELF, Mach-O, PE nor a static library")
 
 
-def checked(source: Source, data: bytes, expected: str, more: frozenset[str] = frozenset()) -> Form:
+def checked(source: Source, data: bytes, expected: str) -> Form:
     """The form of a built library. Raises RuntimeError where it is another, or lacks a name of the header."""
     try:
         found = form(data)
@@ -57,7 +57,10 @@ def checked(source: Source, data: bytes, expected: str, more: frozenset[str] = f
     if found.told != expected:
         raise RuntimeError(f"the compiler made {found.told}, not {expected}")
     wanted = set(re.findall(rf"\b({source.name}_\w+)\(", re.sub(r"/\*.*?\*/", "", source.header, flags=re.S)))
-    if lacking := sorted((wanted | more) - found.names):
+    for _, glue in source.glue:
+        begins = re.findall(r"type (Java_\w+)##name", glue)
+        wanted |= {begin + end for begin in begins for end in re.findall(r"(?m)^JNI\(\w+, (\w+)\)", glue)}
+    if lacking := sorted(wanted - found.names):
         raise RuntimeError(f"the {expected} does not give {', '.join(lacking)}")
     return found
 
@@ -134,11 +137,12 @@ def _pe(data: bytes) -> Form:
 
     def place(address: int) -> int:
         """Where in the file lies what is loaded there."""
-        return next(
+        found: int = next(
             address - begin + raw
             for size, begin, stored, raw in tables
             if begin <= address < begin + max(size, stored)
         )
+        return found
 
     (exports,) = struct.unpack_from("<I", data, at + 24 + 112)
     names = set()

@@ -92,6 +92,9 @@ class Family:
     stand_ins: tuple[str, ...] = ()
     """The C files that stand in for a C library, where there is none."""
     example: tuple[str, str] = ("main.c", "main.c")
+    glue: tuple[tuple[str, str], ...] = ()
+    abi: str = ""
+    """Entry points for another language, C as well, and what Android calls the processor."""
     harness: tuple[str, str] = ("harness.c", "harness.c")
     """What shows the use of the code, and what feeds it frames to verify it: a file of this package each, and
     its name where it is written; @name@ is the model's."""
@@ -166,6 +169,18 @@ AARCH64 = Family(
 NEON_32 = replace(NEON, vectors=2, rows=4, columns=4)
 """Of a 32-bit processor, which has half as many registers."""
 ARMV7 = Family(name="armv7", isas=(NEON_32,), includes=("arm_neon.h",))
+ANDROID_ARM64 = replace(
+    AARCH64,
+    name="android-arm64",
+    asking="",
+    threads=(),
+    stand_ins=("freestanding.c",),
+    example=("jni.kt", "@Name@.kt"),
+    glue=(("jni.c", "@name@_jni.c"),),
+    abi="arm64-v8a",
+)
+"""Without Android's C library, whose headers its kit alone has."""
+IOS_ARM64 = replace(AARCH64, name="ios-arm64", asking="", threads=())
 
 SIMD128 = Isa(
     name="simd128",
@@ -200,5 +215,11 @@ SCALARS = Isa(
     smallest="({a}) < ({b}) ? ({a}) : ({b})",
 )
 PLAIN = Family(name="c", isas=(SCALARS,), threads=())
-CORTEX_M = replace(PLAIN, name="cortex-m", scratch_bytes=4 << 10, harness=("board.c", "board.c"))
+CORTEX_M = replace(
+    PLAIN,
+    name="cortex-m",
+    scratch_bytes=4 << 10,
+    example=("firmware.c", "main.c"),
+    harness=("board.c", "board.c"),
+)
 RISCV64 = replace(PLAIN, name="riscv64", threads=X86.threads)

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 from mobilenets.compile.isa import (
     AARCH64,
+    ANDROID_ARM64,
     ANY_ROUNDED,
     ARMV7,
     AVX2,
     AVX512,
     CORTEX_M,
+    IOS_ARM64,
     PLAIN,
     RISCV64,
     SCALARS,
@@ -105,3 +107,5 @@ WASM_THREADS_BYTES = replace(WASM_THREADS, isas=(SIMD128_BYTES,), line=16, halve
 PLAIN_BYTES = replace(PLAIN, isas=(SCALAR_BYTES,), line=16)
 RISCV64_BYTES = replace(RISCV64, isas=(SCALAR_BYTES,), line=16)
 CORTEX_M_BYTES = replace(CORTEX_M, isas=(SCALAR_BYTES,), line=16)
+ANDROID_ARM64_BYTES = replace(ANDROID_ARM64, isas=(NEON_BYTES,), line=16, halves=True)
+IOS_ARM64_BYTES = replace(IOS_ARM64, isas=(NEON_BYTES,), line=16, halves=True)

@@ -8,6 +8,7 @@ extern const value @name@_linked[] __attribute__((visibility("hidden")));
 #define LINKED_WEIGHTS @name@_linked
 __attribute__((weak)) /* programs may have several networks */
 #else
+#pragma clang diagnostic ignored "-Wc23-extensions"
 static const _Alignas(64) unsigned char linked[] = {
 #embed "@name@.weights"
 };

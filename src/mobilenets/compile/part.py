@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mobilenets.compile.plan import LINE
-from mobilenets.compile.source import Source
 from mobilenets.compile.step import padded
 from mobilenets.spec.preprocess import Preprocess
 
@@ -23,20 +22,23 @@ class Part:
     ram_bytes: int
 
 
-def arena_bytes(source: Source, pre: Preprocess) -> int:
-    """What `arena_size` gives on a processor of 32 bits, for frames of the input's size and one thread."""
+def arena_bytes(pre: Preprocess, maps_bytes: int, *, integers: bool) -> int:
+    """What `arena_size` gives on a processor of 32 bits, for frames of the input's size and one thread.
+
+    `maps_bytes` are those of the maps and of the scratch.
+    """
     lines = min(pre.height, 11)
     pieces = (
-        STATE_BYTES + (0 if source.exact else LEVELS_BYTES),
+        STATE_BYTES + (0 if integers else LEVELS_BYTES),
         *(4 * pre.width, 4 * 7 * pre.width, 4 * pre.height, 4 * 7 * pre.height, 4 * lines, 4 * 3 * pre.width),
         3 * pre.width * (lines + 1),
-        source.maps_bytes + source.scratch_bytes,
+        maps_bytes,
     )
     return sum(padded(piece, LINE) for piece in pieces)
 
 
 def fit(part: Part, flash_bytes: int, ram_bytes: int, *, code: bool) -> None:
-    """Raises ValueError with the numbers where a network is larger; `code` says whether its code is counted."""
+    """Raises ValueError with the numbers where a network is larger; `code`: whether its code is counted."""
     for what, needed, there in (("flash", flash_bytes, part.flash_bytes), ("RAM", ram_bytes, part.ram_bytes)):
         if needed > there:
             counted = " and code" if what == "flash" and code else ""

@@ -15,6 +15,7 @@ from mobilenets.compile import emit, integers, isa, plan
 from mobilenets.compile.float32 import Floats
 from mobilenets.compile.int8 import Bytes
 from mobilenets.compile.pack import Packed, floats, layers_of, pack
+from mobilenets.compile.part import arena_bytes
 from mobilenets.compile.step import Filter, Map, Product, Step, maps_of, padded, steps
 from mobilenets.infer.artefact import Artefact, digest
 from mobilenets.infer.fold import fold
@@ -36,6 +37,8 @@ class Source:
     example: tuple[str, str]
     harness: tuple[str, str]
     """A file's name and text: what shows the use of it, what verifies it where no library can be loaded."""
+    glue: tuple[tuple[str, str], ...]
+    """C files that a library has beside the network's, by name: entry points of another language."""
     weights: bytes
     outputs: Mapping[str, int]
     """How many values each has."""
@@ -43,6 +46,8 @@ class Source:
     """The most it can be given."""
     maps_bytes: int
     scratch_bytes: int
+    arena_bytes: int
+    """Of an arena for one frame of the input's size, where pointers have 32 bits."""
     exact: bool = False
     """Whether its results are defined bit for bit: no two operations may be rounded as one."""
 
@@ -115,9 +120,16 @@ def _written(model: Artefact, made: _Plan, name: str, family: isa.Family, thread
             raise ValueError(
                 f"output {output.name!r} is a map of {maps[output.node].shape}; vectors can be compiled"
             )
+    rows_bytes = plan.scratch_bytes(program)
+    sizes = (plan.maps_bytes(spans), rows_bytes + padded(made.sums_bytes, plan.LINE))
+    arena = arena_bytes(model.preprocess, sum(sizes), integers=bool(model.scales))
     values = {
         "name": name,
         "NAME": name.upper(),
+        "Name": "".join(part.capitalize() for part in name.split("_")),
+        "abi": family.abi,
+        "arena_bytes": arena,
+        "most_values": max(maps[output.node].shape.channels for output in net.outputs),
         "about": _told(model),
         "digest": digest(model),
         "width": model.preprocess.width,
@@ -132,8 +144,6 @@ def _written(model: Artefact, made: _Plan, name: str, family: isa.Family, thread
         "mean": ", ".join(f"{v!r}f" for v in model.preprocess.mean),
         "std": ", ".join(f"{v!r}f" for v in model.preprocess.std),
     }
-    rows_bytes = plan.scratch_bytes(program)
-    sizes = (plan.maps_bytes(spans), rows_bytes + padded(made.sums_bytes, plan.LINE))
     places = plan.begins(spans)
     code = "\n".join(
         (
@@ -160,11 +170,13 @@ def _written(model: Artefact, made: _Plan, name: str, family: isa.Family, thread
         header=_filled(_text("api.h"), values),
         example=_file(family.example, values),
         harness=_file(family.harness, values),
+        glue=tuple(_file(one, values) for one in family.glue),
         weights=packed.values,
         outputs={output.name: maps[output.node].shape.channels for output in net.outputs},
         threads=MOST_THREADS if threads else 1,
         maps_bytes=sizes[0],
         scratch_bytes=sizes[1],
+        arena_bytes=arena,
         exact=bool(model.scales),
     )
 

@@ -24,10 +24,15 @@ MODULE = (
 """Memory is JavaScript's: the pages that loader.mjs gives."""
 IMPORTED = 'import {{ load }} from "{folder}/{name}.mjs"; (await load()).run(PIXELS, WIDTH, HEIGHT)'
 BARE = ("-target", "thumb-freestanding-eabihf")
-OBJECT = ("-O2", "-ffreestanding", "-fno-sanitize=all", "-ffunction-sections", "-fdata-sections")
+OBJECT = ("-O2", "-g0", "-ffreestanding", "-fno-sanitize=all", "-ffunction-sections", "-fdata-sections")
+ANDROID = (
+    *(*LIBRARY, "-nostdlib", "-ffreestanding", "-fvisibility=default"),
+    *("-Wl,-z,max-page-size=16384", "-Wl,-z,defs"),  # pages of Android 15; nothing from outside
+)
+IN_APP = "in the app  {folder} has the library, and Kotlin that calls it"
 BOARD = (
-    *("qemu-system-arm", "-display", "none", "-monitor", "none", "-serial", "none"),
-    *("-semihosting-config", "enable=on,target=native", "-M"),
+    *("-display", "none", "-monitor", "none", "-serial", "none"),
+    *("-semihosting-config", "enable=on,target=native", "-kernel"),
 )
 IN_FIRMWARE = 'in the firmware  #include "{name}.h", linked with {library}'
 QEMU = "Debian's package qemu-user"
@@ -49,6 +54,7 @@ class Target:
     """The instruction sets; those of this machine where it is empty."""
     zig: tuple[str, ...] = ()
     flags: tuple[str, ...] = LIBRARY
+    prefix: str = ""
     suffix: str = ".so"
     linked: bool = True
     """Whether the weights lie in the library, not beside it."""
@@ -139,12 +145,13 @@ TARGETS: Mapping[str, Target] = {
             family="cortex-m",
             zig=(*BARE, "-mcpu=cortex_m4"),
             flags=OBJECT,
+            prefix="lib",
             suffix=".a",
             archived=True,
             part=Part("nRF52840", flash_bytes=1 << 20, ram_bytes=256 << 10),
             program=(*BARE, "-mcpu=cortex_m4", *OBJECT, "-DMEMORY=0x21000000"),
             script="board.ld",
-            runners=((*BOARD, "mps2-an386", "-kernel"),),
+            runners=(("qemu-system-arm", "-M", "mps2-an386", *BOARD),),
             packages="Debian's package qemu-system-arm",
             frames=2,
             largest=1024,
@@ -157,18 +164,67 @@ TARGETS: Mapping[str, Target] = {
             family="cortex-m",
             zig=(*BARE, "-mcpu=cortex_m7+fp_armv8d16sp"),
             flags=OBJECT,
+            prefix="lib",
             suffix=".a",
             archived=True,
             part=Part("STM32H747", flash_bytes=2 << 20, ram_bytes=512 << 10),
             program=(*BARE, "-mcpu=cortex_m7+fp_armv8d16sp", *OBJECT, "-DMEMORY=0x60000000"),
             script="board.ld",
-            runners=((*BOARD, "mps2-an500", "-kernel"),),
+            runners=(("qemu-system-arm", "-M", "mps2-an500", *BOARD),),
             packages="Debian's package qemu-system-arm",
             frames=2,
             largest=1024,
             form="ELF 32-bit ARM object",
             says="the same for the next larger",
             use=IN_FIRMWARE,
+        ),
+        Target(
+            name="windows-x86-64",
+            family="x86-64",
+            zig=("-target", "x86_64-windows-gnu"),
+            flags=("-shared", "-s"),
+            suffix=".dll",
+            program=("-target", "x86_64-windows-gnu", "-lpthread"),
+            runners=(("wine",),),
+            packages="Debian's packages wine and wine64",
+            form="PE x86-64 library",
+            says="64-bit Windows: the best of AVX-512, AVX2 and SSE2 is chosen when it runs",
+            use="functions of {name}.h, from {library}",
+        ),
+        Target(
+            name="macos-arm64",
+            family="aarch64",
+            zig=("-target", "aarch64-macos"),
+            suffix=".dylib",
+            form="Mach-O arm64 macOS library",
+            says="Macs with Apple's processors: NEON",
+            use="functions of {name}.h, from {library}",
+        ),
+        Target(
+            name="ios-arm64",
+            family="ios-arm64",
+            zig=("-target", "aarch64-ios"),
+            flags=OBJECT,
+            prefix="lib",
+            suffix=".a",
+            archived=True,
+            form="Mach-O arm64 iOS object",
+            says="iPhones: a static library for an app, one thread",
+            use="in the app  functions of {name}.h, linked with {library}",
+        ),
+        Target(
+            name="android-arm64",
+            family="android-arm64",
+            zig=("-target", "aarch64-linux-android", "-mcpu=cortex_a53"),
+            flags=ANDROID,
+            prefix="lib",
+            program=("-target", "aarch64-linux-musl", "-mcpu=cortex_a53", "-static"),
+            runners=(("qemu-aarch64", "-cpu", "cortex-a53"),),
+            packages=QEMU,
+            frames=2,
+            form="ELF 64-bit AArch64 library",
+            says="Android on 64-bit ARM: a library that Kotlin calls, one thread",
+            use=IN_APP,
         ),
         Target(
             name="wasm",
@@ -203,6 +259,8 @@ FAMILIES: Mapping[str, tuple[isa.Family, ...]] = {
         isa.ARMV7,
         isa.RISCV64,
         isa.CORTEX_M,
+        isa.IOS_ARM64,
+        isa.ANDROID_ARM64,
         isa.WASM,
         isa.WASM_THREADS,
         isa.PLAIN,
@@ -213,6 +271,8 @@ FAMILIES: Mapping[str, tuple[isa.Family, ...]] = {
         isa_int8.ARMV7_BYTES,
         isa_int8.RISCV64_BYTES,
         isa_int8.CORTEX_M_BYTES,
+        isa_int8.IOS_ARM64_BYTES,
+        isa_int8.ANDROID_ARM64_BYTES,
         isa_int8.WASM_BYTES,
         isa_int8.WASM_THREADS_BYTES,
         isa_int8.PLAIN_BYTES,

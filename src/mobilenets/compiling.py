@@ -21,7 +21,7 @@ from mobilenets.compile.form import checked
 from mobilenets.compile.part import fit
 from mobilenets.compile.source import Source, compiled
 from mobilenets.compile.step import refuse
-from mobilenets.compile.target import TARGETS, Target, family, loads
+from mobilenets.compile.target import BOARD, TARGETS, Target, family, loads
 from mobilenets.compile.target import named as target_named
 from mobilenets.costs.count import cost
 from mobilenets.data import calibration
@@ -241,7 +241,7 @@ def _verified(
             found = [verify.compared(one, one.isas, reference, frames, most) for one in programs]
             stack = max(one.stack() for one in programs) if target.part else None
             seen = tuple(name for name in isas if any(name in one.isas for one in programs))
-    ran_by = tuple(" ".join(words) for words in target.runners)
+    ran_by = tuple(" ".join(word for word in words if word not in BOARD) for words in target.runners)
     return Verdict(verify.largest(found), seen, ran_by, len(frames), told, stack_bytes=stack)
 
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from mobilenets.compile import isa, plan
 from mobilenets.compile.kernel import split
 from mobilenets.compile.pack import panels, taps, widths
-from mobilenets.compile.source import SCRATCH_BYTES
 from mobilenets.compile.step import Product, Separable, ends, steps
 from mobilenets.infer.fold import fold
 from mobilenets.spec import zoo
@@ -57,7 +56,7 @@ def test_tensors_alive_together_never_overlap(width: float, side: int, padding: 
 def test_the_arena_of_v1_is_little_more_than_its_two_largest_neighbours() -> None:
     net = classify(zoo.v1(1.0, 224), 1000)
     net, _ = fold(net, filled(net).weights)
-    image, program = steps(net, isa.X86.layout, SCRATCH_BYTES)
+    image, program = steps(net, isa.X86.layout, isa.X86.scratch_bytes)
     placed = plan.spans(image, program, [output.node for output in net.outputs])
     most = max(sum(made.bytes * made.values for made in ends(step)) for step in program)
     assert most <= plan.maps_bytes(placed) <= 1.1 * most
@@ -93,7 +92,7 @@ def test_taps_lie_channel_by_channel_with_zeros_to_whole_vectors() -> None:
 def test_depthwise_layers_are_joined_with_what_follows_them_where_maps_are_large() -> None:
     net = zoo.v1(0.25, 128)
     net, _ = fold(net, filled(net).weights)
-    _, program = steps(net, isa.X86.layout, SCRATCH_BYTES)
+    _, program = steps(net, isa.X86.layout, isa.X86.scratch_bytes)
     kinds = [type(step).__name__ for step in program]
     assert kinds.count("Separable") == 5  # maps of more than 64 pixels
     assert kinds.count("Filter") == 8
@@ -109,7 +108,7 @@ def test_what_no_kernel_is_written_for_is_refused_by_its_name(op: Conv | Depthwi
     nodes = (Node("strange", op, ("image",)), Node("pool", Pool(), ("strange",)))
     net = Net("odd", Shape(32, 32, 3), nodes, (Output("features", "pool", "vector"),))
     with pytest.raises(ValueError, match=f"strange.*{word}"):
-        steps(net, isa.X86.layout, SCRATCH_BYTES)
+        steps(net, isa.X86.layout, isa.X86.scratch_bytes)
 
 
 def test_an_output_that_is_a_map_is_refused_by_its_name() -> None:

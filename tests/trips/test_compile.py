@@ -137,7 +137,6 @@ def test_the_c_example_names_a_raw_frame_as_predict_names_the_picture(
         ("c", ["this machine"], ["plain"]),
         ("aarch64", ["qemu-aarch64 -cpu cortex-a53", "qemu-aarch64 -cpu cortex-a76"], ["neon"]),
         ("armv7", ["qemu-arm -cpu cortex-a7"], ["neon"]),
-        ("riscv64", ["qemu-riscv64"], ["plain"]),
         ("wasm", ["node"], ["simd128"]),
         ("wasm-threads", ["node"], ["simd128"]),
     ],

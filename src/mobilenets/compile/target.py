@@ -34,6 +34,7 @@ BOARD = (
     *("-display", "none", "-monitor", "none", "-serial", "none"),
     *("-semihosting-config", "enable=on,target=native", "-kernel"),
 )
+"""What a board is started with beside its name: no devices, the program's files are the emulator's."""
 IN_FIRMWARE = 'in the firmware  #include "{name}.h", linked with {library}'
 QEMU = "Debian's package qemu-user"
 ON_DEVICE = "on the device  mobilenets predict {name}.so PICTURE"
@@ -287,6 +288,8 @@ DEVICES: Mapping[str, str] = {
     "raspberry-pi-zero-2": "aarch64",
     "m8s-pro": "aarch64",
     "xiaomi-mi-a1": "aarch64",
+    "stm32h747": "cortex-m7",
+    "nrf52840": "cortex-m4",
 }
 """Boards by name, and the target that their code is built for."""
 

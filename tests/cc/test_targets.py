@@ -50,7 +50,7 @@ def needed(target: str) -> Target:
 def foreign(source: Source, target: Target, place: Path, threads: int = 1) -> Iterator[Program]:
     """A built model under each runner of its target."""
     words = program(source, target, place, place, threads)
-    isas = [one.name for one in family(target).isas]
+    isas = [one.name for one in family(target, "int8" if source.exact else "float32").isas]
     with runner.programs(target.runners, words, source.outputs, isas) as programs:
         yield from programs
 
@@ -98,7 +98,7 @@ def test_any_network_gives_the_references_outputs_on_every_target(name: str, tmp
 )
 def test_a_few_networks_give_the_references_outputs_on_every_board(name: str, tmp_path: Path) -> None:
     target = needed(name)
-    models = [*drawn(3), *map(filled, (ZOO[5], ZOO[6]))]
+    models = [*drawn(2), filled(ZOO[5])]
     for number, model in enumerate(
         [*models, *(in_bytes(one, 1, bool(i % 2)) for i, one in enumerate(models))]
     ):

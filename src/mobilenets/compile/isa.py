@@ -27,6 +27,10 @@ ANY_DOT = """\
     s = pairs_{tag}(s, EVEN_{tag}(a), (halves_{tag})((words_{tag})w << 8) >> 8);
     return pairs_{tag}(s, ODD_{tag}(a), y >> 8);"""
 """A dot product of bytes from those of numbers of 16 bits, even and odd: no sum can saturate."""
+PLAIN_DOT = """\
+    for (int i = 0; i < 32; i += 8)
+        s += (int)(a >> i & 255) * (int8_t)(w >> i & 255);
+    return s;"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +217,7 @@ SCALARS = Isa(
     vector=SCALAR,
     largest="({a}) > ({b}) ? ({a}) : ({b})",
     smallest="({a}) < ({b}) ? ({a}) : ({b})",
+    dot=PLAIN_DOT,
 )
 PLAIN = Family(name="c", isas=(SCALARS,), threads=())
 CORTEX_M = replace(

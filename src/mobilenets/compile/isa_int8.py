@@ -98,6 +98,15 @@ SIMD128_BYTES = Isa(
     least_bytes="(bytes_{tag})wasm_u8x16_min((v128_t){a}, wasm_u8x16_splat((uint8_t){b}))",
 )
 SCALAR_BYTES = replace(SCALARS, rows=2, columns=1, ahead=0)
+DSP_BYTES = replace(
+    SCALAR_BYTES,
+    name="dsp",
+    vectors=2,
+    dot="""\
+    s = __smlad((int16x2_t)__uxtb16(a), __sxtb16((int8x4_t)w), s);
+    return __smlad((int16x2_t)__uxtb16(a >> 8), __sxtb16((int8x4_t)(w >> 8)), s);""",
+)
+"""Of Cortex-M4 and M7: two products of 16 bits at a time."""
 
 X86_BYTES = replace(X86, isas=(AVX512_VNNI_BYTES, AVX2_BYTES, SSE2_BYTES), line=64, least=8)
 AARCH64_BYTES = replace(AARCH64, isas=(NEON_BYTES,), line=16, halves=True)
@@ -106,6 +115,6 @@ WASM_BYTES = replace(WASM, isas=(SIMD128_BYTES,), line=16, halves=True)
 WASM_THREADS_BYTES = replace(WASM_THREADS, isas=(SIMD128_BYTES,), line=16, halves=True)
 PLAIN_BYTES = replace(PLAIN, isas=(SCALAR_BYTES,), line=16)
 RISCV64_BYTES = replace(RISCV64, isas=(SCALAR_BYTES,), line=16)
-CORTEX_M_BYTES = replace(CORTEX_M, isas=(SCALAR_BYTES,), line=16)
+CORTEX_M_BYTES = replace(CORTEX_M, isas=(DSP_BYTES,), includes=("arm_acle.h",), line=16)
 ANDROID_ARM64_BYTES = replace(ANDROID_ARM64, isas=(NEON_BYTES,), line=16, halves=True)
 IOS_ARM64_BYTES = replace(IOS_ARM64, isas=(NEON_BYTES,), line=16, halves=True)

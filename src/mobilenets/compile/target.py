@@ -24,7 +24,10 @@ MODULE = (
 """Memory is JavaScript's: the pages that loader.mjs gives."""
 IMPORTED = 'import {{ load }} from "{folder}/{name}.mjs"; (await load()).run(PIXELS, WIDTH, HEIGHT)'
 BARE = ("-target", "thumb-freestanding-eabihf")
-OBJECT = ("-O2", "-g0", "-ffreestanding", "-fno-sanitize=all", "-ffunction-sections", "-fdata-sections")
+OBJECT = (
+    *("-O2", "-g0", "-ffreestanding", "-fno-sanitize=all", "-ffunction-sections", "-fdata-sections"),
+    *("-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
+)
 ANDROID = (
     *(*LIBRARY, "-nostdlib", "-ffreestanding", "-fvisibility=default"),
     *("-Wl,-z,max-page-size=16384", "-Wl,-z,defs"),  # pages of Android 15; nothing from outside
@@ -144,13 +147,13 @@ TARGETS: Mapping[str, Target] = {
         Target(
             name="cortex-m4",
             family="cortex-m",
-            zig=(*BARE, "-mcpu=cortex_m4"),
+            zig=(*BARE, "-mcpu=cortex_m4+vfp4d16sp"),
             flags=OBJECT,
             prefix="lib",
             suffix=".a",
             archived=True,
             part=Part("nRF52840", flash_bytes=1 << 20, ram_bytes=256 << 10),
-            program=(*BARE, "-mcpu=cortex_m4", *OBJECT, "-DMEMORY=0x21000000"),
+            program=(*BARE, "-mcpu=cortex_m4+vfp4d16sp", *OBJECT, "-DMEMORY=0x21000000"),
             script="board.ld",
             runners=(("qemu-system-arm", "-M", "mps2-an386", *BOARD),),
             packages="Debian's package qemu-system-arm",

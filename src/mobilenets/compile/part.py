@@ -39,11 +39,13 @@ def arena_bytes(pre: Preprocess, maps_bytes: int, *, integers: bool) -> int:
 
 def fit(part: Part, flash_bytes: int, ram_bytes: int, *, code: bool) -> None:
     """Raises ValueError with the numbers where a network is larger; `code`: whether its code is counted."""
-    for what, needed, there in (("flash", flash_bytes, part.flash_bytes), ("RAM", ram_bytes, part.ram_bytes)):
+    flash = "weights and code of this network take" if code else "the weights of this network take"
+    for taken, needed, there, memory in (
+        (flash, flash_bytes, part.flash_bytes, "flash"),
+        ("the arena of this network takes", ram_bytes, part.ram_bytes, "RAM"),
+    ):
         if needed > there:
-            counted = " and code" if what == "flash" and code else ""
-            of = f"weights{counted}" if what == "flash" else "the arena"
             raise ValueError(
-                f"{of} of this network take {needed} bytes of {what}, the {part.name} has {there}; "
+                f"{taken} {needed} bytes of {memory}, the {part.name} has {there}; "
                 "try int8, a smaller width or resolution"
             )

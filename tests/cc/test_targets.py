@@ -178,9 +178,9 @@ def test_a_person_detector_fits_a_microcontroller_as_the_published_one_does(tmp_
     [
         (
             filled(classify(zoo.v1(1.0, 32), 2)),
-            "weights of this network take .* bytes of flash, the nRF52840",
+            "weights of this network take .* bytes of flash, the STM32L4R5",
         ),
-        (in_bytes(filled(classify(zoo.v1(0.25, 224), 2))), "the arena .* bytes of RAM, .* has 262144; try"),
+        (in_bytes(filled(classify(zoo.v1(0.75, 224), 2))), "the arena .* bytes of RAM, .* has 655360; try"),
     ],
 )
 def test_what_does_not_fit_a_microcontroller_is_refused_before_it_is_built(

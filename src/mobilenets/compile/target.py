@@ -305,7 +305,7 @@ def named(name: str) -> Target:
     target = TARGETS[where.target]
     if target.part is None or where.ram_kb is None or where.flash_kb is None:
         return target
-    return replace(target, part=Part(where.name, where.flash_kb << 10, where.ram_kb << 10))
+    return replace(target, part=Part(where.name.upper(), where.flash_kb << 10, where.ram_kb << 10))
 
 
 def family(target: Target, dtype: str = "float32", machine: str = "") -> isa.Family:

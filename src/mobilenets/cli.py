@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mobilenets import boards
 from mobilenets.bench.options import BenchOptions
 from mobilenets.compile.target import told as targets_told
 from mobilenets.console import Reporter, complain, percent, say, say_json, table
@@ -21,9 +22,7 @@ from mobilenets.shown import (
     mistaken,
     show_compiled,
     show_cost,
-    show_devices,
     show_exported,
-    show_forecast,
     show_race,
     show_run,
 )
@@ -35,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(boards.app)
 MISTAKES: Any = typer.BadParameter.__mro__[2]
 """click's ClickException, which typer carries inside and gives no name of its own."""
 Json = Annotated[bool, typer.Option("--json", help=JSON)]
@@ -96,44 +96,6 @@ def cost(
         say_json({"net": net, "width": width} | as_json(counted, by_layer))
         return
     show_cost(counted, f"{net} {width:g}", by_layer)
-
-
-@app.command(epilog="Example: mobilenets devices")
-def devices(json: Json = False) -> None:
-    """Boards, phones and parts by name: what is known of each, and from where."""
-    from mobilenets.listing import listed_devices
-
-    rows = listed_devices()
-    if json:
-        say_json({"devices": rows})
-        return
-    show_devices(rows)
-
-
-@app.command(epilog="Example: mobilenets forecast v1 --device raspberry-pi-4 --threads 4 --dtype int8")
-def forecast(
-    model: Annotated[str, typer.Argument(help="A model file, or a network's name.")],
-    device: Annotated[str, typer.Option(help="A name of `mobilenets devices`.")],
-    dtype: Annotated[str, typer.Option(help="float32 or int8.")] = "float32",
-    threads: Annotated[int, typer.Option(min=1, help="Of its cores.")] = 1,
-    width: Annotated[float | None, typer.Option(help="Width multiplier of a network.")] = None,
-    resolution: Annotated[int | None, typer.Option(help="Input side of a network, pixels.")] = None,
-    by_layer: Annotated[bool, typer.Option("--by-layer", help="A row for each layer.")] = False,
-    json: Json = False,
-) -> None:
-    """How long a picture takes on a device that is not here: an estimate, with its interval."""
-    from mobilenets.costs import forecast as costs
-    from mobilenets.costs.count import cost
-    from mobilenets.costs.device import device as named
-    from mobilenets.listing import network
-
-    where, net = named(device), network(model, width, resolution)
-    found = costs.forecast(cost(net), where, dtype, threads)
-    told = f"{net.name} {net.width:g} at {net.resolution}"
-    if json:
-        say_json({"net": told} | costs.as_json(found, by_layer))
-        return
-    show_forecast(found, told, where.says, by_layer)
 
 
 @app.command(epilog="Example: mobilenets models")

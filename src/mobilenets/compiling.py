@@ -22,10 +22,13 @@ from numpy.typing import NDArray
 
 from mobilenets.compile import runner, verify
 from mobilenets.compile.build import Built, build, program, write
+from mobilenets.compile.form import checked
 from mobilenets.compile.isa import Family
+from mobilenets.compile.part import fit
 from mobilenets.compile.source import Source, compiled
 from mobilenets.compile.step import refuse
-from mobilenets.compile.target import TARGETS, Target, body_family, family, loads
+from mobilenets.compile.target import BOARD, TARGETS, Target, body_family, family, loads
+from mobilenets.compile.target import named as target_named
 from mobilenets.costs.count import cost
 from mobilenets.data import calibration
 from mobilenets.data.crew import cores
@@ -67,6 +70,7 @@ class Verdict:
     frames: int = 0
     told: str | None = None
     unverified: str | None = None
+    stack_bytes: int | None = None
 
 
 def compile_model(
@@ -87,9 +91,7 @@ def compile_model(
     `dtype` is the model's own unless given; from float32 to int8 it takes pictures, `calibrate`. Raises
     ValueError for what a user can mend, RuntimeError where the compiler or the verification fails.
     """
-    if target not in TARGETS:
-        raise ValueError(f"--target {target}: unknown; known: {', '.join(TARGETS)}")
-    chosen = TARGETS[target]
+    chosen = target_named(target)
     if not model.weights:
         raise ValueError("this is a compiled model already; give the model file that it was made of")
     if headless:
@@ -102,14 +104,18 @@ def compile_model(
         source = compiled(model, name, family(chosen, model.dtype))
         if not 1 <= threads <= source.threads:
             raise ValueError(f"--threads {threads}: --target {target} has at most {source.threads}")
+        if chosen.part:
+            fit(chosen.part, len(source.weights), source.arena_bytes, code=False)
         shown, told = frames(images or calibrate)
         write(source, place)
         progress("compile", 1, 4)
         made = build(source, chosen, place)
         progress("compile", 2, 4)
+        found = _looked_at(source, chosen, made)
         verdict = _verified(model, source, chosen, made, threads, shown, told)
         progress("compile", 3, 4)
-        certificate = _certificate(model, source, made, chosen, verdict) | calibrated | {"threads": threads}
+        certificate = _certificate(model, source, made, chosen, verdict) | found | calibrated
+        certificate |= {"threads": threads}
         if not chosen.shipped:
             made.file.unlink()
         certificate["files"] = {file.name: _content(file) for file in sorted(place.iterdir())}
@@ -258,6 +264,30 @@ def _bodied(model: Artefact) -> Artefact:
     return replace(model, net=body, weights=kept, labels=(), threshold=None, scales=scales)
 
 
+def _looked_at(source: Source, target: Target, made: Built) -> dict[str, Any]:
+    """What a certificate says of the file itself, and of what it takes of a microcontroller.
+
+    Raises RuntimeError where it is not what it should be, ValueError where it does not fit.
+    """
+    if not target.form:
+        return {"checked": None}
+    data = made.file.read_bytes()
+    found = checked(source, data, target.form)
+    facts: dict[str, Any] = {
+        "checked": {"form": found.told, "names": len(found.names), "bytes": len(data)},
+    }
+    if target.part:
+        takes = {"flash_bytes": found.kept_bytes, "ram_bytes": found.static_bytes + source.arena_bytes}
+        fit(target.part, takes["flash_bytes"], takes["ram_bytes"], code=True)
+        facts |= {
+            "part": asdict(target.part),
+            **takes,
+            "arena_bytes": source.arena_bytes,
+            "code_bytes": found.kept_bytes - len(source.weights),
+        }
+    return facts
+
+
 def _verified(
     model: Artefact,
     source: Source,
@@ -283,14 +313,23 @@ def _verified(
         return Verdict(unverified=reason)
     if len(frames) > target.frames:
         frames, told = frames[: target.frames], f"the first {target.frames} of {told}"
+    if target.largest:
+        frames = [_thinned(frame, target.largest) for frame in frames]
     with tempfile.TemporaryDirectory(prefix="mobilenets-") as place:
-        words = [*program(source, target, made.file.parent, Path(place)), str(threads)]
+        words = program(source, target, made.file.parent, Path(place), threads)
         isas = [one.name for one in family(target, model.dtype).isas]
         with runner.programs(target.runners, words, source.outputs, isas) as programs:
             found = [verify.compared(one, one.isas, reference, frames, most) for one in programs]
+            stack = max(one.stack() for one in programs) if target.part else None
             seen = tuple(name for name in isas if any(name in one.isas for one in programs))
-    ran_by = tuple(" ".join(words) for words in target.runners)
-    return Verdict(verify.largest(found), seen, ran_by, len(frames), told)
+    ran_by = tuple(" ".join(word for word in words if word not in BOARD) for words in target.runners)
+    return Verdict(verify.largest(found), seen, ran_by, len(frames), told, stack_bytes=stack)
+
+
+def _thinned(frame: Frame, most: int) -> Frame:
+    """Every nth pixel of a frame, so that no side is longer."""
+    step = -(-max(frame.shape[:2]) // most)
+    return frame[::step, ::step]
 
 
 def _certificate(
@@ -298,6 +337,7 @@ def _certificate(
 ) -> dict[str, Any]:
     pre = model.preprocess
     weights_within = len(source.weights) if target.linked else 0
+    stack = {"stack_bytes": verdict.stack_bytes} if target.part else {}
     return {
         "name": source.name,
         "digest": digest(model),
@@ -317,6 +357,7 @@ def _certificate(
         "arena_bytes": source.maps_bytes + source.scratch_bytes,
         "input": [pre.height, pre.width, 3],
         "outputs": list(source.outputs),
+        **stack,
         "verified_on": verdict.told,
         "unverified": verdict.unverified,
         "frames": verdict.frames,

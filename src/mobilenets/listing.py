@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
-from mobilenets.compile.target import TARGETS
+from mobilenets.costs.choose import Variant
 from mobilenets.costs.count import cost
 from mobilenets.costs.device import TABLE
 from mobilenets.costs.forecast import known_factors
@@ -37,12 +38,32 @@ def listed_devices() -> list[dict[str, Any]]:
             "flash_kb": one.flash_kb,
             "idle_w": one.idle_w,
             "busy_w": one.busy_w,
-            "target": one.target if one.target in TARGETS else None,
+            "target": one.target,
             "runtime": runtimes.get(one.kind),
             "sources": dict(one.sources),
         }
         for one in TABLE
     ]
+
+
+def sweep_scores(path: Path) -> tuple[dict[Variant, float], int | None]:
+    """Accuracies of the variants in a `sweep.csv`, and the classes there are.
+
+    Raises ValueError that names the file and what it lacks.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        found = {
+            (row.get("net") or "v1", float(row["width"]), int(row["resolution"])): float(row["test_accuracy"])
+            for row in rows
+        }
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
+        raise ValueError(f"{path}: no sweep.csv of `mobilenets retrain --sweep`: {error}") from error
+    if not found:
+        raise ValueError(f"{path}: has no variants")
+    classes = {int(row["classes"]) for row in rows if row.get("classes")}
+    return found, classes.pop() if len(classes) == 1 else None
 
 
 def network(model: str, width: float | None, resolution: int | None) -> Net:

@@ -7,6 +7,7 @@ from typing import Any
 
 from mobilenets.compile.target import TARGETS
 from mobilenets.console import percent, say, size, table
+from mobilenets.costs.choose import Budget, Candidate
 from mobilenets.costs.count import Cost
 from mobilenets.costs.forecast import Forecast
 
@@ -116,7 +117,7 @@ def show_devices(rows: list[dict[str, Any]]) -> None:
                 r["says"],
                 "" if r["copy_gb_s"] is None else f"{r['copy_gb_s']:g} GB/s copied",
                 "" if r["busy_w"] is None else f"{r['busy_w']:g} W",
-                r["target"] or "nothing yet",
+                r["target"],
                 r["runtime"] or "nobody yet",
             )
             for r in rows
@@ -138,6 +139,35 @@ def show_forecast(found: Forecast, net: str, device: str, by_layer: bool) -> Non
     say(f"an estimate from {found.rests_on}")
     for note in found.notes:
         say(note)
+
+
+def show_choice(
+    fitting: list[Candidate], closest: Candidate | None, budget: Budget, device: str, scores: str
+) -> None:
+    """Which variants fit, or what comes closest."""
+    rows = [
+        (
+            f"{one.variant[0]} {one.variant[1]:g} at {one.variant[2]}",
+            one.dtype,
+            percent(one.accuracy),
+            f"{one.forecast.ms:.3g} ms",
+            f"{one.forecast.low:.3g} to {one.forecast.high:.3g}",
+            f"{one.size_kb:,.0f} KB",
+            f"{one.ram_kb:,.0f} KB",
+            "" if one.forecast.energy_mj is None else f"{one.forecast.energy_mj:.3g} mJ",
+        )
+        for one in (fitting or [one for one in (closest,) if one is not None])
+    ]
+    if closest is not None:
+        limits = ", ".join(f"{name} {limit:g}" for name, limit in budget.limits.items())
+        say(f"nothing fits {limits} on {device}; this comes closest:")
+    table(
+        ("network", "type", "accuracy", "a picture", "interval", "weights", "maps", "energy"),
+        rows,
+        left=2,
+        title=device,
+    )
+    say(f"accuracy: {scores}; in int8 taken for that of float32")
 
 
 def show_race(found: dict[str, Any]) -> None:
@@ -202,6 +232,13 @@ def show_compiled(made: dict[str, Any], out: Path) -> None:
         say(f"{said}, on {made['verified_on']}, by {by}")
     else:
         say(f"built but not verified, it never ran: {made['unverified']}")
+    if made["checked"]:
+        say(f"by its own bytes: {made['checked']['form']}, with {made['checked']['names']} names")
+    if "part" in made:
+        part = made["part"]
+        for what in ("flash", "ram"):
+            here, there = size(made[f"{what}_bytes"]), size(part[f"{what}_bytes"])
+            say(f"{what:5} {here} of {there} that the {part['name']} has")
     use, library = TARGETS[made["target"]].use, out / str(made["library"])
     told = use.format(folder=out, name=made["name"], library=library)
     say(f"try it  {told}{' --features' * ('predict' in told and not made['labels'])}")

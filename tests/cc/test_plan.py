@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mobilenets.compile import isa, plan
 from mobilenets.compile.kernel import split
 from mobilenets.compile.pack import panels, taps, widths
-from mobilenets.compile.source import SCRATCH_BYTES, compiled
+from mobilenets.compile.source import compiled
 from mobilenets.compile.step import Separable, Stem, ends, steps
 from mobilenets.infer.fold import fold
 from mobilenets.spec import zoo
@@ -58,7 +58,7 @@ def test_tensors_alive_together_never_overlap(width: float, side: int, padding: 
 def test_the_arena_of_v1_is_little_more_than_its_two_largest_neighbours() -> None:
     net = classify(zoo.v1(1.0, 224), 1000)
     net, _ = fold(net, filled(net).weights)
-    image, program = steps(net, isa.X86.layout, SCRATCH_BYTES)
+    image, program = steps(net, isa.X86.layout, isa.X86.scratch_bytes)
     placed = plan.spans(image, program, [output.node for output in net.outputs])
     most = max(sum(made.bytes * made.values for made in ends(step)) for step in program)
     assert most <= plan.maps_bytes(placed) <= 1.1 * most
@@ -97,7 +97,7 @@ def test_depthwise_layers_are_joined_with_what_follows_them_but_on_small_maps_of
 ) -> None:
     net = zoo.v1(0.25, side)
     net, _ = fold(net, filled(net).weights)
-    _, program = steps(net, isa.X86.layout, SCRATCH_BYTES)
+    _, program = steps(net, isa.X86.layout, isa.X86.scratch_bytes)
     kinds = [type(step).__name__ for step in program]
     assert kinds.count("Filter") == filters  # two layers of 7 × 7
     assert kinds.count("Separable") == 13 - filters
@@ -107,7 +107,7 @@ def test_depthwise_layers_are_joined_with_what_follows_them_but_on_small_maps_of
 @pytest.mark.parametrize("side", [128, 160, 192, 224])
 def test_four_threads_have_work_at_every_step_and_two_as_much(side: int) -> None:
     net, _ = fold(zoo.v1(1.0, side), filled(zoo.v1(1.0, side)).weights)
-    for step in steps(net, isa.X86.layout, SCRATCH_BYTES)[1]:
+    for step in steps(net, isa.X86.layout, isa.X86.scratch_bytes)[1]:
         if isinstance(step, Separable | Stem) and step.product.target.shape.height > 2:
             blocks, rest = divmod(step.product.target.shape.height, step.product.rows)
             assert blocks >= 4
@@ -127,13 +127,13 @@ def test_what_no_kernel_is_written_for_is_refused_by_its_name(op: Conv | Depthwi
     nodes = (Node("strange", op, ("image",)), Node("pool", Pool(), ("strange",)))
     net = Net("odd", Shape(32, 32, 3), nodes, (Output("features", "pool", "vector"),))
     with pytest.raises(ValueError, match=f"strange.*{word}"):
-        steps(net, isa.X86.layout, SCRATCH_BYTES)
+        steps(net, isa.X86.layout, isa.X86.scratch_bytes)
 
 
 def test_a_sum_of_maps_is_refused_by_its_name() -> None:
     net, _ = fold(zoo.v2(0.35, 32), filled(zoo.v2(0.35, 32)).weights)
     with pytest.raises(ValueError, match=r"^block3\.add: a sum of maps cannot be compiled yet$"):
-        steps(net, isa.X86.layout, SCRATCH_BYTES)
+        steps(net, isa.X86.layout, isa.X86.scratch_bytes)
 
 
 def test_a_map_that_is_an_output_keeps_its_place_and_tells_how_far_its_rows_are_apart() -> None:

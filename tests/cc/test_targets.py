@@ -1,4 +1,4 @@
-"""Every target gives the reference's outputs: plain C here, ARM under an emulator, WebAssembly in Node."""
+"""Every target gives the reference's outputs: plain C here, others under an emulator, wine or in Node."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mobilenets import compiling
 from mobilenets.compile import runner
 from mobilenets.compile.build import FLAGS, WARNINGS, build, program, write
+from mobilenets.compile.form import checked, form
 from mobilenets.compile.runner import Program
 from mobilenets.compile.source import Source, compiled
-from mobilenets.compile.target import TARGETS, Target, family, loads, told
+from mobilenets.compile.target import DEVICES, OBJECT, TARGETS, Target, family, loads, named, told
 from mobilenets.compiling import compile_model
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.compiled import CompiledEngine
@@ -30,7 +32,7 @@ from mobilenets.spec.head import classify
 from mobilenets.spec.net import Net, Node, Output
 from mobilenets.spec.op import Conv, Pointwise, Pool, Shape
 
-from .cases import SMALL, drawn
+from .cases import SMALL, ZOO, drawn
 from .conftest import agrees, filled, in_bytes
 
 DRAWN = 12
@@ -51,7 +53,7 @@ def needed(target: str) -> Target:
 
 def foreign(source: Source, target: Target, place: Path, threads: int = 1) -> Iterator[Program]:
     """A built model under each runner of its target."""
-    words = [*program(source, target, place, place), str(threads)]
+    words = program(source, target, place, place, threads)
     isas = [one.name for one in family(target, "int8" if source.exact else "float32").isas]
     with runner.programs(target.runners, words, source.outputs, isas) as programs:
         yield from programs
@@ -92,6 +94,179 @@ def test_any_network_gives_the_references_outputs_on_every_target(name: str, tmp
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(tried, number, model) for number, model in enumerate(models)]:
             done.result()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["armv7", "riscv64", "cortex-m4", "cortex-m7", "windows-x86-64", "android-arm64"]
+)
+def test_a_few_networks_give_the_references_outputs_on_every_board(name: str, tmp_path: Path) -> None:
+    target = needed(name)
+    models = [*drawn(2), filled(ZOO[5])]
+    for number, model in enumerate(
+        [*models, *(in_bytes(one, 1, bool(i % 2)) for i, one in enumerate(models))]
+    ):
+        place = tmp_path / str(number)
+        place.mkdir()
+        source = compiled(model, "tested", family(target, model.dtype))
+        write(source, place)
+        data = build(source, target, place).file.read_bytes()
+        found = checked(source, data, target.form)
+        for engine in foreign(source, target, place):
+            agrees(engine, model, number)
+            if target.part:
+                size = model.preprocess.width, model.preprocess.height
+                assert engine.arena(*size) == source.arena_bytes
+                assert 0 < engine.stack() < 8 << 10
+                assert found.static_bytes == 0
+                assert len(source.weights) < found.kept_bytes < len(source.weights) + 100_000
+
+
+@pytest.mark.parametrize("name", ["macos-arm64", "ios-arm64"])
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_what_apples_systems_load_is_checked_by_its_form(
+    small: Artefact, tmp_path: Path, name: str, dtype: str
+) -> None:
+    needed(name)
+    model = in_bytes(small) if dtype == "int8" else small
+    facts = compile_model(model, tmp_path, quiet, name="tested", target=name)
+    assert facts["checked"]["form"] == TARGETS[name].form
+    assert facts["checked"]["bytes"] == (tmp_path / facts["library"]).stat().st_size < 1_200_000
+    assert facts["verified_on"] is None
+    assert facts["unverified"] == "nothing here can run it"
+
+
+def test_a_file_of_another_form_is_not_given(small: Artefact, tmp_path: Path) -> None:
+    built = {}
+    for name in ("aarch64", "macos-arm64"):
+        needed(name)
+        source = compiled(small, "tested", family(TARGETS[name]))
+        write(source, tmp_path)
+        built[name] = build(source, TARGETS[name], tmp_path).file.read_bytes()
+        assert checked(source, built[name], TARGETS[name].form).names >= {"tested_run", "tested_init"}
+        for share in (2, 3, 30, 3000):
+            with pytest.raises(RuntimeError, match=r"the compiler made|does not give"):
+                checked(source, built[name][: len(built[name]) // share], TARGETS[name].form)
+    with pytest.raises(RuntimeError, match="made ELF 64-bit AArch64 library, not Mach-O arm64 macOS library"):
+        checked(source, built["aarch64"], TARGETS["macos-arm64"].form)
+    with pytest.raises(RuntimeError, match="does not give other_about, other_arena_size"):
+        checked(
+            compiled(small, "other", family(TARGETS["aarch64"])), built["aarch64"], TARGETS["aarch64"].form
+        )
+    for data in (b"", b"MZ" + bytes(99), b"!<arch>\n", b"\x7fELF", bytes(99)):
+        with pytest.raises(ValueError, match=r"cut short|begins"):
+            form(data)
+
+
+def test_a_person_detector_fits_a_microcontroller_as_the_published_one_does(tmp_path: Path) -> None:
+    """V1 0.25 at 96, two classes, in integers: a vendor prints 83 KiB of RAM and 283 KiB of flash."""
+    needed("cortex-m7")
+    model = in_bytes(filled(classify(zoo.v1(0.25, 96), 2), labels=("person", "no person")))
+    facts = compile_model(model, tmp_path, quiet, name="tested", target="stm32h747")
+    assert facts["ram_bytes"] <= 83 << 10
+    assert facts["flash_bytes"] <= 283 << 10
+    assert 0 < facts["stack_bytes"] <= 2 << 10
+    assert facts["part"] == {"name": "STM32H747", "flash_bytes": 2 << 20, "ram_bytes": 512 << 10}
+    assert facts["verified_on"]
+    assert all(one["largest"] == 0 for one in facts["largest_error"].values())
+    words = [*ZIG, *TARGETS["cortex-m7"].zig, *OBJECT, *WARNINGS, "-c", "main.c", "-o", "main.o"]
+    subprocess.run(words, cwd=tmp_path, check=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (
+            filled(classify(zoo.v1(1.0, 32), 2)),
+            "weights of this network take .* bytes of flash, the STM32L4R5",
+        ),
+        (in_bytes(filled(classify(zoo.v1(0.75, 224), 2))), "the arena .* bytes of RAM, .* has 655360; try"),
+    ],
+)
+def test_what_does_not_fit_a_microcontroller_is_refused_before_it_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Artefact, words: str
+) -> None:
+    monkeypatch.setattr(compiling, "build", None)
+    with pytest.raises(ValueError, match=words):
+        compile_model(model, tmp_path / "out", quiet, name="tested", target="cortex-m4")
+    assert not (tmp_path / "out").exists()
+
+
+def test_kotlins_entry_points_give_the_references_outputs(
+    small: Artefact, frames: list[Any], tmp_path: Path
+) -> None:
+    """Called as a Java machine would, by a table that has the two functions that they ask for."""
+    target = needed("android-arm64")
+    source = compiled(small, "tested", family(target))
+    write(source, tmp_path)
+    (tmp_path / "caller.c").write_text(CALLER)
+    words = [
+        *ZIG,
+        *target.program,
+        *FLAGS,
+        *WARNINGS,
+        "-DTESTED_LINKED",
+        "caller.c",
+        "tested.c",
+        "tested_jni.c",
+    ]
+    subprocess.run([*words, "-o", "caller"], cwd=tmp_path, check=True)
+    for frame in frames:
+        size = [str(frame.shape[1]), str(frame.shape[0])]
+        words = ["qemu-aarch64", "./caller", *size]
+        done = subprocess.run(words, cwd=tmp_path, input=frame.tobytes(), capture_output=True, check=True)
+        values, _, rest = done.stdout.decode().partition("\n")
+        wanted = NumpyEngine(small)(frame)["logits"].tolist()
+        assert [float(value) for value in values.split()] == pytest.approx(wanted, abs=1e-5)
+        assert tuple(rest.splitlines()) == LABELS
+
+
+CALLER = """
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct buffer { void *at; int64_t bytes; };
+static void *address(void *env, void *buffer) { (void)env; return ((struct buffer *)buffer)->at; }
+static int64_t capacity(void *env, void *buffer) { (void)env; return ((struct buffer *)buffer)->bytes; }
+int64_t Java_mobilenets_Tested_arenaSize(void *, void *, int32_t, int32_t);
+int32_t Java_mobilenets_Tested_init(void *, void *, void *, int32_t, int32_t);
+int32_t Java_mobilenets_Tested_run(void *, void *, void *, void *, int32_t, int32_t, int32_t);
+int32_t Java_mobilenets_Tested_values(void *, void *, void *, int32_t, void *);
+int32_t Java_mobilenets_Tested_label(void *, void *, int32_t, void *);
+
+int main(int count, char **words)
+{
+    static void *table[232];
+    void *first = table, *env = &first;
+    table[230] = (void *)address;
+    table[231] = (void *)capacity;
+    const int width = atoi(words[1]), height = atoi(words[2]);
+    struct buffer rgb = {malloc(3 * width * height), 3 * width * height}, into = {malloc(4096), 4096};
+    struct buffer arena = {NULL, Java_mobilenets_Tested_arenaSize(env, NULL, width, height)};
+    struct buffer narrow = {into.at, 1}, low = {rgb.at, rgb.bytes - 1};
+    arena.at = malloc(arena.bytes + 8) + 8;
+    struct buffer small = {arena.at, arena.bytes - 1};
+    if (count != 3 || fread(rgb.at, 1, rgb.bytes, stdin) != (size_t)rgb.bytes)
+        return 1;
+    if (!Java_mobilenets_Tested_init(env, NULL, &small, width, height) ||
+        Java_mobilenets_Tested_init(env, NULL, &arena, width, height))
+        return 2;
+    if (!Java_mobilenets_Tested_run(env, NULL, &arena, &low, width, height, 3 * width) ||
+        Java_mobilenets_Tested_run(env, NULL, &arena, &rgb, width, height, 3 * width))
+        return 3;
+    if (Java_mobilenets_Tested_values(env, NULL, &arena, 0, &narrow) ||
+        Java_mobilenets_Tested_values(env, NULL, &arena, 9, &into) ||
+        Java_mobilenets_Tested_label(env, NULL, 2, &narrow))
+        return 4;
+    const int many = Java_mobilenets_Tested_values(env, NULL, &arena, 0, &into);
+    for (int i = 0; i < many; i++)
+        printf("%.9g ", ((float *)into.at)[i]);
+    for (int i = 0; i < many; i++)
+        printf("\\n%.*s", Java_mobilenets_Tested_label(env, NULL, i, &into), (char *)into.at);
+    return 0;
+}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -325,6 +500,15 @@ def test_the_host_has_the_instruction_sets_of_its_machine() -> None:
     assert loads(TARGETS["aarch64"], "arm64")
     assert not loads(TARGETS["aarch64"], "x86_64")
     assert not loads(TARGETS["wasm"], "x86_64")
+
+
+def test_a_device_is_a_name_for_a_target_and_a_slip_is_answered_with_the_nearest() -> None:
+    assert {named(device).name for device in DEVICES} <= set(TARGETS)
+    assert not set(DEVICES) & set(TARGETS)
+    assert named("raspberry-pi-4").name == named("aarch64").name == "aarch64"
+    with pytest.raises(ValueError, match="--target rasberry-pi4: unknown; known: raspberry-pi-4, ") as caught:
+        named("rasberry-pi4")
+    assert all(name in str(caught.value) for name in (*TARGETS, *DEVICES))
 
 
 def test_every_target_is_told_with_what_it_is_for() -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,6 +21,7 @@ WARNINGS = ("-Wall", "-Wextra", "-Werror")
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno")
 LIMIT_S = 600
 MOST_LINES = 12
+ZIG = (sys.executable, "-m", "ziglang")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ def write(source: Source, folder: Path) -> None:
     """The files of a compiled model, without its library."""
     (folder / f"{source.name}.c").write_text(source.code, encoding="utf-8")
     (folder / f"{source.name}.h").write_text(source.header, encoding="utf-8")
-    (folder / source.example[0]).write_text(source.example[1], encoding="utf-8")
+    for name, text in (source.example, *source.glue):
+        (folder / name).write_text(text, encoding="utf-8")
     (folder / f"{source.name}.weights").write_bytes(source.weights)
 
 
@@ -46,25 +49,48 @@ def build(source: Source, target: Target, folder: Path) -> Built:
     Raises ValueError where there is no compiler, RuntimeError with its first lines where it fails.
     """
     compiler = _compiler(target)
-    library = folder / f"{source.name}{target.suffix}"
+    library = folder / f"{target.prefix}{source.name}{target.suffix}"
     words = [*compiler, *_flags(source), *WARNINGS, *target.flags]
     words += [f"-D{source.name.upper()}_LINKED"] if target.linked else []
-    words += [f"{source.name}.c", "-o", library.name]
+    made = f"{source.name}.o" if target.archived else library.name
+    words += ["-c"] if target.archived else []
+    words += [f"{source.name}.c", *(name for name, _ in source.glue), "-o", made]
     words += ["-lpthread"] if source.threads > 1 and target.linked else []
     begun = time.perf_counter()
     _run(words, folder)
+    if target.archived and (folder / made).exists():
+        _run([*ZIG, "ar", "rcsD", library.name, made], folder)
+        (folder / made).unlink()
     if not library.exists():
         raise RuntimeError(f"the C compiler said that all was well and wrote nothing: {shlex.join(words)}")
     return Built(library, _version(compiler), shlex.join(words), time.perf_counter() - begun)
 
 
-def build_here(files: Sequence[str], made: str, folder: Path, flags: Sequence[str] = ()) -> None:
+def build_here(sources: Sequence[str], made: str, folder: Path, flags: Sequence[str] = ()) -> None:
     """A program or library of a few C files in `folder`, for this machine; raises as `build` does."""
-    words = [*_compiler(TARGETS["host"]), *FLAGS, *WARNINGS, *flags, *files, "-o", made, "-lpthread", "-ldl"]
+    words = [
+        *_compiler(TARGETS["host"]),
+        *FLAGS,
+        *WARNINGS,
+        *flags,
+        *sources,
+        "-o",
+        made,
+        "-lpthread",
+        "-ldl",
+    ]
     _run(words, folder)
 
 
-def program(source: Source, target: Target, folder: Path, place: Path, *, symbols: bool = False) -> list[str]:
+def program(
+    source: Source,
+    target: Target,
+    folder: Path,
+    place: Path,
+    threads: int = 1,
+    *,
+    symbols: bool = False,
+) -> list[str]:
     """What a runner is given: a program made in `place` of the files in `folder`, and the words it takes.
 
     It has names for its functions where they are asked for.
@@ -72,19 +98,15 @@ def program(source: Source, target: Target, folder: Path, place: Path, *, symbol
     name, text = source.harness
     (place / name).write_text(text, encoding="utf-8")
     if not target.program:
-        return [str(place / name), str(folder / source.example[0])]
+        return [str(place / name), str(folder / source.example[0]), str(threads)]
+    made, weights = str(place / "program"), str(folder / f"{source.name}.weights")
     compiler = [*_compiler(target)[: -len(target.zig)], *target.program]
-    words = [
-        *compiler,
-        *_flags(source),
-        *WARNINGS,
-        *(() if symbols else ("-s",)),
-        f"-I{folder}",
-        str(place / name),
-        f"{source.name}.c",
-    ]
-    _run([*words, "-o", str(place / "program")], folder)
-    return [str(place / "program"), str(folder / f"{source.name}.weights")]
+    words = [*compiler, *_flags(source), *WARNINGS, *(() if symbols else ("-s",)), f"-I{folder}"]
+    if target.script:
+        (place / target.script).write_bytes(files("mobilenets.compile").joinpath(target.script).read_bytes())
+        words += ["-T", str(place / target.script), f"-D{source.name.upper()}_LINKED"]
+    _run([*words, str(place / name), f"{source.name}.c", "-o", made], folder)
+    return [made] if target.script else [made, weights, str(threads)]
 
 
 def _flags(source: Source) -> tuple[str, ...]:
@@ -95,7 +117,7 @@ def _compiler(target: Target) -> list[str]:
     if target.zig:
         if find_spec("ziglang") is None:
             raise ValueError(f"--target {target.name} needs the cross compiler: pip install 'mobilenets[cc]'")
-        return [sys.executable, "-m", "ziglang", "cc", *target.zig]
+        return [*ZIG, "cc", *target.zig]
     asked = os.environ.get("CC")
     if asked:
         named, *rest = shlex.split(asked)
@@ -104,7 +126,7 @@ def _compiler(target: Target) -> list[str]:
     if found:
         return [found]
     if find_spec("ziglang") is not None:
-        return [sys.executable, "-m", "ziglang", "cc"]
+        return [*ZIG, "cc"]
     raise ValueError(
         "no C compiler: neither CC nor cc, gcc or clang; install one, or pip install 'mobilenets[cc]'"
     )

@@ -5,6 +5,13 @@
 #include "@name@.h"
 #include <stdio.h>
 #include <stdlib.h>
+#if defined(_WIN32)
+#include <fcntl.h>
+#include <io.h>
+#include <malloc.h>
+#define aligned_alloc(alignment, bytes) _aligned_malloc(bytes, alignment)
+#define free _aligned_free
+#endif
 
 enum request { RUN = 0, INPUT = 1, USE = 2 };
 enum { LARGEST = 32767 };
@@ -53,6 +60,10 @@ static int answered(@name@_model *net, const int32_t request[3])
 
 int main(int count, char **words)
 {
+#if defined(_WIN32)
+    _setmode(_fileno(stdin), _O_BINARY);
+    _setmode(_fileno(stdout), _O_BINARY);
+#endif
     FILE *file = count == 3 ? fopen(words[1], "rb") : NULL;
     void *weights = room(@NAME@_WEIGHT_BYTES);
     if (!file || fread(weights, 1, @NAME@_WEIGHT_BYTES, file) != @NAME@_WEIGHT_BYTES)

@@ -141,9 +141,7 @@ static INLINE sums_{tag} bits_{tag}(float v)
 /* sum + bytes · signed bytes */
 static INLINE sums_{tag} dot_{tag}(sums_{tag} s, bytes_{tag} a, bytes_{tag} w)
 {{
-    for (int i = 0; i < 32; i += 8)
-        s += (int)(a >> i & 255) * (int8_t)(w >> i & 255);
-    return s;
+{dot}
 }}
 
 /* A sum to a quantity: scaled, cut, rounded half to even by adding 1.5 · 2^23, whose last bit weighs 1. */
@@ -189,7 +187,7 @@ def lanes(isa: Isa, width: int) -> str:
     """Types of so many bytes, and the operations on them whose spelling differs."""
     names = {"tag": tag_of(isa, width), "bytes": width, **REGISTERS.get(width, {})}
     if isa.lanes == 1:
-        return SINGLE.format(**names)
+        return SINGLE.format(**names, dot=isa.dot)
     pairs = [(16 * lane, lane * 16 + width) for lane in range(width // 16)]
 
     def mixed(first: int, size: int) -> str:

@@ -26,6 +26,10 @@ ANY_DOT = """\
     s = pairs_{tag}(s, EVEN_{tag}(a), (halves_{tag})((words_{tag})w << 8) >> 8);
     return pairs_{tag}(s, ODD_{tag}(a), y >> 8);"""
 """A dot product of bytes from those of numbers of 16 bits, even and odd: no sum can saturate."""
+PLAIN_DOT = """\
+    for (int i = 0; i < 32; i += 8)
+        s += (int)(a >> i & 255) * (int8_t)(w >> i & 255);
+    return s;"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +114,16 @@ class Family:
     """Whether products of what depthwise layers make are of numbers in bfloat16, added up in float32."""
     least: int = 0
     """Channels to whose multiples they are padded, where that is not the widest vector."""
+    scratch_bytes: int = 256 << 10
+    """What rows between a depthwise layer and its pointwise may take: of a second cache, or of all RAM."""
     threads: tuple[str, ...] = ("pthreads.c", "pool.c")
     """The C files by which a network has threads of its own; none where it has not."""
     stand_ins: tuple[str, ...] = ()
     """The C files that stand in for a C library, where there is none."""
     example: tuple[str, str] = ("main.c", "main.c")
+    glue: tuple[tuple[str, str], ...] = ()
+    abi: str = ""
+    """Entry points for another language, C as well, and what Android calls the processor."""
     harness: tuple[str, str] = ("harness.c", "harness.c")
     """What shows the use of the code, and what feeds it frames to verify it: a file of this package each, and
     its name where it is written; @name@ is the model's."""
@@ -214,6 +223,21 @@ AARCH64 = Family(
     includes=("arm_neon.h",),
     asking="hwcap.c",
 )
+NEON_32 = replace(NEON, vectors=2, rows=4, columns=4)
+"""Of a 32-bit processor, which has half as many registers."""
+ARMV7 = Family(name="armv7", isas=(NEON_32,), includes=("arm_neon.h",))
+ANDROID_ARM64 = replace(
+    AARCH64,
+    name="android-arm64",
+    asking="",
+    threads=(),
+    stand_ins=("freestanding.c",),
+    example=("jni.kt", "@Name@.kt"),
+    glue=(("jni.c", "@name@_jni.c"),),
+    abi="arm64-v8a",
+)
+"""Without Android's C library, whose headers its kit alone has."""
+IOS_ARM64 = replace(AARCH64, name="ios-arm64", asking="", threads=())
 
 SIMD128 = Isa(
     name="simd128",
@@ -248,5 +272,14 @@ SCALARS = Isa(
     quads=False,
     largest="({a}) > ({b}) ? ({a}) : ({b})",
     smallest="({a}) < ({b}) ? ({a}) : ({b})",
+    dot=PLAIN_DOT,
 )
 PLAIN = Family(name="c", isas=(SCALARS,), threads=())
+CORTEX_M = replace(
+    PLAIN,
+    name="cortex-m",
+    scratch_bytes=4 << 10,
+    example=("firmware.c", "main.c"),
+    harness=("board.c", "board.c"),
+)
+RISCV64 = replace(PLAIN, name="riscv64", threads=X86.threads)

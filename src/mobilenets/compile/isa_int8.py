@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mobilenets.compile.isa import AARCH64, AVX2, AVX512, PLAIN, SCALARS, WASM, WASM_THREADS, X86, Isa
+from mobilenets.compile.isa import (
+    AARCH64,
+    ANDROID_ARM64,
+    ANY_ROUNDED,
+    ARMV7,
+    AVX2,
+    AVX512,
+    CORTEX_M,
+    IOS_ARM64,
+    PLAIN,
+    RISCV64,
+    SCALARS,
+    WASM,
+    WASM_THREADS,
+    X86,
+    Isa,
+)
 from mobilenets.compile.isa_neon import NEON_BYTES, NEON_DOT_BYTES
 
 X86_MOST = "(floats_{tag}){mm}_max_ps(({mf})({a}), ({mf})({b}))"
@@ -49,6 +65,24 @@ AVX512_VNNI_BYTES = replace(
     asked=f"{AVX512.asked} | VNNI",
     dot=X86_VNNI,
 )
+NEON_32_BYTES = Isa(
+    name="neon",
+    lanes=4,
+    vectors=2,
+    rows=4,
+    columns=1,
+    largest="(floats_{tag})vmaxq_f32((float32x4_t)({a}), (float32x4_t)({b}))",
+    smallest="(floats_{tag})vminq_f32((float32x4_t)({a}), (float32x4_t)({b}))",
+    pairs="(sums_{tag})vpadalq_s16((int32x4_t)s, vmulq_s16((int16x8_t)x, (int16x8_t)y))",
+    pack="""\
+    const int16x8_t left = vcombine_s16(vqmovn_s32((int32x4_t)a), vqmovn_s32((int32x4_t)b));
+    const int16x8_t right = vcombine_s16(vqmovn_s32((int32x4_t)c), vqmovn_s32((int32x4_t)d));
+    bytes_{tag} q = (bytes_{tag})vcombine_u8(vqmovun_s16(left), vqmovun_s16(right));""",
+    rounded=ANY_ROUNDED,
+    most_bytes="(bytes_{tag})vmaxq_u8((uint8x16_t){a}, vdupq_n_u8((uint8_t){b}))",
+    least_bytes="(bytes_{tag})vminq_u8((uint8x16_t){a}, vdupq_n_u8((uint8_t){b}))",
+)
+"""A 32-bit processor rounds halves to even by addition alone."""
 SIMD128_BYTES = Isa(
     name="simd128",
     lanes=4,
@@ -70,9 +104,23 @@ SIMD128_BYTES = Isa(
     least_bytes="(bytes_{tag})wasm_u8x16_min((v128_t){a}, wasm_u8x16_splat((uint8_t){b}))",
 )
 SCALAR_BYTES = replace(SCALARS, rows=2, columns=1, ahead=0)
+DSP_BYTES = replace(
+    SCALAR_BYTES,
+    name="dsp",
+    vectors=2,
+    dot="""\
+    s = __smlad((int16x2_t)__uxtb16(a), __sxtb16((int8x4_t)w), s);
+    return __smlad((int16x2_t)__uxtb16(a >> 8), __sxtb16((int8x4_t)(w >> 8)), s);""",
+)
+"""Of Cortex-M4 and M7: two products of 16 bits at a time."""
 
 X86_BYTES = replace(X86, isas=(AVX512_VNNI_BYTES, AVX2_BYTES, SSE2_BYTES), line=64, least=8)
 AARCH64_BYTES = replace(AARCH64, isas=(NEON_DOT_BYTES, NEON_BYTES), line=16, least=8, signed=True, taps=True)
+ARMV7_BYTES = replace(ARMV7, isas=(NEON_32_BYTES,), line=16, halves=True)
 WASM_BYTES = replace(WASM, isas=(SIMD128_BYTES,), line=16, halves=True)
 WASM_THREADS_BYTES = replace(WASM_THREADS, isas=(SIMD128_BYTES,), line=16, halves=True)
 PLAIN_BYTES = replace(PLAIN, isas=(SCALAR_BYTES,), line=16)
+RISCV64_BYTES = replace(RISCV64, isas=(SCALAR_BYTES,), line=16)
+CORTEX_M_BYTES = replace(CORTEX_M, isas=(DSP_BYTES,), includes=("arm_acle.h",), line=16)
+ANDROID_ARM64_BYTES = replace(ANDROID_ARM64, isas=(NEON_BYTES,), line=16, least=8, signed=True, taps=True)
+IOS_ARM64_BYTES = replace(IOS_ARM64, isas=(NEON_BYTES,), line=16, least=8, signed=True, taps=True)

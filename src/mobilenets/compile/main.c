@@ -3,6 +3,11 @@
 #include "@name@.h"
 #include <stdio.h>
 #include <stdlib.h>
+#if defined(_WIN32)
+#include <malloc.h>
+#define aligned_alloc(alignment, bytes) _aligned_malloc(bytes, alignment)
+#define free _aligned_free
+#endif
 
 static void *held[3]; /* what malloc gave */
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from mobilenets.infer.resize import Frame
 
-RUN, INPUT, USE = 0, 1, 2
-"""Requests, as in harness.c and harness.mjs."""
+RUN, INPUT, USE, ARENA, STACK = 0, 1, 2, 3, 4
+"""Requests, as in harness.c and harness.mjs; the last two in board.c alone."""
 LIMIT_S = 300
 """For one answer."""
 
@@ -63,6 +63,14 @@ class Program:
     def use(self, isa: str) -> None:
         """Run by another instruction set. Raises ValueError where the program's processor lacks it."""
         self._checked(self._asked(USE, len(isa), 0, isa.encode()))
+
+    def arena(self, width: int, height: int) -> int:
+        """Bytes of an arena for such frames, of a program for a microcontroller."""
+        return self._asked(ARENA, width, height, b"")
+
+    def stack(self) -> int:
+        """Bytes of stack that were ever used, of such a program."""
+        return self._asked(STACK, 0, 0, b"")
 
     def close(self) -> None:
         """End the process."""

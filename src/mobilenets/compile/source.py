@@ -16,6 +16,7 @@ from mobilenets.compile import emit, integers, isa, plan
 from mobilenets.compile.float32 import Floats
 from mobilenets.compile.int8 import Bytes
 from mobilenets.compile.pack import Packed, floats, layers_of, pack
+from mobilenets.compile.part import arena_bytes
 from mobilenets.compile.step import Filter, Map, Product, Step, maps_of, padded, steps
 from mobilenets.infer.artefact import Artefact, digest
 from mobilenets.infer.compiled import FORMAT
@@ -26,8 +27,6 @@ from mobilenets.spec.net import shapes
 from mobilenets.spec.op import Shape
 
 MOST_THREADS = 64
-SCRATCH_BYTES = 256 << 10
-"""What rows between a depthwise layer and its pointwise may take of the second cache."""
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -41,6 +40,8 @@ class Source:
     example: tuple[str, str]
     harness: tuple[str, str]
     """A file's name and text: what shows the use of it, what verifies it where no library can be loaded."""
+    glue: tuple[tuple[str, str], ...]
+    """C files that a library has beside the network's, by name: entry points of another language."""
     weights: bytes
     outputs: Mapping[str, tuple[int, ...]]
     """The shape of each."""
@@ -50,6 +51,8 @@ class Source:
     scratch_bytes: int
     text_bytes: int
     """Of the names of classes."""
+    arena_bytes: int
+    """Of an arena for one frame of the input's size, where pointers have 32 bits."""
     exact: bool = False
     """Whether its results are defined bit for bit: no two operations may be rounded as one."""
 
@@ -78,7 +81,7 @@ def compiled(model: Artefact, name: str, family: isa.Family, *, threads: bool = 
 
 def _in_floats(model: Artefact, family: isa.Family) -> _Plan:
     net, weights = fold(model.net, model.weights)
-    image, program = steps(net, family.layout, SCRATCH_BYTES)
+    image, program = steps(net, family.layout, family.scratch_bytes)
     spans = plan.spans(image, program, [output.node for output in net.outputs])
 
     def laid_out(layer: Filter | Product) -> NDArray[np.float32]:
@@ -103,7 +106,7 @@ def _in_bytes(model: Artefact, family: isa.Family) -> _Plan:
             raise ValueError(
                 f"{name}: a map {tuple(made)} of float32 in a network of bytes cannot be compiled"
             )
-    image, program = steps(net, layout, SCRATCH_BYTES, in_floats)
+    image, program = steps(net, layout, family.scratch_bytes, in_floats)
     spans = plan.spans(image, program, [output.node for output in net.outputs])
 
     def laid_out(layer: Filter | Product) -> NDArray[np.uint8]:
@@ -130,9 +133,16 @@ def _written(model: Artefact, made: _Plan, name: str, family: isa.Family, thread
     net, image, program, spans, packed = model.net, made.image, made.program, made.spans, made.packed
     maps = {one.name: one for one in maps_of(image, program)}
     stamp = hashlib.sha256(packed.values).hexdigest()
+    rows_bytes = plan.scratch_bytes(program)
+    sizes = (plan.maps_bytes(spans), rows_bytes + padded(made.sums_bytes, plan.LINE))
+    arena = arena_bytes(model.preprocess, sum(sizes), integers=bool(model.scales))
     values = {
         "name": name,
         "NAME": name.upper(),
+        "Name": "".join(part.capitalize() for part in name.split("_")),
+        "abi": family.abi,
+        "arena_bytes": arena,
+        "most_values": max(maps[output.node].shape.elements for output in net.outputs),
         "about": _told(model),
         "digest": digest(model),
         "width": model.preprocess.width,
@@ -149,8 +159,6 @@ def _written(model: Artefact, made: _Plan, name: str, family: isa.Family, thread
         "std": ", ".join(f"{v!r}f" for v in model.preprocess.std),
         "zero": ", ".join(map(str, image_zero(model.preprocess) if model.scales else (0, 0, 0))),
     }
-    rows_bytes = plan.scratch_bytes(program)
-    sizes = (plan.maps_bytes(spans), rows_bytes + padded(made.sums_bytes, plan.LINE))
     places = plan.begins(spans)
     code = "\n".join(
         (
@@ -176,12 +184,14 @@ def _written(model: Artefact, made: _Plan, name: str, family: isa.Family, thread
         header=_filled(_text("api.h"), values),
         example=_file(family.example, values),
         harness=_file(family.harness, values),
+        glue=tuple(_file(one, values) for one in family.glue),
         weights=packed.values + stamp.encode(),
         outputs={output.name: _ends(maps[output.node])[0] for output in net.outputs},
         threads=MOST_THREADS if threads else 1,
         maps_bytes=sizes[0],
         scratch_bytes=sizes[1],
         text_bytes=sum(len(label.encode("utf-8", "surrogateescape")) + 1 for label in model.labels),
+        arena_bytes=arena,
         exact=bool(model.scales),
     )
 

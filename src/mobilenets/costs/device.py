@@ -138,9 +138,9 @@ TABLE: tuple[Device, ...] = (
     _board(
         *("stm32h747", "STM32H747: Cortex-M7 at 400 MHz", 1, 0.4, "m7"),
         target="cortex-m7",
-        ram_kb=1024,
+        ram_kb=512,  # of 1 MB, the largest stretch
         flash_kb=2048,
-        sources={"clock": ST_ZOO, "size": LINUX},
+        sources={"clock": ST_ZOO, "size": f"{LINUX}; ST, data sheet DS12930 (AXI SRAM)"},
     ),
     _board(
         *("stm32f746", "STM32F746: Cortex-M7 at 216 MHz", 1, 0.216, "m7"),

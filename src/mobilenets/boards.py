@@ -9,7 +9,7 @@ import typer
 
 from mobilenets.console import say, say_json
 from mobilenets.flags import JSON
-from mobilenets.shown import show_choice, show_devices, show_forecast
+from mobilenets.shown import show_choice, show_devices, show_forecast, show_targets
 
 app = typer.Typer()
 Json = Annotated[bool, typer.Option("--json", help=JSON)]
@@ -19,13 +19,14 @@ Threads = Annotated[int, typer.Option(min=1, help="Of its cores.")]
 
 @app.command(epilog="Example: mobilenets devices")
 def devices(json: Json = False) -> None:
-    """Boards, phones and parts by name: what is known of each, and from where."""
-    from mobilenets.listing import listed_devices
+    """What code is built for; boards, phones and parts by name: what is known of each, and from where."""
+    from mobilenets.listing import listed_devices, listed_targets
 
-    rows = listed_devices()
+    rows, targets = listed_devices(), listed_targets()
     if json:
-        say_json({"devices": rows})
+        say_json({"targets": targets, "devices": rows})
         return
+    show_targets(targets)
     show_devices(rows)
 
 

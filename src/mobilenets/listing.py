@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from mobilenets.compile.target import TARGETS
 from mobilenets.costs.choose import Variant
 from mobilenets.costs.count import cost
 from mobilenets.costs.device import TABLE
@@ -21,6 +22,11 @@ from mobilenets.spec.published import PUBLISHED
 def store() -> Store:
     """The cache of looks and features."""
     return Store(weights.cache_dir() / "features.sqlite")
+
+
+def listed_targets() -> list[dict[str, str]]:
+    """A row for each thing that `mobilenets compile` builds for."""
+    return [{"name": one.name, "says": one.says, "verified": one.proof} for one in TARGETS.values()]
 
 
 def listed_devices() -> list[dict[str, Any]]:

@@ -107,15 +107,21 @@ def show_cost(counted: Cost, net: str, by_layer: bool) -> None:
     say(f"activations {size(counted.activation_bytes)} at their peak, float32")
 
 
+def show_targets(rows: list[dict[str, str]]) -> None:
+    """What code is built for."""
+    cells = [(one["name"], one["says"], one["verified"]) for one in rows]
+    table(("target", "what it is", "its code is verified"), cells, left=3)
+
+
 def show_devices(rows: list[dict[str, Any]]) -> None:
     """Devices and what is known of them."""
     table(
-        ("name", "what it is", "memory", "power", "built as", "forecast by figures of"),
+        ("device", "what it is", "memory", "power", "target", "forecast by figures of"),
         [
             (
                 r["name"],
                 r["says"],
-                "" if r["copy_gb_s"] is None else f"{r['copy_gb_s']:g} GB/s copied",
+                _memory(r),
                 "" if r["busy_w"] is None else f"{r['busy_w']:g} W",
                 r["target"],
                 r["runtime"] or "nobody yet",
@@ -125,6 +131,12 @@ def show_devices(rows: list[dict[str, Any]]) -> None:
         left=2,
     )
     say("the source of each figure: mobilenets devices --json")
+
+
+def _memory(row: dict[str, Any]) -> str:
+    if row["ram_kb"] is not None:
+        return f"{row['ram_kb']} KB, {row['flash_kb']} KB flash"
+    return "" if row["copy_gb_s"] is None else f"{row['copy_gb_s']:g} GB/s copied"
 
 
 def show_forecast(found: Forecast, net: str, device: str, by_layer: bool) -> None:

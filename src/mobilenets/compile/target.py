@@ -87,6 +87,15 @@ class Target:
     says: str
     use: str = "mobilenets predict {library} PICTURE"
 
+    @property
+    def proof(self) -> str:
+        """How its code is verified, in words."""
+        if self.runners:
+            return "under " + " and ".join(dict.fromkeys(words[0] for words in self.runners))
+        if self.form:
+            return "not run: its form is checked"
+        return "run here"
+
 
 TARGETS: Mapping[str, Target] = {
     target.name: target
@@ -335,6 +344,5 @@ def loads(target: Target, machine: str = "") -> bool:
 
 
 def told() -> str:
-    """All targets and devices in one line."""
-    listed = "; ".join(f"{target.name}, {target.says}" for target in TARGETS.values())
-    return f"{listed}; or a device: {', '.join(DEVICES)}"
+    """All targets in one line, and where the devices are."""
+    return f"{', '.join(TARGETS)}, or a device of `mobilenets devices`"

@@ -18,10 +18,10 @@ def write(model: Artefact, path: Path, facts: Mapping[str, str]) -> None:
     import coremltools
     import torch
 
-    from mobilenets.bench.formats.torch import Whole
+    from mobilenets.bench.formats.torch import whole
 
     shape = (1, 3, *model.net.input[:2])
-    exported: Any = torch.export.export(Whole(model).eval(), (torch.zeros(shape),))
+    exported: Any = torch.export.export(whole(model), (torch.zeros(shape),))
     made = coremltools.convert(
         exported.run_decompositions({}),  # coremltools reads the dialect that comes of it
         inputs=[coremltools.TensorType(name=INPUT, shape=shape)],

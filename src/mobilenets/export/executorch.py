@@ -17,10 +17,10 @@ def write(model: Artefact, path: Path, facts: Mapping[str, str]) -> None:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
-    from mobilenets.bench.formats.torch import Whole
+    from mobilenets.bench.formats.torch import whole
 
     sample = torch.zeros(1, 3, *model.net.input[:2])
-    exported = torch.export.export(Whole(model).eval(), (sample,))
+    exported = torch.export.export(whole(model), (sample,))
     lowered = to_edge_transform_and_lower(
         exported, partitioner=[XnnpackPartitioner()], constant_methods=dict(facts)
     )

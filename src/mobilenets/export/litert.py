@@ -21,14 +21,14 @@ def write(model: Artefact, path: Path, facts: Mapping[str, str]) -> None:
     import torch
     from torch import Tensor, nn
 
-    from mobilenets.bench.formats.torch import Whole
+    from mobilenets.bench.formats.torch import whole
 
     class Named(nn.Module):
         """Outputs by name, of a picture as TensorFlow lays it out."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.whole = Whole(model)
+            self.whole = whole(model)
             self.names = [output.name for output in model.net.outputs]
 
         def forward(self, image: Tensor) -> dict[str, Tensor]:

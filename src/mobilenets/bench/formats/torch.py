@@ -29,56 +29,54 @@ class Sum(nn.Module):
 
 
 class Graph(nn.Module):
-    """Layers that read one another's maps: `sources` has the numbers of each one's inputs, 0 is the image."""
+    """Outputs by name, [n, channels] each, of float32 [n, 3, height, width]; what all have read goes."""
 
-    def __init__(self, parts: Sequence[nn.Module], sources: Sequence[tuple[int, ...]]) -> None:
+    def __init__(self, model: Artefact, names: Sequence[str]) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(parts)
-        self._sources = sources
-        self._last_use = {source: step for step, own in enumerate(sources) for source in own}
+        net, weights = fold(model.net, model.weights)
+        known, self._wanted = shapes(net), [net.output(name).node for name in names]
+        last = max(index for index, node in enumerate(net.nodes) if node.name in self._wanted)
+        self.nodes = net.nodes[: last + 1]
+        self.parts = nn.ModuleList(_joined(_filled(node, known, weights)) for node in self.nodes)
+        reader = {source: node.name for node in self.nodes for source in node.inputs}
+        self._read = {
+            node.name: [one for one in node.inputs if reader[one] == node.name and one not in self._wanted]
+            for node in self.nodes
+        }
 
-    def forward(self, x: Tensor) -> Tensor:
-        values = {0: x}
-        for step, (part, own) in enumerate(zip(self.parts, self._sources, strict=True)):
-            values[step + 1] = part(*(values[source] for source in own))
-            for source in set(own):
-                if self._last_use[source] == step:
-                    del values[source]
-        return values[len(self.parts)]
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        values = {"image": image}
+        for node, part in zip(self.nodes, self.parts, strict=True):
+            values[node.name] = part(*(values[name] for name in node.inputs))
+            for name in set(self._read[node.name]):
+                del values[name]
+        return tuple(values[name].flatten(1) for name in self._wanted)
+
+
+class First(nn.Module):
+    """The first output of a graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, image: Tensor) -> Tensor:
+        found: Tensor = self.graph(image)[0]
+        return found
 
 
 def layers(model: Artefact) -> nn.Module:
     """The network up to its first output: its layers in a row where each follows the one before."""
-    net, weights = fold(model.net, model.weights)
-    known, last = shapes(net), net.outputs[0].node
-    parts: list[list[nn.Module]] = []
-    number = {"image": 0}
-    sources: list[tuple[int, ...]] = []
-    for node in net.nodes:
-        parts.append(_filled(node, known, weights))
-        sources.append(tuple(number[name] for name in node.inputs))
-        number[node.name] = len(parts)
-        if node.name == last:
-            break
-    if all(own == (step,) for step, own in enumerate(sources)):
-        return nn.Sequential(*(layer for own in parts for layer in own)).eval()
-    return Graph([_joined(own) for own in parts], sources).eval()
+    graph = Graph(model, [model.net.outputs[0].name])
+    before = ["image", *(node.name for node in graph.nodes)]
+    if all(node.inputs == (source,) for node, source in zip(graph.nodes, before, strict=False)):
+        return nn.Sequential(*graph.parts).eval()
+    return First(graph).eval()
 
 
-class Whole(nn.Module):
-    """All outputs in the network's order, [n, channels] each, of float32 [n, 3, height, width]."""
-
-    def __init__(self, model: Artefact) -> None:
-        super().__init__()
-        self._net, weights = fold(model.net, model.weights)
-        known = shapes(self._net)
-        self._parts = nn.ModuleList(_joined(_filled(node, known, weights)) for node in self._net.nodes).eval()
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        values = {"image": image}
-        for node, part in zip(self._net.nodes, self._parts, strict=True):
-            values[node.name] = part(*(values[name] for name in node.inputs))
-        return tuple(values[output.node].flatten(1) for output in self._net.outputs)
+def whole(model: Artefact) -> nn.Module:
+    """The network with all its outputs, in its order."""
+    return Graph(model, [output.name for output in model.net.outputs]).eval()
 
 
 def _joined(own: list[nn.Module]) -> nn.Module:

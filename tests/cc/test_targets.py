@@ -510,6 +510,8 @@ def test_a_device_is_a_name_for_a_target_and_a_slip_is_answered_with_the_nearest
     with pytest.raises(ValueError, match="--target rasberry-pi4: unknown; known: raspberry-pi-4, ") as caught:
         named("rasberry-pi4")
     assert all(name in str(caught.value) for name in (*TARGETS, *DEVICES))
+    with pytest.raises(ValueError, match="--target 'raspberry' may be raspberry-pi-3, "):
+        named("raspberry")
 
 
 def test_every_target_is_told_with_what_it_is_for() -> None:

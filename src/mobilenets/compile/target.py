@@ -300,7 +300,7 @@ FAMILIES: Mapping[str, tuple[isa.Family, ...]] = {
 def named(name: str) -> Target:
     """The target of that name, or of the device, with the device's own memories where they are known.
 
-    Raises ValueError that lists all, the nearest first.
+    Raises ValueError that lists all, the nearest first, or those that begin so.
     """
     if name in TARGETS:
         return TARGETS[name]
@@ -308,6 +308,8 @@ def named(name: str) -> Target:
     try:
         where = device(name)
     except ValueError as error:
+        if name and any(own.startswith(name) for own in DEVICES):
+            raise ValueError(f"--target {error}") from error
         near = get_close_matches(name, known, n=len(known), cutoff=0.5)
         listed = [*near, *(other for other in known if other not in near)]
         raise ValueError(f"--target {name}: unknown; known: {', '.join(listed)}") from error

@@ -12,7 +12,7 @@ from mobilenets.costs import choose
 from mobilenets.costs.choose import PUBLISHED, SLIM, Budget, Candidate
 from mobilenets.costs.device import Device
 from mobilenets.costs.device import device as device_named
-from mobilenets.costs.forecast import Factors, factors_for, memory_of
+from mobilenets.costs.forecast import Factors, memory_of, published_for
 from mobilenets.listing import Scores, sweep_scores, unbuilt
 
 
@@ -72,8 +72,7 @@ def chosen(
     if rows:
         took, factors, told = _by_rows(rows, dtypes, threads, runtime, where)
         notes.append(told)
-    if factors is None:
-        factors = _published(where, bool(took))
+    factors = factors or published_for(where)
     found = choose.candidates(
         where,
         dtypes,
@@ -111,15 +110,6 @@ def _by_rows(
             _, factors = measured.factors(rows, dtype, threads, runtime, where)
             return took, factors, f"{told}; they forecast others"
     return took, None, f"{told}, too few to forecast others by"
-
-
-def _published(where: Device, measured: bool) -> Factors | None:
-    try:
-        return factors_for(where)
-    except ValueError:
-        if not measured:
-            raise
-        return None
 
 
 def _notes(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ OURS = "ours"
 LEAST = 4
 """Networks in the type asked for, from which on a fit says something: left out in turn, three are left."""
 KIND = "here"
+MEMORY = Memory(10, 20)
 START = {"overhead": 1e3, "scaling": 0.95, "read": 1.0, "write": 1.0, "overlap": 0.1}
 RATES = {"product": {"float32": 60.0, "int8": 250.0}, "depthwise": {"float32": 20.0, "int8": 80.0}}
 
@@ -45,7 +47,7 @@ class Row:
 
     @property
     def counted(self) -> Cost:
-        return cost(zoo.net(*self.variant, self.classes))
+        return _counted(self.variant, self.classes)
 
 
 def read(paths: Iterable[Path]) -> list[Row]:
@@ -89,9 +91,14 @@ def _row(file: str, line: Mapping[str, str]) -> Row:
     )
 
 
+@cache
+def _counted(variant: Variant, classes: int) -> Cost:
+    return cost(zoo.net(*variant, classes))
+
+
 def _classes(variant: Variant, macs: int) -> int:
     """How many classes the network was raced with, by its multiply-accumulates."""
-    one, two = (cost(zoo.net(*variant, classes)).macs for classes in (1, 2))
+    one, two = (_counted(variant, classes).macs for classes in (1, 2))
     more, rest = divmod(macs - one, two - one)
     if rest or more < 0:
         raise ValueError(f"{macs:,} multiply-accumulates are not those of {variant[0]} {variant[1]:g}")
@@ -116,10 +123,9 @@ def factors(
         kind=KIND,
         cores=threads,
         ghz=1.0,  # nobody tells: cycles are nanoseconds
-        memory=Memory(10, 20),
+        memory=MEMORY,
     )
-    figures = [Figure(where, row.counted, row.dtype, threads, row.ms, row.net) for row in own]
-    known = {figure.dtype for figure in figures}
+    known = {row.dtype for row in own}
     start = Factors(
         runtime=engine,
         product={where.kind: {name: rate for name, rate in RATES["product"].items() if name in known}},
@@ -128,10 +134,15 @@ def factors(
         rests_on="",
         **START,
     )
-    start = _scaled(figures, start)
+    where, start = _scaled(_figures(own, where), start, where, device is None)
     files = ", ".join(dict.fromkeys(row.file for row in own))
     told = f"{len(own)} rows of {engine} in {files}, measured on {own[-1].machine}"
+    figures = _figures(own, where)
     return where, replace(fit(figures, start), spread=spread(figures, start), rests_on=told)
+
+
+def _figures(rows: Iterable[Row], where: Device) -> list[Figure]:
+    return [Figure(where, row.counted, row.dtype, row.threads, row.ms, row.net) for row in rows]
 
 
 def took(rows: Iterable[Row], threads: int, engine: str = OURS) -> dict[tuple[Variant, str], float]:
@@ -141,8 +152,13 @@ def took(rows: Iterable[Row], threads: int, engine: str = OURS) -> dict[tuple[Va
     }
 
 
-def _scaled(figures: Sequence[Figure], start: Factors) -> Factors:
-    """`start` as far off as it is quick: a fit is held to it, and machines differ by a thousand."""
+def _scaled(
+    figures: Sequence[Figure], start: Factors, where: Device, memory_too: bool
+) -> tuple[Device, Factors]:
+    """`start` made as quick as the machine is: a fit is held to it, and machines differ by a thousand.
+
+    Where nobody told the machine's memory it is taken to be quicker as the rest is.
+    """
     off, rates = errors(figures, start), {}
     for dtype in {figure.dtype for figure in figures}:
         one = [error for figure, error in zip(figures, off, strict=True) if figure.dtype == dtype]
@@ -151,9 +167,11 @@ def _scaled(figures: Sequence[Figure], start: Factors) -> Factors:
         {kind: {dtype: rate * rates[dtype] for dtype, rate in own.items()} for kind, own in group.items()}
         for group in (start.product, start.depthwise)
     )
-    all_ = float(np.exp(np.median(off)))
-    slower = {name: getattr(start, name) / all_ for name in ("overhead", "read", "write")}
-    return replace(start, product=product, depthwise=depthwise, **slower)
+    quick = float(np.exp(np.median(off)))
+    start = replace(start, product=product, depthwise=depthwise, overhead=start.overhead / quick)
+    if memory_too:
+        return replace(where, memory=Memory(MEMORY.copy * quick, MEMORY.fill * quick)), start
+    return where, replace(start, read=start.read / quick, write=start.write / quick)
 
 
 def _lacking(rows: Sequence[Row], dtype: str, threads: int, engine: str, found: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from mobilenets.costs.count import cost
 from mobilenets.costs.device import Device
-from mobilenets.costs.forecast import Factors, factors_for, forecast, power_w
+from mobilenets.costs.forecast import Factors, factors_for, forecast, power_w, published_for
 from mobilenets.spec import zoo
 from mobilenets.spec.net import Net
 
@@ -143,8 +143,8 @@ def candidates(
     if wrong := [dtype for dtype in dtypes if dtype not in DTYPES]:
         raise ValueError(f"--dtype {wrong[0]}: unknown; known: {', '.join(DTYPES)}")
     measured = measured or {}
-    if factors is None and not measured:
-        factors = factors_for(device)
+    if factors is None:
+        factors = published_for(device) if measured else factors_for(device)
     known = {} if factors is None else factors.product[device.kind]
     there = {dtype for _, dtype in measured} | set(known)
     if not set(dtypes) & there:

@@ -116,10 +116,17 @@ def forecast(
 
 def factors_for(device: Device) -> Factors:
     """The factors there are for a device's cores. Raises ValueError where there are none."""
-    for factors in known_factors():
-        if device.kind in factors.product:
-            return factors
-    raise ValueError(f"{device.name}: no figures were found to forecast from; `mobilenets bench` measures")
+    found = published_for(device)
+    if found is None:
+        raise ValueError(
+            f"{device.name}: no figures were found to forecast from; `mobilenets bench` measures"
+        )
+    return found
+
+
+def published_for(device: Device) -> Factors | None:
+    """The same, or None."""
+    return next((factors for factors in known_factors() if device.kind in factors.product), None)
 
 
 @cache

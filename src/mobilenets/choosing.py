@@ -12,7 +12,7 @@ from mobilenets.costs import choose
 from mobilenets.costs.choose import PUBLISHED, SLIM, Budget, Candidate
 from mobilenets.costs.device import Device
 from mobilenets.costs.device import device as device_named
-from mobilenets.costs.forecast import Factors, memory_of, published_for
+from mobilenets.costs.forecast import Factors, memory_of, power_told, published_for
 from mobilenets.listing import Scores, sweep_scores, unbuilt
 
 
@@ -87,7 +87,7 @@ def chosen(
     budget = asked.on(where)
     fitting, closest = choose.chosen(found, budget)
     shown = fitting or [one for one in (closest,) if one is not None]
-    notes += _notes(where, asked, budget, given, dtypes, shown, found, factors)
+    notes += _notes(where, asked, budget, given, dtypes, threads, shown, found, factors)
     source = SLIM if scores is None else f"{scores}, of {given.part} pictures"
     return Choice(where, budget, source, fitting, closest, notes)
 
@@ -118,6 +118,7 @@ def _notes(
     budget: Budget,
     given: Scores,
     dtypes: Sequence[str],
+    threads: int,
     shown: Sequence[Candidate],
     found: Sequence[Candidate],
     factors: Factors | None,
@@ -135,8 +136,8 @@ def _notes(
     if budget != asked:
         own = f"{where.ram_kb} KB of RAM and {where.flash_kb} KB of flash"
         notes.append(f"its own memories are limits: {own}, for maps and weights alone; code comes on top")
-    if any(one.energy_mj is not None for one in shown) and where.idle_w is None and where.cores > 1:
-        notes.append(f"energy: with all {where.cores} cores busy, an upper bound")
+    if any(one.energy_mj is not None for one in shown):
+        notes.append(power_told(where, threads))
     if given.left_out:
         notes.append(f"{given.left_out} variants without an accuracy on {given.part} pictures are left out")
     if refused := dict.fromkeys(one.refused for one in shown if one.refused):

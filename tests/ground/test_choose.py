@@ -95,6 +95,8 @@ def test_a_board_that_nobody_published_figures_of_has_those_that_were_measured()
         candidates(where)
     found = candidates(where, measured={(("v1", 0.25, 128), "int8"): 400.0}, runtime="ours")
     assert [(one.variant, one.latency_ms) for one in found] == [(("v1", 0.25, 128), 400.0)]
+    with pytest.raises(ValueError, match="stm32l4r5: none of these variants was measured, nor figures"):
+        candidates(where, scores={("v1", 0.5, 96): 0.5}, measured={(("v1", 0.25, 128), "int8"): 400.0})
 
 
 def test_why_a_variant_cannot_be_compiled_is_kept_with_it() -> None:

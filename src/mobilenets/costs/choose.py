@@ -148,10 +148,8 @@ def candidates(
     known = {} if factors is None else factors.product[device.kind]
     there = {dtype for _, dtype in measured} | set(known)
     if not set(dtypes) & there:
-        told = (
-            f"{factors.runtime if factors else runtime} in {' or '.join(dtypes)}, only in {', '.join(there)}"
-        )
-        raise ValueError(f"{device.name}: nothing is known of {told}")
+        told = f"{factors.runtime if factors else runtime} in {' or '.join(dtypes)}"
+        raise ValueError(f"{device.name}: nothing is known of {told}, only in {', '.join(sorted(there))}")
     power, made = power_w(device, threads), []
     for variant, accuracy in scores.items():
         net = zoo.net(*variant, classes)
@@ -178,6 +176,8 @@ def candidates(
                     refused=reason,
                 )
             )
+    if not made:
+        raise ValueError(f"{device.name}: none of these variants was measured, nor figures published")
     return made
 
 

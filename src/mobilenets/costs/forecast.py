@@ -98,7 +98,7 @@ def forecast(
     ms = sum(layer.ms for layer in layers)
     power = power_w(device, threads)
     if power is not None:
-        notes.append(f"energy: {power:.3g} W, {_power_told(device, threads)}")
+        notes.append(power_told(device, threads))
     return Forecast(
         device=device.name,
         runtime=factors.runtime,
@@ -164,14 +164,15 @@ def power_w(device: Device, threads: int) -> float | None:
     return device.idle_w + (device.busy_w - device.idle_w) * threads / device.cores
 
 
-def _power_told(device: Device, threads: int) -> str:
-    source = device.sources["power"]
+def power_told(device: Device, threads: int) -> str:
+    """What an energy rests on, in words, with the source."""
+    told, source = f"energy: {power_w(device, threads):.3g} W", device.sources["power"]
     if device.cores == 1:
-        return f"while it works: {source}"
+        return f"{told} while it works: {source}"
     if device.idle_w is None:
-        return f"with all {device.cores} cores busy, an upper bound: {source}"
+        return f"{told}, with all {device.cores} cores busy, an upper bound: {source}"
     ends = f"{device.idle_w:g} W idle, {device.busy_w:g} W with all {device.cores} cores busy"
-    return f"for {threads} of {device.cores} cores between {ends}: {source}"
+    return f"{told}, for {threads} of {device.cores} cores between {ends}: {source}"
 
 
 def spent(

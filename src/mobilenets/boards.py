@@ -39,12 +39,11 @@ def forecast(
     model: Annotated[str, typer.Argument(help="A model file, or a network's name.")],
     device: Annotated[
         str | None,
-        typer.Option(
-            help="A name of `mobilenets devices`; with --rows the machine that they are of, without."
-        ),
+        typer.Option(help="A name of `mobilenets devices`; without one, the machine that --rows are of."),
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="float32 or int8; the model file's own, or float32, unless given.")
+        str | None,
+        typer.Option(help="float32 or int8, float16 for some; the file's own, or float32, unless given."),
     ] = None,
     threads: Threads = 1,
     width: Annotated[float | None, typer.Option(help="Width multiplier of a network.")] = None,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilenets.costs.choose import Variant
+from mobilenets.costs.choose import DTYPES, Variant
 from mobilenets.costs.count import Cost, cost
 from mobilenets.costs.device import Device, Memory
 from mobilenets.costs.forecast import Factors
@@ -111,12 +111,14 @@ def factors(
     """The machine that rows were measured on, and how an engine uses it with so many threads.
 
     `device` where it is one of the table, whose clock, memory and power count then. Raises ValueError where
-    the rows hold too few networks.
+    the rows hold too few networks, or are of several machines.
     """
-    own = [row for row in rows if row.engine == engine and row.threads == threads]
+    own = [row for row in rows if (row.engine, row.threads) == (engine, threads) and row.dtype in DTYPES]
     nets = {row.variant for row in own if row.dtype == dtype}
     if len(nets) < LEAST:
         raise ValueError(_lacking(rows, dtype, threads, engine, len(nets)))
+    if len(machines := dict.fromkeys(row.machine for row in own)) > 1:
+        raise ValueError(f"rows of several machines: {'; '.join(machines)}: give those of one")
     where = device or Device(
         name="this machine",
         says=f"the machine of the rows: {own[-1].machine}",

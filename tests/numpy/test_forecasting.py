@@ -199,6 +199,9 @@ def test_too_few_rows_and_rows_that_are_none_are_refused_in_a_line(rows: Callabl
         measured.factors(measured.read([few]), "float32", 1)
     with pytest.raises(ValueError, match="0 networks of litert in int8 on 2 threads"):
         measured.factors(measured.read([few]), "int8", 2, "litert")
+    two = rows("two.csv", *(line(net, 5.0, machine=f"{1 + net[1]:.0f} cores") for net in NETS))
+    with pytest.raises(ValueError, match="rows of several machines: 1 cores; 2 cores: give those of one"):
+        measured.factors(measured.read([two]), "float32", 1)
     good = line(NETS[0], 1.0)
     for wrong, words in (
         ({**good, "latency_ms": "nan"}, "a latency of nan ms"),

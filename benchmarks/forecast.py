@@ -6,8 +6,8 @@ Published: results/published.csv, figures of boards with their sources. Those of
 and 4, four Cortex-A53 at 2 GHz) are left out of every fit and forecast from the others. Measured: the rows of
 this package's code in results/race.csv, the last of each network; every second network is fitted, the others
 are forecast. What was forecast beside what it is goes to results/forecast.csv and docs/forecast.png; --keep
-writes the factors into the package, where `mobilenets forecast` finds them. That takes minutes: how far a
-forecast may be off is found by leaving each device out of a fit in turn.
+writes the factors into the package, where `mobilenets forecast` finds them. How far a forecast may be off is
+found by leaving each device out of a fit in turn.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ import numpy as np
 from rows import keep
 
 from mobilenets.costs.count import Cost, cost
-from mobilenets.costs.device import Device, Memory, device
+from mobilenets.costs.device import device
 from mobilenets.costs.forecast import Factors, forecast
 from mobilenets.forecasting import Figure, fit, spread
+from mobilenets.measured import OURS, Row, factors, read
 from mobilenets.spec import zoo
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
 FACTORS = ROOT / "src" / "mobilenets" / "costs" / "factors.json"
 LEFT_OUT = ("raspberry-pi-3", "raspberry-pi-4", "a53-2ghz")
-HERE = "this machine"
 FREE: dict[str, float] = {"overhead": 3e4, "scaling": 0.95, "read": 1, "write": 1, "overlap": 0.1}
 STARTS = (
     Factors(
@@ -54,16 +54,15 @@ STARTS = (
         rests_on="",
         **FREE,
     ),
+    Factors(
+        runtime="ncnn",
+        product={"a76": {"float32": 6, "float16": 12, "int8": 16}},
+        depthwise={"a76": {"float32": 3, "float16": 6, "int8": 3}},
+        spread=0,
+        rests_on="",
+        **FREE,
+    ),
 )
-OWN = Factors(
-    runtime="ours",
-    product={"here": {"float32": 60, "int8": 250}},
-    depthwise={"here": {"float32": 20, "int8": 80}},
-    spread=0,
-    rests_on="this machine's rows",
-    **FREE | {"overhead": 1e3},
-)
-"""Of a machine whose clock nobody tells: cycles are nanoseconds."""
 
 
 @cache
@@ -71,7 +70,8 @@ def counted(net: str, width: float, resolution: int, classes: int) -> Cost:
     return cost(zoo.net(net, width, resolution, classes))
 
 
-def published(runtime: str) -> list[Figure]:
+def published(start: Factors) -> list[Figure]:
+    """Figures of the runtime on the kinds of core that `start` has factors of."""
     with (RESULTS / "published.csv").open(encoding="utf-8", newline="") as file:
         return [
             Figure(
@@ -83,7 +83,7 @@ def published(runtime: str) -> list[Figure]:
                 told=f"{row['net']} {float(row['width']):g} at {row['resolution']}",
             )
             for row in csv.DictReader(file)
-            if row["runtime"] == runtime
+            if row["runtime"] == start.runtime and device(row["device"]).kind in start.product
         ]
 
 
@@ -112,23 +112,12 @@ def kept_rows(figures: Sequence[Figure], factors: Factors, fitted: bool) -> list
     return made
 
 
-def measured(threads: int) -> list[Figure]:
-    """This package's code on this machine, by the latest rows of the race."""
-    latest: dict[tuple[str, str], Figure] = {}
-    with (RESULTS / "race.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if row["engine"] != "ours" or int(row["threads"]) != threads or "--native" not in row["command"]:
-                continue
-            _, width, _, side = row["model"].split()
-            latest[row["model"], row["dtype"]] = Figure(
-                device=Device(name=HERE, says="", kind="here", cores=threads, ghz=1, memory=Memory(10, 20)),
-                counted=counted("v1", float(width), int(side), 1000),
-                dtype=row["dtype"],
-                threads=threads,
-                ms=float(row["latency_ms"]),
-                told=row["model"],
-            )
-    return [latest[key] for key in sorted(latest)]
+def halves(threads: int) -> tuple[list[Row], list[Row]]:
+    """This package's code here, by the latest rows of the race: every second network, the others."""
+    own = [row for row in read([RESULTS / "race.csv"]) if (row.engine, row.threads) == (OURS, threads)]
+    nets = sorted({row.net for row in own})
+    given = [row for row in own if nets.index(row.net) % 2 == 0]
+    return given, [row for row in own if row not in given]
 
 
 def drawn(rows: Sequence[dict[str, Any]], place: Path) -> None:
@@ -182,9 +171,9 @@ def main() -> None:
     )
     parser.add_argument("--keep", action="store_true")
     args = parser.parse_args()
-    rows, factors = [], []
+    rows, all_factors = [], []
     for start in STARTS:
-        figures = published(start.runtime)
+        figures = published(start)
         given = [one for one in figures if one.device.name not in LEFT_OUT]
         boards = dict.fromkeys(one.device.name for one in given)
         found = replace(
@@ -192,28 +181,24 @@ def main() -> None:
             spread=round(spread(given, start), 4),
             rests_on=f"{len(given)} published figures of {', '.join(boards)}",
         )
-        factors.append(found)
+        all_factors.append(found)
         rows += (own := kept_rows(given, found, True))
-        told(f"{start.runtime}, fitted", own)
+        told(f"{start.runtime} on {', '.join(start.product)}, fitted", own)
         if others := [one for one in figures if one.device.name in LEFT_OUT]:
             rows += (own := kept_rows(others, found, False))
-            told(f"{start.runtime}, left out", own)
+            told(f"{start.runtime} on {', '.join(start.product)}, left out", own)
     for threads in (1, 2):
-        figures = measured(threads)
-        nets = sorted({one.told for one in figures})
-        given = [one for one in figures if nets.index(one.told) % 2 == 0]
-        others = [one for one in figures if nets.index(one.told) % 2]
-        start = replace(OWN, runtime="ours")
-        found = replace(fit(given, start), spread=round(spread(given, start), 4))
-        rows += (own := kept_rows(given, found, True))
-        told(f"{HERE}, {threads} threads, fitted", own)
-        rows += (own := kept_rows(others, found, False))
-        told(f"{HERE}, {threads} threads, left out", own)
+        given, others = halves(threads)
+        where, found = factors(given, "float32", threads)
+        for fitted, part in ((True, given), (False, others)):
+            figures = [Figure(where, row.counted, row.dtype, threads, row.ms, row.net) for row in part]
+            rows += (own := kept_rows(figures, found, fitted))
+            told(f"{where.name}, {threads} threads, {'fitted' if fitted else 'left out'}", own)
     for row in rows:
         keep(RESULTS / "forecast.csv", row)
     drawn(rows, ROOT / "docs" / "forecast.png")
     if args.keep:
-        text = json.dumps([short(asdict(one)) for one in factors], indent=1)
+        text = json.dumps([short(asdict(one)) for one in all_factors], indent=1)
         FACTORS.write_text(text + "\n", encoding="utf-8")
 
 

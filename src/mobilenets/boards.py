@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mobilenets.console import say, say_json
+from mobilenets.console import say_json
 from mobilenets.flags import JSON
 from mobilenets.shown import show_choice, show_devices, show_forecast, show_targets
 
@@ -15,6 +15,11 @@ app = typer.Typer()
 Json = Annotated[bool, typer.Option("--json", help=JSON)]
 Named = Annotated[str, typer.Option("--device", help="A name of `mobilenets devices`.")]
 Threads = Annotated[int, typer.Option(min=1, help="Of its cores.")]
+Rows = Annotated[
+    list[Path] | None,
+    typer.Option("--rows", help="rows.csv of `mobilenets bench --out`, measured there; may be given again."),
+]
+Runtime = Annotated[str, typer.Option(help="Of the rows, the engine that counts.")]
 
 
 @app.command(epilog="Example: mobilenets devices")
@@ -33,22 +38,48 @@ def devices(json: Json = False) -> None:
 @app.command(epilog="Example: mobilenets forecast v1 --device raspberry-pi-4 --threads 4 --dtype int8")
 def forecast(
     model: Annotated[str, typer.Argument(help="A model file, or a network's name.")],
-    device: Named,
-    dtype: Annotated[str, typer.Option(help="float32 or int8.")] = "float32",
+    device: Annotated[
+        str | None,
+        typer.Option(help="A name of `mobilenets devices`; without one, the machine that --rows are of."),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32 or int8, float16 for some; the file's own, or float32, unless given."),
+    ] = None,
     threads: Threads = 1,
     width: Annotated[float | None, typer.Option(help="Width multiplier of a network.")] = None,
     resolution: Annotated[int | None, typer.Option(help="Input side of a network, pixels.")] = None,
+    rows: Rows = None,
+    runtime: Runtime = "ours",
     by_layer: Annotated[bool, typer.Option("--by-layer", help="A row for each layer.")] = False,
     json: Json = False,
 ) -> None:
-    """How long a picture takes on a device that is not here: an estimate, with its interval."""
+    """How long a picture takes on a device that is not here, or by rows that were measured: an estimate."""
+    from dataclasses import replace
+
     from mobilenets.costs import forecast as costs
     from mobilenets.costs.count import cost
     from mobilenets.costs.device import device as named
     from mobilenets.listing import network
 
-    where, net = named(device), network(model, width, resolution)
-    found = costs.forecast(cost(net), where, dtype, threads)
+    if device is None and not rows:
+        raise ValueError(
+            "--device NAME says of what (`mobilenets devices`), or --rows what was measured here"
+        )
+    where = None if device is None else named(device)
+    net, own_dtype = network(model, width, resolution)
+    dtype = dtype or own_dtype
+    if where is not None and not rows:
+        found = costs.forecast(cost(net), where, dtype, threads)
+    else:
+        from mobilenets import measured
+
+        read = measured.read(rows or [])
+        where, known = measured.factors(read, dtype, threads, runtime, where)
+        found = costs.forecast(cost(net), where, dtype, threads, known)
+        there = measured.took(read, threads, runtime).get(((net.name, net.width, net.resolution), dtype))
+        if there is not None:
+            found = replace(found, notes=(*found.notes, f"measured, by the rows: {there:.4g} ms"))
     told = f"{net.name} {net.width:g} at {net.resolution}"
     if json:
         say_json({"net": told} | costs.as_json(found, by_layer))
@@ -59,44 +90,29 @@ def forecast(
 @app.command(epilog="Example: mobilenets choose --device raspberry-pi-4 --latency-ms 30 --size-kb 4000")
 def choose(
     device: Named,
-    latency_ms: Annotated[float | None, typer.Option(min=0.0, help="Milliseconds for a picture.")] = None,
-    size_kb: Annotated[float | None, typer.Option(min=0.0, help="Of weights.")] = None,
-    ram_kb: Annotated[float | None, typer.Option(min=0.0, help="Of maps alive together.")] = None,
-    energy_mj: Annotated[float | None, typer.Option(min=0.0, help="Millijoules for a picture.")] = None,
+    latency_ms: Annotated[float | None, typer.Option(help="Milliseconds for a picture.")] = None,
+    size_kb: Annotated[float | None, typer.Option(help="Of weights.")] = None,
+    ram_kb: Annotated[float | None, typer.Option(help="Of maps alive together.")] = None,
+    energy_mj: Annotated[float | None, typer.Option(help="Millijoules for a picture.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or int8; both unless given.")] = None,
     threads: Threads = 1,
     scores: Annotated[
         Path | None, typer.Option(help="sweep.csv of a retraining: its variants, its accuracies.")
     ] = None,
+    rows: Rows = None,
+    runtime: Runtime = "ours",
     json: Json = False,
 ) -> None:
-    """The variants that fit a budget on a device, the most accurate first. Latencies are forecasts."""
-    from mobilenets.costs.choose import SLIM, Budget, candidates, chosen
-    from mobilenets.costs.device import device as named
-    from mobilenets.listing import sweep_scores
+    """The variants that fit a budget on a device, the most accurate first, by forecasts or measured rows.
 
-    where = named(device)
-    own, classes = (None, None) if scores is None else sweep_scores(scores)
-    asked = ("float32", "int8") if dtype is None else (dtype,)
-    budget = Budget(latency_ms=latency_ms, size_kb=size_kb, ram_kb=ram_kb, energy_mj=energy_mj)
-    found = (
-        candidates(where, asked, threads) if own is None else candidates(where, asked, threads, own, classes)
-    )
-    fitting, closest = chosen(found, budget)
-    source = SLIM if scores is None else str(scores)
+    The memories of a microcontroller are limits of themselves.
+    """
+    from mobilenets.choosing import chosen
+    from mobilenets.costs.choose import Budget
+
+    asked = Budget(latency_ms=latency_ms, size_kb=size_kb, ram_kb=ram_kb, energy_mj=energy_mj)
+    found = chosen(device, asked, dtype, threads, scores, rows or [], runtime)
     if json:
-        rows = [one.as_json() for one in fitting]
-        near = None if closest is None else closest.as_json()
-        say_json(
-            {
-                "device": where.name,
-                "budget": budget.limits,
-                "scores": source,
-                "fitting": rows,
-                "closest": near,
-            }
-        )
+        say_json(found.as_json())
         return
-    show_choice(fitting, closest, budget, where.says, source)
-    if fitting:
-        say(f"latencies are forecasts, from {fitting[0].forecast.rests_on}")
+    show_choice(found)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from mobilenets.compile.build import Built, build, program, write
 from mobilenets.compile.form import checked
 from mobilenets.compile.isa import Family
 from mobilenets.compile.part import fit
+from mobilenets.compile.smaller import smaller
 from mobilenets.compile.source import Source, compiled
 from mobilenets.compile.step import refuse
 from mobilenets.compile.target import BOARD, TARGETS, Target, body_family, family, loads
@@ -105,13 +107,14 @@ def compile_model(
         if not 1 <= threads <= source.threads:
             raise ValueError(f"--threads {threads}: --target {target} has at most {source.threads}")
         if chosen.part:
-            fit(chosen.part, len(source.weights), source.arena_bytes, code=False)
+            change = partial(smaller, model, chosen, chosen.part)
+            fit(chosen.part, len(source.weights), source.arena_bytes, change, code=False)
         shown, told = frames(images or calibrate)
         write(source, place)
         progress("compile", 1, 4)
         made = build(source, chosen, place)
         progress("compile", 2, 4)
-        found = _looked_at(source, chosen, made)
+        found = _looked_at(model, source, chosen, made)
         verdict = _verified(model, source, chosen, made, threads, shown, told)
         progress("compile", 3, 4)
         certificate = _certificate(model, source, made, chosen, verdict) | found | calibrated
@@ -264,7 +267,7 @@ def _bodied(model: Artefact) -> Artefact:
     return replace(model, net=body, weights=kept, labels=(), threshold=None, scales=scales)
 
 
-def _looked_at(source: Source, target: Target, made: Built) -> dict[str, Any]:
+def _looked_at(model: Artefact, source: Source, target: Target, made: Built) -> dict[str, Any]:
     """What a certificate says of the file itself, and of what it takes of a microcontroller.
 
     Raises RuntimeError where it is not what it should be, ValueError where it does not fit.
@@ -278,12 +281,14 @@ def _looked_at(source: Source, target: Target, made: Built) -> dict[str, Any]:
     }
     if target.part:
         takes = {"flash_bytes": found.kept_bytes, "ram_bytes": found.static_bytes + source.arena_bytes}
-        fit(target.part, takes["flash_bytes"], takes["ram_bytes"], code=True)
+        code = found.kept_bytes - len(source.weights)
+        change = partial(smaller, model, target, target.part, code)
+        fit(target.part, takes["flash_bytes"], takes["ram_bytes"], change, code=True)
         facts |= {
             "part": asdict(target.part),
             **takes,
             "arena_bytes": source.arena_bytes,
-            "code_bytes": found.kept_bytes - len(source.weights),
+            "code_bytes": code,
         }
     return facts
 

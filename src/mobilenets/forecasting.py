@@ -10,13 +10,17 @@ from numpy.typing import NDArray
 
 from mobilenets.costs.count import Cost
 from mobilenets.costs.device import Device
-from mobilenets.costs.forecast import Factors, forecast
+from mobilenets.costs.forecast import BYTES, PRODUCTS, Factors, memory_of, spent, together
 
 FREE = ("overhead", "scaling", "read", "write", "overlap")
+AT_MOST_ONE = ("scaling", "overlap")
 HELD = 0.05
 """How strongly factors are held to where they began, against figures: what those don't tell stays there."""
 STEP = 1e-4
 ROUNDS = 40
+COVERED = 0.9
+
+Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +36,66 @@ class Figure:
     """The network in words."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Layers:
+    """The layers of all figures one after the other: arrays for `spent`, a layer each."""
+
+    rate: NDArray[np.intp]
+    """Which rate of a vector of factors is its own."""
+    begins: NDArray[np.intp]
+    """Each figure's first layer."""
+    known: dict[str, Values]
+    """What `spent` takes that no fit changes."""
+    ms: Values
+    """Of each figure."""
+
+    def errors(self, factors: Factors) -> Values:
+        """Logarithms of forecast over figure."""
+        parts = spent(**self.known, rate=np.array(_rates(factors))[self.rate], factors=factors)
+        layers = together(*parts, factors.overlap)
+        made: Values = np.log(np.add.reduceat(layers, self.begins) / self.ms)
+        return made
+
+
+def _layers(figures: Sequence[Figure], factors: Factors) -> _Layers:
+    places = {key: place for place, key in enumerate(_keys(factors))}
+    rates: list[int] = []
+    begins: list[int] = []
+    rows: list[tuple[float, ...]] = []
+    for figure in figures:
+        memory, size = memory_of(figure.device), BYTES[figure.dtype]
+        begins.append(len(rows))
+        for row in figure.counted.rows:
+            group = "product" if row.kind in PRODUCTS else "depthwise"
+            rates.append(places[group, figure.device.kind, figure.dtype])
+            rows.append(
+                (
+                    row.macs or row.values_read,
+                    *(size * value for value in (row.weights, row.values_read, row.output.elements)),
+                    *(figure.threads, figure.device.ghz, memory.read, memory.fill),
+                )
+            )
+    names = ("products", "weights", "read", "written", "threads", "ghz", "read_gb_s", "fill_gb_s")
+    known = dict(zip(names, np.array(rows, np.float64).T, strict=True))
+    return _Layers(np.array(rates), np.array(begins), known, np.array([figure.ms for figure in figures]))
+
+
 def fit(figures: Sequence[Figure], start: Factors) -> Factors:
-    """The factors nearest to `figures`, from `start` on; its `spread` stays."""
-    place = _vector(start)
-    best, damping = _off(figures, start, place, place), 1.0
+    """The factors nearest to `figures`, from `start` on; its `spread` stays.
+
+    Raises KeyError for a figure of cores or a dtype that `start` has no rates for.
+    """
+    layers, begun = _layers(figures, start), _vector(start)
+
+    def off(place: Values) -> Values:
+        return np.concatenate([layers.errors(_factors(start, place)), HELD * (place - begun)])
+
+    place, best, damping = begun, off(begun), 1.0
     for _ in range(ROUNDS):
-        slopes = np.stack(
-            [
-                (_off(figures, start, place + one, _vector(start)) - best) / STEP
-                for one in STEP * np.eye(len(place))
-            ],
-            axis=1,
-        )
+        slopes = np.stack([(off(place + one) - best) / STEP for one in STEP * np.eye(len(place))], axis=1)
         wanted = np.linalg.solve(slopes.T @ slopes + damping * np.eye(len(place)), -slopes.T @ best)
         moved = place + np.clip(wanted, -1, 1)
-        found = _off(figures, start, moved, _vector(start))
+        found = off(moved)
         if found @ found < best @ best:
             gained = best @ best - found @ found
             place, best, damping = moved, found, damping / 3
@@ -59,53 +108,54 @@ def fit(figures: Sequence[Figure], start: Factors) -> Factors:
     return _factors(start, place)
 
 
-def errors(figures: Sequence[Figure], factors: Factors) -> NDArray[np.float64]:
+def errors(figures: Sequence[Figure], factors: Factors) -> Values:
     """Logarithms of forecast over figure."""
-    return np.array(
-        [np.log(forecast(f.counted, f.device, f.dtype, f.threads, factors).ms / f.ms) for f in figures]
-    )
+    return _layers(figures, factors).errors(factors)
 
 
 def spread(figures: Sequence[Figure], start: Factors) -> float:
-    """Within what nine in ten lie, as a logarithm, when their own device (or, of one device, they themselves)
-    is left out of the fit."""
-    names = [f.device.name for f in figures]
-    alone = len(set(names)) == 1
-    off: list[float] = []
-    groups = (
-        [[i] for i in range(len(figures))]
-        if alone
-        else [[i for i, name in enumerate(names) if name == own] for own in dict.fromkeys(names)]
-    )
-    for group in groups:
-        rest = [f for i, f in enumerate(figures) if i not in group]
-        found = fit(rest, start)
-        off += np.abs(errors([figures[i] for i in group], found)).tolist()
-    return float(np.quantile(off, 0.9))
+    """Within what nine in ten lie, as a logarithm, when their own device is left out of the fit.
+
+    Where all are of one device, their own network. Each counts the same however many figures it has.
+    """
+    alone = len({figure.device.name for figure in figures}) == 1
+    own = [figure.told if alone else figure.device.name for figure in figures]
+    off: list[tuple[float, float]] = []
+    for name in dict.fromkeys(own):
+        rest = [figure for figure, other in zip(figures, own, strict=True) if other != name]
+        left = [figure for figure, other in zip(figures, own, strict=True) if other == name]
+        off += [(abs(error), 1 / len(left)) for error in errors(left, fit(rest, start)).tolist()]
+    off.sort()
+    reached = np.cumsum([weight for _, weight in off])
+    # Of few figures the next larger error counts: an interval is rather too wide than too narrow.
+    return off[int(np.searchsorted(reached, COVERED * reached[-1] - 1e-9))][0]
 
 
-def _vector(factors: Factors) -> NDArray[np.float64]:
-    rates = [
-        rate
-        for by_kind in (factors.product, factors.depthwise)
-        for own in by_kind.values()
-        for rate in own.values()
+def _keys(factors: Factors) -> list[tuple[str, str, str]]:
+    groups = {"product": factors.product, "depthwise": factors.depthwise}
+    return [
+        (group, kind, dtype)
+        for group, by_kind in groups.items()
+        for kind, own in by_kind.items()
+        for dtype in own
     ]
-    return np.log([*rates, *(getattr(factors, name) for name in FREE)])
 
 
-def _factors(start: Factors, place: NDArray[np.float64]) -> Factors:
+def _rates(factors: Factors) -> list[float]:
+    return [getattr(factors, group)[kind][dtype] for group, kind, dtype in _keys(factors)]
+
+
+def _vector(factors: Factors) -> Values:
+    made: Values = np.log([*_rates(factors), *(getattr(factors, name) for name in FREE)])
+    return made
+
+
+def _factors(start: Factors, place: Values) -> Factors:
     values = iter(np.exp(place).tolist())
     product, depthwise = (
         {kind: {dtype: next(values) for dtype in own} for kind, own in by_kind.items()}
         for by_kind in (start.product, start.depthwise)
     )
     free = dict(zip(FREE, values, strict=True))
-    free["scaling"], free["overlap"] = min(free["scaling"], 1.0), min(free["overlap"], 1.0)
+    free |= {name: min(free[name], 1.0) for name in AT_MOST_ONE}
     return replace(start, product=product, depthwise=depthwise, **free)
-
-
-def _off(
-    figures: Sequence[Figure], start: Factors, place: NDArray[np.float64], begun: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    return np.concatenate([errors(figures, _factors(start, place)), HELD * (place - begun)])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,38 +55,77 @@ def listed_devices() -> list[dict[str, Any]]:
     ]
 
 
-def sweep_scores(path: Path) -> tuple[dict[Variant, float], int | None]:
-    """Accuracies of the variants in a `sweep.csv`, and the classes there are.
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Accuracies of variants on the pictures of `part`; `left_out` is how many variants have none.
 
-    Raises ValueError that names the file and what it lacks.
+    `classes` is None where the file does not tell how many there are.
     """
+
+    by_variant: Mapping[Variant, float]
+    part: str
+    left_out: int
+    classes: int | None
+
+
+def sweep_scores(path: Path) -> Scores:
+    """The scores in a `sweep.csv`, which stands beside its `run.json`.
+
+    On the test part; on the validation part where no variant was tested. Raises ValueError that names the
+    file and what it lacks.
+    """
+    net, classes = _swept(path.with_name("run.json"))
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
+        part = "test" if any(row["test_accuracy"] for row in rows) else "val"
+        scored = [row for row in rows if row[f"{part}_accuracy"]]
         found = {
-            (row.get("net") or "v1", float(row["width"]), int(row["resolution"])): float(row["test_accuracy"])
-            for row in rows
+            (net, float(row["width"]), int(row["resolution"])): float(row[f"{part}_accuracy"])
+            for row in scored
         }
     except (KeyError, ValueError, TypeError, csv.Error) as error:
-        raise ValueError(f"{path}: no sweep.csv of `mobilenets retrain --sweep`: {error}") from error
+        told = f"no column {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path}: no sweep.csv of `mobilenets retrain --sweep`: {told}") from error
     if not found:
-        raise ValueError(f"{path}: has no variants")
-    classes = {int(row["classes"]) for row in rows if row.get("classes")}
-    return found, classes.pop() if len(classes) == 1 else None
+        raise ValueError(f"{path}: has no variant with an accuracy, of test or of validation pictures")
+    return Scores(found, "validation" if part == "val" else part, len(rows) - len(scored), classes)
 
 
-def network(model: str, width: float | None, resolution: int | None) -> Net:
-    """The network of a model file, or one by its name.
+def _swept(record: Path) -> tuple[str, int | None]:
+    """The network and the classes of a sweep; V1, and of classes nothing known, without its record."""
+    try:
+        kept = json.loads(record.read_bytes())
+        return str(kept["net"]["name"]), len(kept["classes"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return "v1", None
+
+
+def network(model: str, width: float | None, resolution: int | None) -> tuple[Net, str]:
+    """The network of a model file, or one by its name, and the type it computes in: float32 for a name.
 
     Raises ValueError for what is neither, and for a size given to a file, which has its own.
     """
     if model in zoo.NETS and not Path(model).exists():
-        return zoo.net(model, 1.0 if width is None else width, resolution)
+        return zoo.net(model, 1.0 if width is None else width, resolution), "float32"
     if width is not None or resolution is not None:
         raise ValueError(f"{model}: has its own width and resolution; these go with {', '.join(zoo.NETS)}")
     from mobilenets.infer.ready import load
 
-    return load(model).artefact.net
+    found = load(model, integers=True).artefact
+    # A compiled model's scales are in its library, which says what it computes in.
+    return found.net, found.dtype if found.weights else str(found.source["compiled"])
+
+
+def unbuilt(net: Net) -> str | None:
+    """Why a network cannot be compiled yet; None where it can."""
+    from mobilenets.compile.step import refuse
+
+    try:
+        refuse(net)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def listed() -> list[dict[str, Any]]:

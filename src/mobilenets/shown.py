@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mobilenets.compile.target import TARGETS
 from mobilenets.console import percent, say, size, table
-from mobilenets.costs.choose import Budget, Candidate
 from mobilenets.costs.count import Cost
 from mobilenets.costs.forecast import Forecast
+
+if TYPE_CHECKING:
+    from mobilenets.choosing import Choice
 
 FEW = 32
 """Pictures to calibrate on below which a user is told."""
@@ -153,33 +155,53 @@ def show_forecast(found: Forecast, net: str, device: str, by_layer: bool) -> Non
         say(note)
 
 
-def show_choice(
-    fitting: list[Candidate], closest: Candidate | None, budget: Budget, device: str, scores: str
-) -> None:
-    """Which variants fit, or what comes closest."""
+LIMITS = {
+    "latency_ms": ("a picture", "ms"),
+    "size_kb": ("weights", "KB"),
+    "ram_kb": ("maps", "KB"),
+    "energy_mj": ("energy", "mJ"),
+}
+
+
+def show_choice(found: Choice) -> None:
+    """Which variants fit, or what comes closest and which limits it breaks."""
+    budget = found.budget
+    if found.closest is not None:
+        limits = ", ".join(_limit(name, limit) for name, limit in budget.limits.items())
+        say(f"nothing fits {limits} on {found.device.says}; this comes closest:")
     rows = [
         (
             f"{one.variant[0]} {one.variant[1]:g} at {one.variant[2]}",
-            one.dtype,
+            f"{one.dtype}{', not built yet' if one.refused else ''}",
+            "measured" if one.measured else "forecast",
             percent(one.accuracy),
-            f"{one.forecast.ms:.3g} ms",
-            f"{one.forecast.low:.3g} to {one.forecast.high:.3g}",
+            f"{one.latency_ms:.3g} ms",
+            "" if one.low_ms is None else f"{one.low_ms:.3g} to {one.high_ms:.3g}",
             f"{one.size_kb:,.0f} KB",
             f"{one.ram_kb:,.0f} KB",
-            "" if one.forecast.energy_mj is None else f"{one.forecast.energy_mj:.3g} mJ",
+            "" if one.energy_mj is None else f"{one.energy_mj:.3g} mJ",
         )
-        for one in (fitting or [one for one in (closest,) if one is not None])
+        for one in (found.fitting or [one for one in (found.closest,) if one is not None])
     ]
-    if closest is not None:
-        limits = ", ".join(f"{name} {limit:g}" for name, limit in budget.limits.items())
-        say(f"nothing fits {limits} on {device}; this comes closest:")
     table(
-        ("network", "type", "accuracy", "a picture", "interval", "weights", "maps", "energy"),
+        ("network", "type", "latency is", "accuracy", "a picture", "interval", "weights", "maps", "energy"),
         rows,
-        left=2,
-        title=device,
+        left=3,
+        title=found.device.says,
     )
-    say(f"accuracy: {scores}; in int8 taken for that of float32")
+    if found.closest is not None:
+        for name, share in found.closest.shares(budget).items():
+            if share > 1:
+                taken, limit = share * budget.limits[name], budget.limits[name]
+                say(f"{_limit(name, taken)}, {percent(share - 1, 0)} over {limit:g}")
+    say(f"accuracy: {found.scores}; in int8 taken for that of float32")
+    for note in found.notes:
+        say(note)
+
+
+def _limit(name: str, limit: float) -> str:
+    what, unit = LIMITS[name]
+    return f"{what} {limit:.4g} {unit}"
 
 
 def show_race(found: dict[str, Any]) -> None:

@@ -179,9 +179,12 @@ def test_a_person_detector_fits_a_microcontroller_as_the_published_one_does(tmp_
     [
         (
             filled(classify(zoo.v1(1.0, 32), 2)),
-            "weights of this network take .* bytes of flash, the STM32L4R5",
+            "the weights .* bytes of flash, the STM32L4R5 .*; it fits in int8, at width 0.75",
         ),
-        (in_bytes(filled(classify(zoo.v1(0.75, 224), 2))), "the arena .* bytes of RAM, .* has 655360; try"),
+        (
+            in_bytes(filled(classify(zoo.v1(0.75, 224), 2))),
+            "the arena .* bytes of RAM, .* has 655360; it fits at 160 px$",
+        ),
     ],
 )
 def test_what_does_not_fit_a_microcontroller_is_refused_before_it_is_built(

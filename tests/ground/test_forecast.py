@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mobilenets.costs.count import cost
 from mobilenets.costs.device import ALIASES, DEVICES, TABLE, device
-from mobilenets.costs.forecast import Forecast, forecast, known_factors
+from mobilenets.costs.forecast import Forecast, forecast, known_factors, power_w
 from mobilenets.spec import zoo
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "published.csv"
@@ -56,8 +56,45 @@ def test_layers_add_up_and_each_says_what_most_of_it_is() -> None:
     assert found.ms == pytest.approx(sum(layer.ms for layer in found.layers))
     assert found.low < found.ms < found.high
     assert {layer.bound for layer in found.layers} <= {"compute", "memory", "overhead"}
-    assert found.energy_mj == pytest.approx(found.ms * 7.2)
-    assert any("7.2 W" in note for note in found.notes)
+
+
+def test_a_sum_of_maps_reads_all_of_them() -> None:
+    net = zoo.net("v2")
+    row = next(row for row in cost(net).rows if row.kind == "add")
+    node = next(node for node in net.nodes if node.name == row.name)
+    where, factors = device("raspberry-pi-4"), known_factors()[0]
+    assert where.memory is not None
+    assert len(node.inputs) == 2
+    found = next(one for one in forecast(cost(net), where).layers if one.name == row.name)
+    values = row.input.elements
+    moved = 4 * values * (2 * factors.read / where.memory.read + factors.write / where.memory.fill) * 1e-6
+    worked = 2 * values / factors.depthwise["a72"]["float32"] / where.ghz * 1e-6
+    waited = factors.overhead / where.ghz * 1e-6
+    hidden = (1 - factors.overlap) * min(moved, worked)
+    assert found.ms == pytest.approx(max(moved, worked) + hidden + waited)
+
+
+@pytest.mark.parametrize("name", [one.name for one in TABLE if one.busy_w is not None])
+def test_power_grows_with_the_cores_that_work_as_far_as_idle_is_known(name: str) -> None:
+    where, counted = device(name), cost(zoo.net("v1", 0.25, 96))
+    power = [power_w(where, threads) for threads in range(1, where.cores + 1)]
+    assert power[-1] == where.busy_w
+    if where.idle_w is None:
+        assert set(power) == {where.busy_w}
+    else:
+        steps = {round(b - a, 9) for a, b in zip([where.idle_w, *power], power, strict=False)}  # type: ignore[operator,list-item]
+        assert steps == {round((where.busy_w - where.idle_w) / where.cores, 9)}  # type: ignore[operator]
+    if where.kind not in {kind for factors in known_factors() for kind in factors.product}:
+        return
+    for threads, watts in enumerate(power, 1):
+        found = forecast(counted, where, "int8", threads)
+        assert watts is not None
+        assert found.energy_mj == pytest.approx(found.ms * watts)
+        told = next(note for note in found.notes if note.startswith("energy"))
+        assert f"{watts:.3g} W" in told
+        assert where.sources["power"] in told
+        assert ("an upper bound" in told) == (where.idle_w is None and where.cores > 1)
+        assert ("W idle" in told) == (where.idle_w is not None)
 
 
 @given(
@@ -79,8 +116,8 @@ def test_what_is_not_known_of_a_device_is_said() -> None:
     found = forecast(cost(zoo.net("v1")), device("xiaomi-mi-a1"), threads=8)
     assert any("its memory is taken for that of other boards" in note for note in found.notes)
     assert found.energy_mj is None
-    with pytest.raises(ValueError, match=r"raspberry-pi-5: no figures were found to forecast from"):
-        forecast(cost(zoo.net("v1")), device("raspberry-pi-5"))
+    with pytest.raises(ValueError, match=r"stm32l4r5: no figures were found to forecast from"):
+        forecast(cost(zoo.net("v1")), device("stm32l4r5"))
     with pytest.raises(ValueError, match=r"stm32h747: nothing is known of STM32Cube\.AI 10 in float32"):
         forecast(cost(zoo.net("v1")), device("stm32h747"))
     with pytest.raises(ValueError, match="raspberry-pi-4 has 4 cores, not 5"):

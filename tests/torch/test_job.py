@@ -20,6 +20,9 @@ pytest.importorskip("torch", reason="torch is not installed")
 
 import mobilenets
 from mobilenets import job
+from mobilenets.choosing import chosen
+from mobilenets.costs.choose import Budget
+from mobilenets.costs.count import cost
 from mobilenets.data.digests import Progress
 from mobilenets.infer.artefact import Artefact, load, save
 from mobilenets.model.module import random_weights
@@ -66,6 +69,11 @@ def test_a_sweep_without_validation_pictures_claims_nothing_of_them(folder: Path
     # None of them is better on what there is not: the cheapest is shown, and it is said.
     assert run.net["resolution"] == 32
     assert any("no validation pictures: of the sweep the cheapest" in note for note in run.notes)
+    # What it wrote a choice for a device reads.
+    choice = chosen("raspberry-pi-4", Budget(), "int8", 1, out / job.SWEEP, [], "ours")
+    scored = {("v1", row.width, row.resolution): row.test_accuracy for row in run.sweep}
+    assert {one.variant: one.accuracy for one in choice.fitting} == scored
+    assert choice.fitting[0].size_kb == cost(zoo.net("v1", 0.25, 40, len(run.labels))).int8_bytes / 1024
     assert "<svg" in (out / job.REPORT).read_text(encoding="utf-8")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mobilenets.compile.plan import LINE
@@ -37,15 +38,15 @@ def arena_bytes(pre: Preprocess, maps_bytes: int, *, integers: bool) -> int:
     return sum(padded(piece, LINE) for piece in pieces)
 
 
-def fit(part: Part, flash_bytes: int, ram_bytes: int, *, code: bool) -> None:
-    """Raises ValueError with the numbers where a network is larger; `code`: whether its code is counted."""
+def fit(part: Part, flash_bytes: int, ram_bytes: int, change: Callable[[], str], *, code: bool) -> None:
+    """Raises ValueError with the numbers where a network is larger, and with the `change` that mends it.
+
+    `code` is whether its code is counted.
+    """
     flash = "weights and code of this network take" if code else "the weights of this network take"
     for taken, needed, there, memory in (
         (flash, flash_bytes, part.flash_bytes, "flash"),
         ("the arena of this network takes", ram_bytes, part.ram_bytes, "RAM"),
     ):
         if needed > there:
-            raise ValueError(
-                f"{taken} {needed} bytes of {memory}, the {part.name} has {there}; "
-                "try int8, a smaller width or resolution"
-            )
+            raise ValueError(f"{taken} {needed} bytes of {memory}, the {part.name} has {there}; {change()}")

@@ -18,7 +18,7 @@ LEARNED_NORM = NORM_TENSORS[:2]
 class Row:
     """One layer's cost. Bytes are float32: `bytes_read` is weights and inputs, `bytes_written` the output.
 
-    `input` is the shape of each input where there are several.
+    `input` is the shape of the first input where there are several.
     """
 
     name: str
@@ -30,6 +30,11 @@ class Row:
     weights: int
     bytes_read: int
     bytes_written: int
+
+    @property
+    def values_read(self) -> int:
+        """Of all its inputs together."""
+        return self.bytes_read // 4 - self.params
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +119,7 @@ def _row(net: Net, node: Node, known: dict[str, Shape]) -> Row:
         macs=macs(node, x, y),
         params=params,
         weights=own.get(f"{node.name}.weight", 0),
-        bytes_read=4 * (len(node.inputs) * x.elements + params),
+        bytes_read=4 * (sum(known[name].elements for name in node.inputs) + params),
         bytes_written=4 * y.elements,
     )
 

@@ -9,7 +9,15 @@ from difflib import get_close_matches
 BENCHNCNN = "Tencent/ncnn, benchmark/README.md"
 SMALL_BOARD = "nihui/ncnn-small-board, README.md"
 SBC_BENCH = "ThomasKaiser/sbc-bench, Results.md (tinymembench)"
-PI_5_MEMORY = "raspberrypi/firmware issue 1876 (tinymembench)"
+PI_5_MEMORY = (
+    "raspberrypi/firmware issue 1876 (tinymembench, the middle of two boards; "
+    "filled follows from copied and read)"
+)
+RK3588_MEMORY = (
+    "geerlingguy/sbc-reviews issue 38 (tinymembench, a Turing RK1); filled taken for as fast as read"
+)
+SNAPDRAGON_625 = "Qualcomm's announcement, by techreport.com, news 29708"
+SNAPDRAGON_855 = "Tencent/ncnn issue 2703"
 TOP500 = "geerlingguy/top500-benchmark, README.md (at the wall, while it solves linear equations)"
 PIDRAMBLE = "pidramble.com, power consumption benchmarks"
 ST_ZOO = "STMicroelectronics/stm32ai-modelzoo, mobilenetv1/README.md"
@@ -74,8 +82,9 @@ TABLE: tuple[Device, ...] = (
     ),
     _board(
         *("raspberry-pi-5", "Raspberry Pi 5: BCM2712, 4 Cortex-A76 at 2.4 GHz", 4, 2.4, "a76"),
+        memory=Memory(5.86, 15.8),
         busy_w=11.0,
-        sources={"clock": SMALL_BOARD, "power": TOP500},
+        sources={"clock": SMALL_BOARD, "memory": PI_5_MEMORY, "power": TOP500},
     ),
     _board(
         *("raspberry-pi-zero-2", "Raspberry Pi Zero 2 W: BCM2710A1, 4 Cortex-A53 at 1.0 GHz", 4, 1.0, "a53"),
@@ -92,7 +101,7 @@ TABLE: tuple[Device, ...] = (
     _board(
         *("xiaomi-mi-a1", "Xiaomi Mi A1: Snapdragon 625, 8 Cortex-A53 at 2.0 GHz", 8, 2.0, "a53"),
         target="android-arm64",
-        sources={"clock": "a public list of phones"},
+        sources={"clock": SNAPDRAGON_625},
     ),
     _board("a53-2ghz", "four Cortex-A53 at 2.0 GHz, as of a phone or a box", 4, 2.0, "a53"),
     _board(
@@ -124,6 +133,26 @@ TABLE: tuple[Device, ...] = (
         *("rk3399", "Rockchip RK3399, its 2 Cortex-A72 at 1.8 GHz", 2, 1.8, "a72"),
         memory=Memory(3.70, 8.43),
         sources={"clock": BENCHNCNN, "memory": f"{SBC_BENCH}, a RockPro64"},
+    ),
+    _board(
+        *("rk3588", "Rockchip RK3588, its 4 Cortex-A76 at 2.4 GHz", 4, 2.4, "a76"),
+        memory=Memory(12.37, 24.74),
+        sources={"clock": BENCHNCNN, "memory": RK3588_MEMORY},
+    ),
+    _board(
+        *("orange-pi-5", "Orange Pi 5: Rockchip RK3588S, its 4 Cortex-A76 at 2.4 GHz", 4, 2.4, "a76"),
+        memory=Memory(12.37, 24.74),
+        sources={"clock": BENCHNCNN, "memory": RK3588_MEMORY},
+    ),
+    _board(
+        *("rock-5b", "Radxa ROCK 5B: Rockchip RK3588, its 4 Cortex-A76 at 2.4 GHz", 4, 2.4, "a76"),
+        memory=Memory(12.37, 24.74),
+        sources={"clock": BENCHNCNN, "memory": RK3588_MEMORY},
+    ),
+    _board(
+        *("snapdragon-855-hdk", "Snapdragon 855 HDK, its 4 Cortex-A76 held at 1.61 GHz", 4, 1.61, "a76"),
+        target="android-arm64",
+        sources={"clock": SNAPDRAGON_855},
     ),
     _board(
         *("khadas-vim3", "Khadas VIM3: Amlogic A311D, its 4 Cortex-A73 at 2.2 GHz", 4, 2.2, "a72"),

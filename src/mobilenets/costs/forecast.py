@@ -19,9 +19,9 @@ from typing import Any
 from mobilenets.costs.count import Cost, Row
 from mobilenets.costs.device import TABLE, Device, Memory
 
-BYTES = {"float32": 4, "int8": 1}
-MIXED = ("depthwise", "pool", "add")
-"""Kinds of layer that mix no channels: each value read serves few products."""
+BYTES = {"float32": 4, "float16": 2, "int8": 1}
+PRODUCTS = ("conv", "pointwise", "dense")
+"""Kinds of layer that mix channels: each value read serves many products. All others count as depthwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class Factors:
     dtype; `overhead` is cycles a layer; threads t count as t ** `scaling`. Each value of a map is read from
     memory `read` times and written `write` times. Of compute and transfer the larger counts, and of the
     smaller what `overlap` leaves: 1 nothing, 0 all of it. Of figures left out of a fit nine in ten lay within
-    exp(±`spread`).
+    exp(±`spread`), each device counting the same.
     """
 
     runtime: str
@@ -91,17 +91,14 @@ def forecast(
     if dtype not in factors.product[device.kind]:
         known = ", ".join(factors.product[device.kind])
         raise ValueError(f"{device.name}: nothing is known of {factors.runtime} in {dtype}, only in {known}")
-    memory, notes = device.memory, []
-    if memory is None:
-        memory = typical(device.kind)
-        if device.ram_kb is None:
-            notes.append(f"its memory is taken for that of other boards: {memory.copy:g} GB/s copied")
+    memory, notes = memory_of(device), []
+    if device.memory is None and device.ram_kb is None:
+        notes.append(f"its memory is taken for that of other boards: {memory.copy:g} GB/s copied")
     layers = tuple(_layer(row, device, memory, dtype, threads, factors) for row in counted.rows)
     ms = sum(layer.ms for layer in layers)
-    energy = None
-    if device.busy_w is not None:
-        energy = ms * device.busy_w
-        notes.append(f"energy: {device.busy_w:g} W, {device.sources['power']}")
+    power = power_w(device, threads)
+    if power is not None:
+        notes.append(power_told(device, threads))
     return Forecast(
         device=device.name,
         runtime=factors.runtime,
@@ -110,7 +107,7 @@ def forecast(
         ms=ms,
         low=ms * exp(-factors.spread),
         high=ms * exp(factors.spread),
-        energy_mj=energy,
+        energy_mj=None if power is None else ms * power,
         rests_on=factors.rests_on,
         notes=tuple(notes),
         layers=layers,
@@ -119,10 +116,17 @@ def forecast(
 
 def factors_for(device: Device) -> Factors:
     """The factors there are for a device's cores. Raises ValueError where there are none."""
-    for factors in known_factors():
-        if device.kind in factors.product:
-            return factors
-    raise ValueError(f"{device.name}: no figures were found to forecast from; `mobilenets bench` measures")
+    found = published_for(device)
+    if found is None:
+        raise ValueError(
+            f"{device.name}: no figures were found to forecast from; `mobilenets bench` measures"
+        )
+    return found
+
+
+def published_for(device: Device) -> Factors | None:
+    """The same, or None."""
+    return next((factors for factors in known_factors() if device.kind in factors.product), None)
 
 
 @cache
@@ -132,11 +136,12 @@ def known_factors() -> tuple[Factors, ...]:
     return tuple(Factors(**one) for one in json.loads(text))
 
 
-def typical(kind: str) -> Memory:
-    """The middle of what boards with such cores have; where none is known, of all."""
-    found = [device.memory for device in TABLE if device.kind == kind and device.memory is not None]
-    if not found:
-        found = [device.memory for device in TABLE if device.memory is not None]
+def memory_of(device: Device) -> Memory:
+    """A device's own; else the middle of what boards with such cores have; where none is known, of all."""
+    if device.memory is not None:
+        return device.memory
+    found = [one.memory for one in TABLE if one.kind == device.kind and one.memory is not None]
+    found = found or [one.memory for one in TABLE if one.memory is not None]
     return Memory(median(one.copy for one in found), median(one.fill for one in found))
 
 
@@ -148,14 +153,72 @@ def as_json(found: Forecast, by_layer: bool = False) -> dict[str, Any]:
     return told | {"measured": False}
 
 
+def power_w(device: Device, threads: int) -> float | None:
+    """What a device takes while `threads` of its cores work; None where no source tells.
+
+    Between idle and all cores busy in proportion to the cores. Where idle is not known it is the power with
+    all of them busy, an upper bound.
+    """
+    if device.busy_w is None or device.idle_w is None:
+        return device.busy_w
+    return device.idle_w + (device.busy_w - device.idle_w) * threads / device.cores
+
+
+def power_told(device: Device, threads: int) -> str:
+    """What an energy rests on, in words, with the source."""
+    told, source = f"energy: {power_w(device, threads):.3g} W", device.sources["power"]
+    if device.cores == 1:
+        return f"{told} while it works: {source}"
+    if device.idle_w is None:
+        return f"{told}, with all {device.cores} cores busy, an upper bound: {source}"
+    ends = f"{device.idle_w:g} W idle, {device.busy_w:g} W with all {device.cores} cores busy"
+    return f"{told}, for {threads} of {device.cores} cores between {ends}: {source}"
+
+
+def spent(
+    *,
+    products: Any,
+    weights: Any,
+    read: Any,
+    written: Any,
+    rate: Any,
+    threads: Any,
+    ghz: Any,
+    read_gb_s: Any,
+    fill_gb_s: Any,
+    factors: Factors,
+) -> tuple[Any, Any, Any]:
+    """Milliseconds of compute, transfer and overhead of a layer; of many where numbers come as arrays.
+
+    `products` are multiply-accumulates, `rate` of them a cycle and core; `weights`, and of maps what is
+    `read` and `written`, are bytes.
+    """
+    compute = products / rate / threads**factors.scaling / ghz * 1e-6
+    moved = (weights + factors.read * read) / read_gb_s + factors.write * written / fill_gb_s
+    return compute, moved * 1e-6, factors.overhead / ghz * 1e-6
+
+
+def together(compute: Any, transfer: Any, overhead: Any, overlap: float) -> Any:
+    """Milliseconds of a layer: the larger of compute and transfer, what `overlap` leaves of the other."""
+    both = compute + transfer
+    return both - overlap * (both - abs(compute - transfer)) / 2 + overhead
+
+
 def _layer(row: Row, device: Device, memory: Memory, dtype: str, threads: int, factors: Factors) -> Layer:
     size = BYTES[dtype]
-    rates = (factors.depthwise if row.kind in MIXED else factors.product)[device.kind]
-    cycles = (row.macs or row.input.elements) / rates[dtype] / threads**factors.scaling
-    compute = cycles / device.ghz * 1e-6
-    read = size * (row.weights + factors.read * row.input.elements) / memory.read
-    transfer = (read + size * factors.write * row.output.elements / memory.fill) * 1e-6
-    overhead = factors.overhead / device.ghz * 1e-6
-    ms = max(compute, transfer) + (1 - factors.overlap) * min(compute, transfer) + overhead
+    rates = factors.product if row.kind in PRODUCTS else factors.depthwise
+    compute, transfer, overhead = spent(
+        products=row.macs or row.values_read,
+        weights=size * row.weights,
+        read=size * row.values_read,
+        written=size * row.output.elements,
+        rate=rates[device.kind][dtype],
+        threads=threads,
+        ghz=device.ghz,
+        read_gb_s=memory.read,
+        fill_gb_s=memory.fill,
+        factors=factors,
+    )
+    ms = together(compute, transfer, overhead, factors.overlap)
     parts = {"compute": compute, "memory": transfer, "overhead": overhead}
     return Layer(row.name, row.kind, ms, max(parts, key=lambda name: parts[name]))

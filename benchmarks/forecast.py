@@ -47,6 +47,14 @@ STARTS = (
         **FREE,
     ),
     Factors(
+        runtime="ncnn",
+        product={"skylake": {"float32": 8}},
+        depthwise={"skylake": {"float32": 3}},
+        spread=0,
+        rests_on="",
+        **FREE,
+    ),
+    Factors(
         runtime="STM32Cube.AI 10",
         product={"m7": {"int8": 0.7}},
         depthwise={"m7": {"int8": 0.5}},
@@ -71,7 +79,8 @@ def counted(net: str, width: float, resolution: int, classes: int) -> Cost:
     return cost(zoo.net(net, width, resolution, classes))
 
 
-def published(runtime: str) -> list[Figure]:
+def published(start: Factors) -> list[Figure]:
+    """Figures of the runtime on the kinds of core that `start` has factors of."""
     with (RESULTS / "published.csv").open(encoding="utf-8", newline="") as file:
         return [
             Figure(
@@ -83,7 +92,7 @@ def published(runtime: str) -> list[Figure]:
                 told=f"{row['net']} {float(row['width']):g} at {row['resolution']}",
             )
             for row in csv.DictReader(file)
-            if row["runtime"] == runtime
+            if row["runtime"] == start.runtime and device(row["device"]).kind in start.product
         ]
 
 
@@ -184,7 +193,7 @@ def main() -> None:
     args = parser.parse_args()
     rows, factors = [], []
     for start in STARTS:
-        figures = published(start.runtime)
+        figures = published(start)
         given = [one for one in figures if one.device.name not in LEFT_OUT]
         boards = dict.fromkeys(one.device.name for one in given)
         found = replace(

@@ -209,7 +209,8 @@ def _kept(record: Path, folder: Path, given: Mapping[str, Any]) -> dict[str, Any
     if not isinstance(told, dict) or told.get("cold", {}).get("folder") != str(folder):
         return None
     same = all(told["options"].get(name) == value for name, value in given.items())
-    return told if same and told["machine"]["processor"] == machine()["processor"] else None
+    alike = all(told["machine"][name] == machine()[name] for name in ("processor", "cores"))
+    return told if same and alike else None
 
 
 def _measured(run: Mapping[str, Any], watts: float | None) -> Row:

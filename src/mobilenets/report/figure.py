@@ -162,19 +162,23 @@ def retrainings_png(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
         for row in (row for row in rows if row["how"] == "published"):
             for axes, key, times in ((left, "seconds", 1), (right, "accuracy", 100)):
                 low, high = row[f"published_{key}_low"], row[f"published_{key}_high"]
-                told = f"{row['device']}, published"
+                told = f"{row['device']}, published" + (
+                    " of one width, not told which" if low == high else ""
+                )
                 if low is None:
                     continue
                 if low == high:
                     axes.axhline(times * low, color=ink, linewidth=1, linestyle="--", label=told)
                 else:
                     axes.axhspan(times * low, times * high, color=band, zorder=0, label=told)
-        left.set(yscale="log", xlabel="width", ylabel="seconds")
+        sides = {row["width"]: f"{row['width']:g}\n{row['resolution']}" for row in ours}
+        left.set(yscale="log", ylabel="seconds")
         left.yaxis.set_major_formatter("{x:g}")
-        right.set(xlabel="width", ylabel="test accuracy, %")
+        right.set(ylabel="test accuracy, %")
         _at_most(right, 100)
         for axes in (left, right):
-            axes.set_xticks(sorted({row["width"] for row in ours}))
+            axes.set_xticks(list(sides), list(sides.values()))
+            axes.set(xlabel="width, and pixels a side")
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2)
         figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, color=ink)
         buffer = io.BytesIO()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mobilenets.report import figure
@@ -63,7 +64,7 @@ def page(found: Mapping[str, Any]) -> str:
 
 def picture(found: Mapping[str, Any]) -> bytes:
     """Seconds and accuracy by width, ours and the study's, as a PNG."""
-    return figure.retrainings_png(found["rows"], "MobileNet V1 retrained")
+    return figure.retrainings_png(found["rows"], f"MobileNet V1 retrained on {Path(found['folder']).name}")
 
 
 def _plain(value: float | None) -> str:

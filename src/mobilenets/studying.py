@@ -8,7 +8,7 @@ import json
 import math
 import os
 import platform
-import tempfile
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -36,6 +36,8 @@ from mobilenets.study import StudyOptions
 from mobilenets.train.meter import machine, machine_line
 
 TABLE, PAGE, PICTURE, RECORD = "study.csv", "study.md", "study.png", "study.json"
+COLD = ".cold"
+"""The cache of one width: nothing is in it when it begins, and it is gone when it ends."""
 HERE = "this machine"
 SAMPLE = 96
 """Pictures that are read to find how long all take."""
@@ -174,9 +176,12 @@ def _retrained(
     place = out / f"width-{given['width']:g}"
     if resume and (kept := _kept(place / job.RECORD, folder, given)):
         return kept
-    watched = _Watched(which, progress)
-    with tempfile.TemporaryDirectory(prefix="mobilenets-cold-") as cold:
-        job.retrain(folder, place, given, watched, cache=Path(cold))
+    watched, cold = _Watched(which, progress), out / COLD
+    shutil.rmtree(cold, ignore_errors=True)  # what a kill left
+    try:
+        job.retrain(folder, place, given, watched, cache=cold)
+    finally:
+        shutil.rmtree(cold, ignore_errors=True)
     told: dict[str, Any] = json.loads((place / job.RECORD).read_bytes())
     told["cold"] = {"folder": str(folder), "start_s": round(watched.start_s, 3)}
     write_whole(place / job.RECORD, json_text(told, indent=1).encode())

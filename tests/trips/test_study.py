@@ -108,11 +108,14 @@ def test_a_study_that_was_cut_off_goes_on_with_the_widths_it_finished(
     record = out / "width-0.25" / "run.json"
     first = record.read_bytes()
     assert not (out / "study.csv").exists()
+    (out / ".cold").mkdir()  # as a kill leaves it
+    (out / ".cold" / "features.sqlite").write_text("of another width")
     seen.clear()
     found = study(drawn, out, StudyOptions(**asked, resume=True), lambda stage, *_: seen.append(stage))  # type: ignore[arg-type]
     assert record.read_bytes() == first
     assert not [stage for stage in seen if stage.startswith("width 0.25")]
     assert [row["width"] for row in found["rows"]] == [0.25, 0.5, None, None]
+    assert not (out / ".cold").exists()
     assert found["rows"][0]["seconds"] == json.loads(first)["seconds"]["total"]
     seen.clear()
     other = {**asked, "widths": "0.25", "seed": 1}  # of another split nothing is taken

@@ -47,6 +47,14 @@ STARTS = (
         **FREE,
     ),
     Factors(
+        runtime="ncnn",
+        product={"skylake": {"float32": 8}},
+        depthwise={"skylake": {"float32": 3}},
+        spread=0,
+        rests_on="",
+        **FREE,
+    ),
+    Factors(
         runtime="STM32Cube.AI 10",
         product={"m7": {"int8": 0.7}},
         depthwise={"m7": {"int8": 0.5}},

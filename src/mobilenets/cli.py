@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mobilenets import boards
+from mobilenets import boards, study
 from mobilenets.bench.options import BenchOptions
 from mobilenets.compile.target import told as targets_told
 from mobilenets.console import Reporter, complain, percent, say, say_json, table
@@ -35,6 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(boards.app)
+app.add_typer(study.app)
 MISTAKES: Any = typer.BadParameter.__mro__[2]
 """click's ClickException, which typer carries inside and gives no name of its own."""
 Json = Annotated[bool, typer.Option("--json", help=JSON)]

@@ -191,9 +191,16 @@ def float_engine(model: Artefact, streams: int) -> FloatEngine:
 
 
 def compiled_body(
-    model: Artefact, streams: int, images: int, progress: Progress, *, rough: bool = False
+    model: Artefact,
+    streams: int,
+    images: int,
+    progress: Progress,
+    *,
+    rough: bool = False,
+    place: Path | None = None,
 ) -> CompiledBody | None:
-    """The frozen body of a model as compiled C for this processor, built once and kept in the cache.
+    """The frozen body of a model as compiled C for this processor, built once and kept in the cache, or in
+    `place`.
 
     With `rough` its products are of numbers in bfloat16 where the processor has instructions for them; the
     exact one, which will be asked for next, is built beside it. None where so few images are not worth a
@@ -204,7 +211,8 @@ def compiled_body(
         refuse(model.net)
         chosen, exact = (body_family(instructions(), rough=one) for one in (rough, False))
         places = {
-            one: cache_dir() / "compiled" / f"{_key(model)}-{one.isas[0].name}.so" for one in (chosen, exact)
+            one: (place or cache_dir()) / "compiled" / f"{_key(model)}-{one.isas[0].name}.so"
+            for one in (chosen, exact)
         }
         if places[chosen].exists():
             try:

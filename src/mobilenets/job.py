@@ -10,6 +10,7 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from mobilenets.compiling import compiled_body
 from mobilenets.data.digests import Progress
+from mobilenets.data.store import Store
 from mobilenets.infer import adopt
 from mobilenets.infer.image import ImageError, decode
 from mobilenets.infer.sealed import write_whole
@@ -45,18 +47,30 @@ def retrain(
     options: Mapping[str, Any],
     progress: Progress,
     command: str = "",
+    cache: Path | None = None,
 ) -> Run:
-    """One retraining, all that belongs to it written to `out`. Raises ValueError for unknown options."""
+    """One retraining, all that belongs to it written to `out`. Raises ValueError for unknown options.
+
+    `cache` is a folder that, for what is made of pictures and of the body, takes the place of the user's:
+    with an empty one a retraining is as slow as the first.
+    """
     given = dict(options)
     if given.pop("sweep", False):
         return sweep(folder, out, given, progress, command)
-    run = _one(folder, out, given, progress, command)
+    run = _one(folder, out, given, progress, command, cache)
     if run.epochs:  # until all is written a cut-off run can be gone on with
         (out / CHECKPOINT).unlink(missing_ok=True)
     return run
 
 
-def _one(folder: Path, out: Path, given: dict[str, Any], progress: Progress, command: str = "") -> Run:
+def _one(
+    folder: Path,
+    out: Path,
+    given: dict[str, Any],
+    progress: Progress,
+    command: str = "",
+    own: Path | None = None,
+) -> Run:
     """A retraining that leaves its last checkpoint."""
     given = {name: os.fspath(v) if isinstance(v, os.PathLike) else v for name, v in given.items()}
     body, learn, where = (_taken(kind, given) for kind in KINDS)
@@ -64,7 +78,7 @@ def _one(folder: Path, out: Path, given: dict[str, Any], progress: Progress, com
         known = ", ".join(field.name for kind in KINDS for field in fields(kind))
         raise ValueError(f"unknown options: {', '.join(given)}; known: {known}, sweep")
     _writable(out)
-    cache = store()
+    cache = store() if own is None else Store(own / "features.sqlite")
     try:
         run = learn_from(
             folder,
@@ -76,7 +90,7 @@ def _one(folder: Path, out: Path, given: dict[str, Any], progress: Progress, com
             progress=progress,
             command=command,
             finished=_finished(out),
-            bodies=compiled_body,
+            bodies=compiled_body if own is None else partial(compiled_body, place=own),
         )
     finally:
         cache.close()
@@ -101,7 +115,7 @@ def sweep(
     given = {name: value for name, value in options.items() if name not in ("width", "resolution")}
     widths = widths if options.get("width") is None else (options["width"],)
     resolutions = resolutions if options.get("resolution") is None else (options["resolution"],)
-    files = _bodies(given.get("weights"), given.get("net", "v1"))
+    files = bodies(given.get("weights"), given.get("net", "v1"))
     rows: list[Variant] = []
     runs: list[Run] = []
     missing: list[str] = []
@@ -250,7 +264,7 @@ def _writable(out: Path) -> None:
         place.rmdir()
 
 
-def _bodies(option: str | None, net: str) -> list[tuple[float, int, str]] | None:
+def bodies(option: str | None, net: str) -> list[tuple[float, int, str]] | None:
     """Width, resolution and file (or name) of the weights of `net` that the option names, be it a folder.
 
     None where any known ones may serve.

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,7 +134,11 @@ def _compiler(target: Target) -> list[str]:
 
 
 def _version(compiler: Sequence[str]) -> str:
-    done = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False)
+    # In a folder of its own: zig leaves an object behind for some targets.
+    with tempfile.TemporaryDirectory() as place:
+        done = subprocess.run(
+            [*compiler, "--version"], cwd=place, capture_output=True, text=True, check=False
+        )
     return (done.stdout or done.stderr).strip().partition("\n")[0]
 
 

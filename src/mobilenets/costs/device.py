@@ -25,6 +25,9 @@ MLPERF_TINY = "mlcommons/tiny_results_v1.0, closed/STMicroelectronics"
 PLUMERAI = "mlcommons/tiny_results_v1.0, closed/plumerai/systems"
 LINUX = "Linux, Documentation/arch/arm/stm32 and arch/arm/boot/dts"
 STUDY = "the published Caltech-101 study's table"
+MACBOOK = "specifications of the MacBook Pro 13-inch of 2017 (turbo; 2.3 GHz without)"
+VENDORS = "vendors' specifications (turbo)"
+KABY_LAKE = "ThomasKaiser/sbc-bench, Sorted-Results.md (tinymembench), a Pentium G4600"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +166,24 @@ TABLE: tuple[Device, ...] = (
         *("jetson-nano", "Jetson Nano: 4 Cortex-A57 at 1.43 GHz", 4, 1.43, "a72"),
         memory=Memory(3.68, 8.56),
         sources={"clock": SMALL_BOARD, "memory": SBC_BENCH},
+    ),
+    _board(
+        *("macbook-i5", "MacBook Pro 13-inch of 2017: Core i5, 2 cores at 3.6 GHz", 2, 3.6, "skylake"),
+        target="c",
+        memory=Memory(15.12, 33.38),
+        sources={"clock": MACBOOK, "memory": KABY_LAKE},
+    ),
+    _board(
+        *("macbook-i7", "MacBook Pro 15-inch of 2019: Core i7, 6 cores at 4.5 GHz", 6, 4.5, "skylake"),
+        target="c",
+        memory=Memory(15.12, 33.38),
+        sources={"clock": VENDORS, "memory": KABY_LAKE},
+    ),
+    _board(
+        *("core-i7-7700k", "Core i7-7700K: 4 cores at 4.5 GHz", 4, 4.5, "skylake"),
+        target="x86-64",
+        memory=Memory(15.12, 33.38),
+        sources={"clock": VENDORS, "memory": KABY_LAKE},
     ),
     _board(
         *("stm32h747", "STM32H747: Cortex-M7 at 400 MHz", 1, 0.4, "m7"),

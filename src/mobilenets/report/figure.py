@@ -133,6 +133,59 @@ def latencies_png(groups: Mapping[str, Sequence[Mapping[str, Any]]], title: str)
         return buffer.getvalue()
 
 
+def retrainings_png(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
+    """Seconds and accuracy of retrainings by width, on white: a line for each device, strokes for intervals,
+    bands and dashed lines for what others published."""
+    ink, faint, band = "#1b2330", "#d7dce3", "#f3ead2"
+    colours = ("#1f7a5c", "#b4552d", "#3b6fb6", "#7b5ea7", "#7b8794", "#a6761d")
+    with _style(ink, faint):
+        figure = _figure(7.6, 3.7)
+        left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
+        ours = [row for row in rows if row["how"] != "published"]
+        for index, name in enumerate(dict.fromkeys(row["device"] for row in ours)):
+            own = sorted((row for row in ours if row["device"] == name), key=lambda row: row["width"])
+            colour, marker = colours[index % len(colours)], MARKERS[index % len(MARKERS)]
+            xs, ys = [row["width"] + 0.01 * index for row in own], [row["seconds"] for row in own]
+            told = f"{name}, {own[0]['how']}"
+            left.plot(xs, ys, color=colour, marker=marker, markersize=5, linewidth=1.2, label=told)
+            if own[0]["seconds_low"] is not None:
+                ends = [[row[key] for row in own] for key in ("seconds_low", "seconds_high")]
+                left.vlines(xs, *ends, color=colour, linewidth=1)
+            if own[0]["how"] == "measured":
+                scored = [row for row in own if row["accuracy"] is not None]
+                shares = [100 * row["accuracy"] for row in scored]
+                right.plot([row["width"] for row in scored], shares, color=colour, marker=marker, label=told)
+                for row in scored:
+                    if row["accuracy_low"] is not None:
+                        reach = (100 * row["accuracy_low"], 100 * row["accuracy_high"])
+                        right.vlines(row["width"], *reach, color=colour, linewidth=1)
+        for row in (row for row in rows if row["how"] == "published"):
+            for axes, key, times in ((left, "seconds", 1), (right, "accuracy", 100)):
+                low, high = row[f"published_{key}_low"], row[f"published_{key}_high"]
+                told = f"{row['device']}, published" + (
+                    " of one width, not told which" if low == high else ""
+                )
+                if low is None:
+                    continue
+                if low == high:
+                    axes.axhline(times * low, color=ink, linewidth=1, linestyle="--", label=told)
+                else:
+                    axes.axhspan(times * low, times * high, color=band, zorder=0, label=told)
+        sides = {row["width"]: f"{row['width']:g}\n{row['resolution']}" for row in ours}
+        left.set(yscale="log", ylabel="seconds")
+        left.yaxis.set_major_formatter("{x:g}")
+        right.set(ylabel="test accuracy, %")
+        _at_most(right, 100)
+        for axes in (left, right):
+            axes.set_xticks(list(sides), list(sides.values()))
+            axes.set(xlabel="width, and pixels a side")
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, color=ink)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=160, facecolor="white")
+        return buffer.getvalue()
+
+
 def _bars(axes: Axes, rows: Sequence[Mapping[str, Any]], own: str, other: str, ink: str = INK) -> None:
     ordered = sorted(rows, key=lambda row: -float(row["latency_ms"]))
     end = min(max(float(row["p90_ms"]) for row in ordered), LONGEST_BAR * float(ordered[-1]["latency_ms"]))

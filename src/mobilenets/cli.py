@@ -12,9 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from mobilenets import boards
-from mobilenets.bench.options import BenchOptions
+from mobilenets.bench.options import BenchOptions, BoardOptions
 from mobilenets.compile.target import told as targets_told
 from mobilenets.console import Reporter, complain, percent, say, say_json, table
+from mobilenets.energy import PowerOptions
 from mobilenets.export.formats import FORMATS
 from mobilenets.flags import JSON, flags, taken
 from mobilenets.predicting import PredictOptions, predict
@@ -373,7 +374,10 @@ def _bench(
 
     with Reporter() as progress:
         told = shlex.join(["mobilenets", *sys.argv[1:]])
-        found = bench(model, taken(BenchOptions, options), out, progress, command=told)
+        where, power = taken(BoardOptions, options), taken(PowerOptions, options)
+        found = bench(
+            model, taken(BenchOptions, options), out, progress, command=told, board=where, power=power
+        )
     if json:
         say_json(found)
         return
@@ -381,7 +385,7 @@ def _bench(
 
 
 app.command(name="bench", epilog="Example: mobilenets bench v1 --width 0.25 --resolution 128 --threads 1,2")(
-    flags(BenchOptions)(_bench)
+    flags(BenchOptions, BoardOptions, PowerOptions)(_bench)
 )
 
 

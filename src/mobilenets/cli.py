@@ -200,7 +200,7 @@ def _retrain(
 app.command(
     name="retrain",
     epilog="Example: mobilenets retrain photos/ --out out --width 0.5 --resolution 160 --finetune 5",
-)(flags(BodyOptions, LearnOptions, MachineOptions)(_retrain))
+)(flags(BodyOptions, LearnOptions, MachineOptions, PowerOptions)(_retrain))
 
 
 @app.command(epilog="Example: mobilenets demo --out demo")

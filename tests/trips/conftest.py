@@ -117,12 +117,12 @@ def refuse(ask: Callable[..., Told]) -> Callable[..., str]:
 def refuse_each(surroundings: dict[str, str]) -> Callable[..., list[str]]:
     """`refuse` for many commands in one process, so that a process need not start for each of them."""
 
-    def run(*commands: Sequence[object]) -> list[str]:
+    def run(*commands: Sequence[object], env: dict[str, str] | None = None) -> list[str]:
         done = subprocess.run(
             [sys.executable, "-c", EACH],
             input="\n".join(json.dumps([str(part) for part in command]) for command in commands),
             capture_output=True,
-            env=surroundings,
+            env={**surroundings, **(env or {})},
             timeout=LIMIT_S,
             check=False,
             text=True,

@@ -28,6 +28,7 @@ Refuse = Callable[..., str]
 KEYS = {
     *("engine", "dtype", "threads", "latency_ms", "p10_ms", "p90_ms", "n", "peak_share", "cold_start_s"),
     *("peak_rss_mb", "version", "artefact_bytes", "install_bytes", "call", "difference", "correlation"),
+    *("energy_mj", "watts", "watts_from"),
 }
 SMALL = ("--width", 0.25, "--resolution", 32)
 SHORT = ("--rounds", 2, "--turn-ms", 3, "--starts", 1)

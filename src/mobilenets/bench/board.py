@@ -197,19 +197,21 @@ def _verified(
         outputs = {name: value.shape for name, value in reference(shown[0]).items()}
         with Program(board.host.command(script), outputs, isas) as program:
             for number, frame in enumerate(shown):
-                progress(f"verify {dtype}", number, len(shown))
+                progress("verify", number, len(shown))
                 wanted = reference(frame)
                 for isa in program.isas:
                     program.use(isa)
                     verify.add(found, program(frame), wanted)
     except ProgramError as error:
         raise ssh.failure(board.host, error.code, error.said, "its answers were compared") from error
-    progress(f"verify {dtype}", len(shown), len(shown))
+    progress("verify", len(shown), len(shown))
     verify.hold(found, most, f"the program on {board.host.name}")
+    largest = max(one.relative for one in found.values())
     return {
         "frames": len(shown),
         "isas": list(program.isas),
-        "largest": max(one.relative for one in found.values()),
+        "largest": largest,
+        "held": f"within {largest:.0e}" if largest else "bit for bit",
     }
 
 

@@ -20,6 +20,7 @@ from mobilenets.report.markup import (
     document,
     duration,
     facts,
+    kilojoules,
     listing,
     megabytes,
     millions,
@@ -114,6 +115,7 @@ def _header(run: Run) -> str:
         ("model file", megabytes(net.get("file_bytes", net["float32_bytes"]))),
         ("MACs a picture", millions(net["macs"])),
         ("total time", duration(run.seconds.get("total", math.nan))),
+        *([] if run.energy is None else [("energy", kilojoules(run.energy["joules"]))]),
     ]
     notes = "".join(f"<p>{escape(note)}</p>" for note in run.notes)
     return (
@@ -376,7 +378,15 @@ def _time(run: Run) -> str:
     )
     peak = "" if run.peak_rss_mb is None else f"<p>Peak memory {run.peak_rss_mb:.0f} MB, {of}.</p>"
     ran = f"<p>Features by {escape(run.engine)}.</p>" if run.engine else ""
-    return table(["stage", "", "time"], rows) + ran + peak
+    energy = "" if run.energy is None else f"<p>{_energy(run.energy)}</p>"
+    return table(["stage", "", "time"], rows) + ran + peak + energy
+
+
+def _energy(known: Mapping[str, Any]) -> str:
+    return (
+        f"Energy, up to this page: {kilojoules(known['joules'])}, {known['watts']:g} W "
+        f"({escape(known['watts_from'])}) times the total."
+    )
 
 
 def _repeat(run: Run) -> str:

@@ -202,7 +202,7 @@ def taught(
 ) -> Taught:
     """One features-only retraining on two hundred pictures, seed 0, with a threshold for `unknown`."""
     out = tmp_path_factory.mktemp("taught") / "out"
-    told = ask("retrain", five, "--out", out, "--weights", body25, "--unknown", "--json")
+    told = ask("retrain", five, "--out", out, "--weights", body25, "--unknown", "--watts", 2.1, "--json")
     return Taught(five, out, told.facts)
 
 

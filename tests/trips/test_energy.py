@@ -162,8 +162,9 @@ def test_counters_that_cannot_be_read_are_said_to_be_there(
 
 def test_looking_for_a_counter_that_is_not_there_loads_nothing() -> None:
     script = (
-        "import sys; from pathlib import Path; from mobilenets import energy; "
-        "energy.RAPL = (Path('/nowhere'),); energy.counter(); print(*({'zeus', 'pandas', 'pynvml'} & set(sys.modules)))"
+        "import sys; from pathlib import Path; from mobilenets import energy\n"
+        "energy.RAPL = (Path('/nowhere'),); energy.counter()\n"
+        "print(*({'zeus', 'pandas', 'pynvml'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -24,9 +24,9 @@ COMMAND = "MOBILENETS_SSH"
 """The words to call in place of `ssh`, such as `ssh -F FILE`."""
 SILENT = (
     *("-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "LogLevel=ERROR"),
-    *("-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3"),
+    *("-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3", "-o", "ClearAllForwardings=yes"),
 )
-"""Never a question, and half a minute until a silent board counts as gone."""
+"""Never a question, none of the user's tunnels, half a minute until a silent board counts as gone."""
 NAME = re.compile(
     r"(?P<user>[^\s@:\-][^\s@:]*@)?(?P<name>[^\s@:\-\[][^\s@:]*|\[[0-9A-Fa-f:.]+(%\w+)?\])(:(?P<port>\d{1,5}))?"
 )

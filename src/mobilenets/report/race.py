@@ -48,7 +48,8 @@ def _group(row: Mapping[str, Any]) -> str:
 
 def _header(found: Mapping[str, Any]) -> str:
     model = found["model"]
-    told = "".join(
+    told = f"<p>On {escape(found['host'])}: {escape(found['machine'])}.</p>" if found["host"] else ""
+    told += "".join(
         f"<p>{_group(best)}: the fastest of the others, {escape(best['engine'])}, takes {best['times']:.2f} "
         f"times as long ({best['low']:.2f} to {best['high']:.2f} from turn to turn"
         f"{'' if _steady(best) else ': the machine was too busy for a comparison'}).</p>"
@@ -201,4 +202,5 @@ COUNTED = ", over an engine's turns: the whole processor, and whatever else ran 
 
 def _repeat(found: Mapping[str, Any]) -> str:
     known = [("machine", found["machine"]), ("date", found["date"]), ("digest", found["model"]["digest"])]
+    known += [("device", found["device"])] if found["device"] else []
     return f"<pre>{escape(found['command'])}</pre>{listing([*known, *found['versions'].items()])}"

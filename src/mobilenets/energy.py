@@ -34,7 +34,7 @@ class Power:
 class PowerOptions:
     """What a machine draws, as the command line gives it."""
 
-    watts: float | None = flag(None, "What this machine draws, for joules where no counter of energy tells.")
+    watts: float | None = flag(None, "What the machine draws, for joules where no counter of energy tells.")
 
     def __post_init__(self) -> None:
         checked(self.watts)

@@ -331,7 +331,7 @@ def _killed(boards: Boards, process: subprocess.Popen[str]) -> None:
         (
             _connection,
             2,
-            r"the connection was lost while it (was timed|started): .*(closed|Broken pipe|reset).*; nothing was kept",
+            r"the connection was lost while it (was timed|started): .+; nothing was kept",
         ),
         (_program, 2, "--on board: the program was ended there by SIGKILL, as a system does"),
         (_interrupted, 130, "interrupted"),

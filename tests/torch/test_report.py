@@ -235,7 +235,7 @@ def test_every_number_and_text_of_the_run_is_on_the_page(tmp_path: Path) -> None
         "versions": ["torch 2.13.0"],
         "digest": [run.digest],
         "identity": [run.identity],
-        "energy": ["6.6 kJ energy", "6.6 kJ, 2.1 W (stated) times the total"],
+        "energy": ["total time, 6.6 kJ", "6.6 kJ, 2.1 W (stated) times the total"],
         "engine": ["Features by an abacus"],
         "sweep": ["9.87", "81.11 %", "72.78 %", "500 M"],
         "notes": ["a note to be read"],

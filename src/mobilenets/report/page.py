@@ -108,14 +108,14 @@ def _header(run: Run) -> str:
         told = "There was no test part, so nothing says how it does on pictures it has not seen."
     used = sum(sum(counts) for counts in run.counts.values())
     net = run.net
+    drawn = "" if run.energy is None else f", {kilojoules(run.energy['joules'])}"
     known = [
         ("classes", str(len(run.labels))),
         ("pictures used", str(used)),
         ("files set aside", str(len(run.set_aside))),
         ("model file", megabytes(net.get("file_bytes", net["float32_bytes"]))),
         ("MACs a picture", millions(net["macs"])),
-        ("total time", duration(run.seconds.get("total", math.nan))),
-        *([] if run.energy is None else [("energy", kilojoules(run.energy["joules"]))]),
+        (f"total time{drawn}", duration(run.seconds.get("total", math.nan))),
     ]
     notes = "".join(f"<p>{escape(note)}</p>" for note in run.notes)
     return (

@@ -25,9 +25,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rows import keep
-
-from mobilenets.bench.record import flat
+from mobilenets.bench.record import append, flat
 from mobilenets.train.meter import machine_line
 
 ROOT = Path(__file__).parents[1]
@@ -114,8 +112,7 @@ def main() -> None:
         found = raced(width, side, options)
         for row in found["skipped"]:
             print(f"not raced: {row['engine']} {row['dtype']}: {row['reason']}", flush=True)
-        for row in flat(found):
-            keep(args.out, row)
+        append(args.out, flat(found))
     summary(read(args.out))
 
 

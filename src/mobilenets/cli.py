@@ -12,9 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from mobilenets import boards, study
-from mobilenets.bench.options import BenchOptions
+from mobilenets.bench.options import BenchOptions, BoardOptions
 from mobilenets.compile.target import told as targets_told
 from mobilenets.console import Reporter, complain, percent, say, say_json, table
+from mobilenets.energy import PowerOptions
 from mobilenets.export.formats import FORMATS
 from mobilenets.flags import JSON, flags, taken
 from mobilenets.predicting import PredictOptions, predict
@@ -200,7 +201,7 @@ def _retrain(
 app.command(
     name="retrain",
     epilog="Example: mobilenets retrain photos/ --out out --width 0.5 --resolution 160 --finetune 5",
-)(flags(BodyOptions, LearnOptions, MachineOptions)(_retrain))
+)(flags(BodyOptions, LearnOptions, MachineOptions, PowerOptions)(_retrain))
 
 
 @app.command(epilog="Example: mobilenets demo --out demo")
@@ -374,7 +375,10 @@ def _bench(
 
     with Reporter() as progress:
         told = shlex.join(["mobilenets", *sys.argv[1:]])
-        found = bench(model, taken(BenchOptions, options), out, progress, command=told)
+        where, power = taken(BoardOptions, options), taken(PowerOptions, options)
+        found = bench(
+            model, taken(BenchOptions, options), out, progress, command=told, board=where, power=power
+        )
     if json:
         say_json(found)
         return
@@ -382,7 +386,7 @@ def _bench(
 
 
 app.command(name="bench", epilog="Example: mobilenets bench v1 --width 0.25 --resolution 128 --threads 1,2")(
-    flags(BenchOptions)(_bench)
+    flags(BenchOptions, BoardOptions, PowerOptions)(_bench)
 )
 
 

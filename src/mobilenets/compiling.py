@@ -100,7 +100,7 @@ def compile_model(
         model = _bodied(model)
     refuse(model.net)
     _try_out(out)
-    model, calibrated = _typed(model, dtype or model.dtype, calibrate, progress)
+    model, calibrated = typed(model, dtype or model.dtype, calibrate, progress)
     with _whole(out) as place:
         progress("compile", 0, 4)
         source = compiled(model, name, family(chosen, model.dtype))
@@ -126,7 +126,7 @@ def compile_model(
     return certificate
 
 
-def _typed(
+def typed(
     model: Artefact, dtype: str, calibrate: Path | None, progress: Progress
 ) -> tuple[Artefact, dict[str, Any]]:
     """The model in the type asked for, and what a certificate says of its calibration."""

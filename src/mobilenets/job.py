@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilenets import energy
 from mobilenets.compiling import compiled_body
 from mobilenets.data.digests import Progress
 from mobilenets.data.store import Store
+from mobilenets.energy import Power, PowerOptions
 from mobilenets.infer import adopt
 from mobilenets.infer.image import ImageError, decode
 from mobilenets.infer.sealed import write_whole
@@ -38,7 +40,7 @@ from mobilenets.train.start import RANDOM
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 RESOLUTIONS = (128, 160, 192, 224)
 REPORT, RECORD, SPLIT, SWEEP = "report.html", "run.json", "split.csv", "sweep.csv"
-KINDS = (BodyOptions, LearnOptions, MachineOptions)
+KINDS = (BodyOptions, LearnOptions, MachineOptions, PowerOptions)
 
 
 def retrain(
@@ -73,13 +75,16 @@ def _one(
 ) -> Run:
     """A retraining that leaves its last checkpoint."""
     given = {name: os.fspath(v) if isinstance(v, os.PathLike) else v for name, v in given.items()}
-    body, learn, where = (_taken(kind, given) for kind in KINDS)
+    body, learn, where, power = (_taken(kind, given) for kind in KINDS)
     if given:
         known = ", ".join(field.name for kind in KINDS for field in fields(kind))
         raise ValueError(f"unknown options: {', '.join(given)}; known: {known}, sweep")
     _writable(out)
     cache = store() if own is None else Store(own / "features.sqlite")
+    counter = energy.counter(gpu=where.device != "cpu")[0]
     try:
+        if counter is not None:
+            counter.begin()
         run = learn_from(
             folder,
             out,
@@ -94,7 +99,11 @@ def _one(
         )
     finally:
         cache.close()
-    return _written(run, folder, out)
+    drawn = energy.told(power.watts)
+    if counter is not None and (watts := counter.end()) is not None:
+        drawn = Power(watts, counter.source)
+    told = energy.of_run(drawn, run.seconds["total"])
+    return _written(replace(run, options={**run.options, **asdict(power)}, energy=told), folder, out)
 
 
 def sweep(
@@ -150,7 +159,12 @@ def sweep(
     told = command or _command({**options, "sweep": True}, folder, out)
     seconds = {name: sum(run.seconds.get(name, 0.0) for run in runs) for name in runs[best].seconds}
     peak = max((run.peak_rss_mb for run in runs if run.peak_rss_mb is not None), default=None)
+    known = [run.energy for run in runs if run.energy is not None]
+    drawn = Power()
+    if known:
+        drawn = Power(sum(one["joules"] for one in known) / seconds["total"], known[0]["watts_from"])
     whole = replace(runs[best], sweep=rows, notes=notes, command=told, seconds=seconds, peak_rss_mb=peak)
+    whole = replace(whole, energy=energy.of_run(drawn, seconds["total"]))
     # Where a single run has its model; one that an earlier run left there would be taken for the sweep's.
     write_whole(out / MODEL, Path(whole.model).read_bytes())
     whole = _written(whole, folder, out)
@@ -180,6 +194,7 @@ def as_json(run: Run) -> dict[str, Any]:
         "classes": list(run.labels),
         "counts": {part: list(counts) for part, counts in run.counts.items()},
         "c": run.chosen_c,
+        "energy": None if run.energy is None else dict(run.energy),
         "refitted": run.refitted,
         "tried": [{"c": c, "val_accuracy": a, "val_loss": loss} for c, a, loss in run.choices],
         "temperature": run.temperature,
@@ -209,6 +224,9 @@ def _written(run: Run, folder: Path, out: Path) -> Run:
         seconds[name] = seconds.get(name, 0.0) + spent
     seconds = {name: round(value, 3) for name, value in seconds.items()}
     run = replace(run, seconds=seconds, command=run.command or _command(run.options, folder, out))
+    if run.energy is not None:
+        drawn = Power(run.energy["watts"], run.energy["watts_from"])
+        run = replace(run, energy=energy.of_run(drawn, seconds["total"]))
     if folder.is_dir() or folder.suffix.lower() == ".csv":  # a file in a zip cannot be named in a CSV
         root = folder if folder.is_dir() else folder.parent
         write_whole(out / SPLIT, _split_table(run, root, out))

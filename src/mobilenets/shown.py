@@ -13,6 +13,7 @@ from mobilenets.costs.forecast import Forecast
 if TYPE_CHECKING:
     from mobilenets.choosing import Choice
 
+NOTHING = "–"
 FEW = 32
 """Pictures to calibrate on below which a user is told."""
 
@@ -56,6 +57,8 @@ def show_run(run: Any, out: Path) -> None:
             f"{percent(run.unknown['known_kept'])} of test pictures are answered, "
             + ("strangers not measured" if away is None else f"{percent(away)} of strangers turned away")
         )
+    if run.energy is not None:
+        say(f"energy {run.energy['joules']:.0f} J: {run.energy['watts']:g} W ({run.energy['watts_from']})")
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run.seconds.items())
     say(stages + ("" if run.peak_rss_mb is None else f"; peak memory {run.peak_rss_mb:.0f} MB"))
     for aside in run.set_aside[:5]:
@@ -207,30 +210,24 @@ def _limit(name: str, limit: float) -> str:
 def show_race(found: dict[str, Any]) -> None:
     """A race in tables: every engine's row, the best of the others against ours, who could not take part."""
     model = found["model"]
+    if found["host"]:
+        held = ", ".join(f"{dtype} {one['held']}" for dtype, one in found["verified"].items())
+        say(f"on {found['host']}, {found['machine']}; answers are the reference's: {held}")
     for dtype, threads in dict.fromkeys((row["dtype"], row["threads"]) for row in found["rows"]):
         group = [row for row in found["rows"] if (row["dtype"], row["threads"]) == (dtype, threads)]
+        told = [_told(row) for row in sorted(group, key=lambda row: row["latency_ms"])]
+        shown = [name for name in told[0] if any(row[name] != NOTHING for row in told)]
         table(
-            (
-                *("engine", "call", "ms", "p10", "p90", "n", "of peak"),
-                *("cold start, s", "memory, MB", "file", "installed"),
-            ),
-            [
-                (
-                    row["engine"],
-                    row["call"],
-                    *(f"{row[key]:.3f}" for key in ("latency_ms", "p10_ms", "p90_ms")),
-                    row["n"],
-                    percent(row["peak_share"]),
-                    "–" if row["cold_start_s"] is None else f"{row['cold_start_s']:.3f}",
-                    "–" if row["peak_rss_mb"] is None else f"{row['peak_rss_mb']:.0f}",
-                    size(row["artefact_bytes"]),
-                    size(row["install_bytes"]),
-                )
-                for row in sorted(group, key=lambda row: row["latency_ms"])
-            ],
+            shown,
+            [[row[name] for name in shown] for row in told],
             left=2,
             title=f"{model['name']}, {dtype}, {threads} thread{'' if threads == 1 else 's'}",
         )
+    for source, watts in {row["watts_from"]: row["watts"] for row in found["rows"] if row["watts"]}.items():
+        measured = "" if source.startswith("counter") else f" {watts:g} W,"
+        say(f"energy: milliseconds times{measured} {source}")
+    if found["unpowered"]:
+        say(f"no energy: {found['unpowered']}")
     for best in found["best"]:
         say(
             f"{best['dtype']}, threads {best['threads']}: the fastest of the others, {best['engine']}, takes "
@@ -239,6 +236,24 @@ def show_race(found: dict[str, Any]) -> None:
     for row in found["skipped"]:
         said = f" with threads {row['threads']}" if "threads" in row else ""
         say(f"not raced: {row['engine']} {row['dtype']}{said}: {row['reason']}")
+
+
+def _told(row: dict[str, Any]) -> dict[str, str]:
+    """What a table shows of a row of a race, by column."""
+    return {
+        "engine": row["engine"],
+        "call": row["call"],
+        "ms": f"{row['latency_ms']:.3f}",
+        "p10": f"{row['p10_ms']:.3f}",
+        "p90": f"{row['p90_ms']:.3f}",
+        "n": str(row["n"]),
+        "energy, mJ": NOTHING if row["energy_mj"] is None else f"{row['energy_mj']:.3g}",
+        "of peak": percent(row["peak_share"]),
+        "cold start, s": NOTHING if row["cold_start_s"] is None else f"{row['cold_start_s']:.3f}",
+        "memory, MB": NOTHING if row["peak_rss_mb"] is None else f"{row['peak_rss_mb']:.0f}",
+        "file": size(row["artefact_bytes"]),
+        "installed": size(row["install_bytes"]),
+    }
 
 
 def show_compiled(made: dict[str, Any], out: Path) -> None:

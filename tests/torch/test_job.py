@@ -57,7 +57,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_sweep_without_validation_pictures_claims_nothing_of_them(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run = job.sweep(folder, out, QUICK, silent, widths=(0.25,), resolutions=(40, 32))
+    run = job.sweep(folder, out, {**QUICK, "watts": 2.0}, silent, widths=(0.25,), resolutions=(40, 32))
+    assert run.energy is not None
+    assert run.energy["joules"] == pytest.approx(2 * run.seconds["total"], abs=0.1)  # of both variants
+    assert "--watts 2" in run.command
     assert [(v.resolution, v.val_accuracy) for v in run.sweep] == [(40, None), (32, None)]
     assert all(v.test_accuracy is not None for v in run.sweep)
     told = json.loads((out / job.RECORD).read_text(encoding="utf-8"))

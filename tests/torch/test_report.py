@@ -77,6 +77,7 @@ def a_run(classes: int = 4, tested: int = 60, margin: float = 1.5, **changes: An
         "versions": {"torch": "2.13.0"},
         "digest": "0123abcd" * 8,
         "identity": "4567ef" * 8,
+        "energy": {"joules": 6558.3, "watts": 2.1, "watts_from": "stated"},
         "engine": "an abacus",
         "sweep": [
             Variant(
@@ -234,6 +235,7 @@ def test_every_number_and_text_of_the_run_is_on_the_page(tmp_path: Path) -> None
         "versions": ["torch 2.13.0"],
         "digest": [run.digest],
         "identity": [run.identity],
+        "energy": ["total time, 6.6 kJ", "6.6 kJ, 2.1 W (stated) times the total"],
         "engine": ["Features by an abacus"],
         "sweep": ["9.87", "81.11 %", "72.78 %", "500 M"],
         "notes": ["a note to be read"],

@@ -117,12 +117,12 @@ def refuse(ask: Callable[..., Told]) -> Callable[..., str]:
 def refuse_each(surroundings: dict[str, str]) -> Callable[..., list[str]]:
     """`refuse` for many commands in one process, so that a process need not start for each of them."""
 
-    def run(*commands: Sequence[object]) -> list[str]:
+    def run(*commands: Sequence[object], env: dict[str, str] | None = None) -> list[str]:
         done = subprocess.run(
             [sys.executable, "-c", EACH],
             input="\n".join(json.dumps([str(part) for part in command]) for command in commands),
             capture_output=True,
-            env=surroundings,
+            env={**surroundings, **(env or {})},
             timeout=LIMIT_S,
             check=False,
             text=True,
@@ -202,7 +202,7 @@ def taught(
 ) -> Taught:
     """One features-only retraining on two hundred pictures, seed 0, with a threshold for `unknown`."""
     out = tmp_path_factory.mktemp("taught") / "out"
-    told = ask("retrain", five, "--out", out, "--weights", body25, "--unknown", "--json")
+    told = ask("retrain", five, "--out", out, "--weights", body25, "--unknown", "--watts", 2.1, "--json")
     return Taught(five, out, told.facts)
 
 

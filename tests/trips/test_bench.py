@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mobilenets.bench import engines, making, options
+from mobilenets.bench import engines, making, options, record
 from mobilenets.bench.agreement import agreement
 from mobilenets.bench.race import raced
 from mobilenets.bench.subject import Subject, opened
@@ -28,6 +28,7 @@ Refuse = Callable[..., str]
 KEYS = {
     *("engine", "dtype", "threads", "latency_ms", "p10_ms", "p90_ms", "n", "peak_share", "cold_start_s"),
     *("peak_rss_mb", "version", "artefact_bytes", "install_bytes", "call", "difference", "correlation"),
+    *("energy_mj", "watts", "watts_from"),
 }
 SMALL = ("--width", 0.25, "--resolution", 32)
 SHORT = ("--rounds", 2, "--turn-ms", 3, "--starts", 1)
@@ -93,6 +94,15 @@ def test_rows_a_picture_and_a_page_are_kept_and_rows_add_up(ask: Ask, race: Any)
     assert rows[-1]["call"] == "c"
     assert rows[-1]["machine"] == facts["machine"]
     assert "bench v1" in rows[-1]["command"]
+
+
+def test_a_table_of_an_older_release_gets_the_columns_that_it_lacks(tmp_path: Path) -> None:
+    old = "model,engine,latency_ms,gone\nv1,ours,1.5,x\n"
+    (tmp_path / "rows.csv").write_text(old)
+    record.append(tmp_path / "rows.csv", [{"model": "v1", "engine": "ours", "latency_ms": 2, "host": "b"}])
+    assert (tmp_path / "rows.csv").read_text() == (
+        "model,engine,latency_ms,gone,host\nv1,ours,1.5,x,\nv1,ours,2,,b\n"
+    )
 
 
 def test_int8_of_others_is_that_network_in_int8(ask: Ask) -> None:

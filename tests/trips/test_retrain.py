@@ -37,6 +37,9 @@ def test_a_retraining_says_all_that_it_measured(taught: Any) -> None:
     assert facts["counts"] == {"train": [32] * 5, "val": [4] * 5, "test": [4] * 5}
     assert 50 < facts["peak_rss_mb"] < 1500
     assert Path(facts["model"]) == taught.model
+    joules = pytest.approx(2.1 * facts["seconds"]["total"], abs=0.1)
+    assert facts["energy"] == {"joules": joules, "watts": 2.1, "watts_from": "stated"}
+    assert "Energy, up to this page: " in (taught.out / "report.html").read_text()
     low, high = facts["interval"]
     assert low <= facts["accuracy"]["test"] <= high
     assert json.loads((taught.out / "run.json").read_text()) == facts

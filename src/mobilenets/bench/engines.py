@@ -166,6 +166,11 @@ def peak_of(dtype: Dtype) -> Engine:
     return Engine(name="peak", family="", dtype=dtype, module="peak", kind=dtype)
 
 
+def board_of(dtype: Dtype, target: str) -> Engine:
+    """Ours, as static programs for a board of that target."""
+    return Engine(name="ours", family="ours", dtype=dtype, module="board", kind=f"{dtype}-{target}")
+
+
 def native_of(engine: Engine) -> Engine:
     """The program that calls an engine from C."""
     return Engine(name=engine.name, family="", dtype=engine.dtype, module="native", kind=engine.native)

@@ -61,8 +61,11 @@ def _key(engine: Engine) -> str:
         except metadata.PackageNotFoundError:
             continue
     rooms = ["mobilenets.bench.peers", "mobilenets.bench.formats", "mobilenets.bench.native"]
+    own = ["mobilenets.compile", "mobilenets.infer"]
     if engine.module == "ours":
-        rooms = ["mobilenets.compile", "mobilenets.infer"]
+        rooms = own
+    elif engine.module == "board":
+        rooms += own
     for room in rooms:
         for file in sorted(files(room).iterdir(), key=lambda file: file.name):
             if file.name.endswith((".py", ".c", ".h")):

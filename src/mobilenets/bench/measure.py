@@ -6,10 +6,12 @@ import random
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 import numpy as np
 
+from mobilenets import energy
 from mobilenets.bench import engines as table
 from mobilenets.bench import making, native, options
 from mobilenets.bench.agreement import Agreement, agreement
@@ -19,6 +21,7 @@ from mobilenets.bench.starting import Start, started
 from mobilenets.bench.subject import Subject
 from mobilenets.bench.team import Job, Worker, WorkerError, close_all
 from mobilenets.data.digests import Progress
+from mobilenets.energy import Counter, Power
 from mobilenets.train.meter import machine_line, versions
 
 
@@ -32,6 +35,9 @@ class Found:
     starts: dict[Job, Start] = field(default_factory=dict)
     peaks: dict[tuple[Dtype, int], float] = field(default_factory=dict)
     """Operations a second of the machine, by type and threads."""
+    counter: Counter | None = None
+    power: Power = Power()
+    """Of a machine without one."""
 
     def skip(self, name: str, dtype: str, reason: str, threads: int | None = None) -> None:
         row: dict[str, Any] = {"engine": name, "dtype": dtype}
@@ -40,14 +46,19 @@ class Found:
         self.skipped.append(row | {"reason": reason})
 
 
-def measured(subject: Subject, asked: BenchOptions, progress: Progress, command: str) -> dict[str, Any]:
+def measured(
+    subject: Subject, asked: BenchOptions, power: Power, progress: Progress, command: str
+) -> dict[str, Any]:
     """Race `subject` as asked: rows, the best of the others against ours, those skipped with the reason.
 
-    Raises ValueError for options that can't be, RuntimeError where nothing is left to race.
+    `power` is what is known of the machine's where it has no counter of energy. Raises ValueError for options
+    that can't be, RuntimeError where nothing is left to race.
     """
     families, threads, dtypes = options.families(asked), options.threads(asked), options.dtypes(asked)
     found, order = Found(), random.Random(asked.seed)
     jobs = _jobs(subject, families, threads, dtypes, asked.native, found, progress)
+    found.counter, uncounted = energy.counter()
+    found.power = power if power.watts is not None else Power(None, uncounted or power.source)
     workers: list[Worker] = []
     try:
         workers = _opened(jobs, subject, found, progress)
@@ -60,7 +71,7 @@ def measured(subject: Subject, asked: BenchOptions, progress: Progress, command:
         def aside(worker: Worker, reason: str) -> None:
             _aside(found, worker.job, reason)
 
-        times = raced(workers, asked.rounds, asked.turn_ms / 1e3, order, aside, progress)
+        times = raced(workers, asked.rounds, asked.turn_ms / 1e3, order, aside, progress, found.counter)
     finally:
         close_all(workers)
     for worker, own in times.items():
@@ -170,18 +181,8 @@ def _believed(found: Found, macs: int) -> dict[tuple[Dtype, int], float]:
 def _told(
     subject: Subject, asked: BenchOptions, found: Found, first: Start | None, command: str
 ) -> dict[str, Any]:
-    net = subject.model.net
     rows = [_row(subject, found, job) for job in found.times]
-    return {
-        "model": {
-            "name": subject.name,
-            "net": net.name,
-            "width": net.width,
-            "resolution": net.resolution,
-            "macs": subject.macs,
-            "weights": subject.weights,
-            "digest": subject.digest,
-        },
+    return described(subject, asked, command) | {
         "rows": rows,
         "best": _best(found),
         "peaks": [
@@ -192,9 +193,28 @@ def _told(
         if first is None
         else {"cold_start_s": round(first.seconds, 3), "peak_rss_mb": first.peak_rss_mb},
         "skipped": found.skipped,
+        "unpowered": found.power.source if found.counter is None and found.power.watts is None else "",
+        "machine": machine_line(),
+    }
+
+
+def described(subject: Subject, asked: BenchOptions, command: str) -> dict[str, Any]:
+    """What was measured, how, by which versions, when; wherever that was."""
+    net = subject.model.net
+    return {
+        "model": {
+            "name": subject.name,
+            "net": net.name,
+            "width": net.width,
+            "resolution": net.resolution,
+            "macs": subject.macs,
+            "weights": subject.weights,
+            "digest": subject.digest,
+        },
+        "host": None,
+        "device": None,
         "rounds": asked.rounds,
         "turn_ms": asked.turn_ms,
-        "machine": machine_line(),
         "versions": versions(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%S"),
         "command": command,
@@ -203,27 +223,43 @@ def _told(
 
 def _row(subject: Subject, found: Found, job: Job) -> dict[str, Any]:
     engine, times = job.engine, found.times[job]
-    low, middle, high = times.at(0.1, 0.5, 0.9)
     peak = found.peaks.get((engine.dtype, job.threads))
-    start, agreed = found.starts.get(job), found.agreements.get(job)
+    start = found.starts.get(job)
+    power = found.power
+    if found.counter is not None and times.watts:
+        power = Power(median(times.watts), found.counter.source)
+    return row(
+        job,
+        times,
+        found.agreements.get(job),
+        power,
+        peak_share=None if peak is None else round(2 * subject.macs / times.at(0.5)[0] / peak, 4),
+        cold_start_s=None if start is None else round(start.seconds, 3),
+        peak_rss_mb=None if start is None else start.peak_rss_mb,
+        artefact_bytes=making.artefact_bytes(job.place, subject.folder),
+        # From C our own code needs nothing but the library that was built.
+        install_bytes=0 if job.words and not engine.packages else table.install_bytes(engine),
+    )
+
+
+def row(job: Job, times: Times, agreed: Agreement | None, power: Power, **more: Any) -> dict[str, Any]:
+    """What one engine's row says, wherever it ran; `more` are the columns that only its place can tell."""
+    engine = job.engine
+    low, middle, high = (round(1e3 * one, 4) for one in times.at(0.1, 0.5, 0.9))
     return {
         "engine": engine.name,
         "dtype": engine.dtype,
         "threads": job.threads,
         "call": job.call,
-        "latency_ms": round(1e3 * middle, 4),
-        "p10_ms": round(1e3 * low, 4),
-        "p90_ms": round(1e3 * high, 4),
+        "latency_ms": middle,
+        "p10_ms": low,
+        "p90_ms": high,
         "n": times.n,
-        "peak_share": None if peak is None else round(2 * subject.macs / middle / peak, 4),
-        "cold_start_s": None if start is None else round(start.seconds, 3),
-        "peak_rss_mb": None if start is None else start.peak_rss_mb,
-        "artefact_bytes": making.artefact_bytes(job.place, subject.folder),
-        # From C our own code needs nothing but the library that was built.
-        "install_bytes": 0 if job.words and not engine.packages else table.install_bytes(engine),
+        **more,
         "difference": None if agreed is None else float(f"{agreed.relative:.2e}"),
         "correlation": None if agreed is None else round(agreed.correlation, 5),
         "version": table.version(engine),
+        **energy.of_picture(power, middle),
     }
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
+from mobilenets.bench.ssh import host
+from mobilenets.costs.device import Device, device
 from mobilenets.spec.option import flag
 
 Dtype = Literal["float32", "int8"]
@@ -37,6 +39,28 @@ class BenchOptions:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: at least {least}")
         for lists in (families, threads, dtypes):
             lists(self)  # a slip in a list is told before any work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoardOptions:
+    """Where `mobilenets bench` measures, as the command line gives it."""
+
+    on: str | None = flag(None, "user@board[:port], or a Host of ssh's configuration: our code, timed there.")
+    device: str | None = flag(
+        None, "Which board this is, or the one of --on, by a name of `mobilenets devices`."
+    )
+
+    def __post_init__(self) -> None:
+        if self.on is not None:
+            host(self.on)
+        where = self.where
+        if where is not None and where.ram_kb is not None:
+            raise ValueError(f"--device {where.name}: a microcontroller, on which nothing here can be timed")
+
+    @property
+    def where(self) -> Device | None:
+        """The device of that name; ValueError for an unknown one."""
+        return None if self.device is None else device(self.device)
 
 
 def families(options: BenchOptions) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mobilenets.bench.team import Worker, WorkerError
 from mobilenets.data.digests import Progress
+from mobilenets.energy import Counter
 
 Aside = Callable[[Worker, str], None]
 """Told of a worker that fell out, and why."""
@@ -18,9 +19,10 @@ Aside = Callable[[Worker, str], None]
 
 @dataclass(slots=True)
 class Times:
-    """Seconds of the calls of each turn."""
+    """Seconds of the calls of each turn; watts of those turns in which a counter told them."""
 
     turns: list[list[float]] = field(default_factory=list)
+    watts: list[float] = field(default_factory=list)
 
     @property
     def n(self) -> int:
@@ -49,6 +51,7 @@ def raced(
     order: random.Random,
     aside: Aside,
     progress: Progress,
+    counter: Counter | None = None,
 ) -> dict[Worker, Times]:
     """Every worker's times; in each round each has one turn of about `turn_s`, in another order.
 
@@ -60,12 +63,16 @@ def raced(
         order.shuffle(turns)
         for worker in turns:
             try:
+                if counter is not None:
+                    counter.begin()
                 found = worker.turn(turn_s)
+                watts = None if counter is None else counter.end()
             except WorkerError as error:
                 aside(worker, str(error))
                 del times[worker]
                 continue
             if number >= 0:
                 times[worker].turns.append(found)
+                times[worker].watts += [] if watts is None else [watts]
         progress("race", number + 1, rounds)
     return times

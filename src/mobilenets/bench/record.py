@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from mobilenets.spec.text import json_text
 def flat(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rows that stand alone: what was raced, the row, where, when and by which command."""
     model = found["model"]
+    net = {name: model[name] for name in ("net", "width", "resolution")}
+    place = {name: found[name] for name in ("machine", "host", "device", "date", "command")}
     return [
-        {"model": model["name"], "weights": model["weights"], "macs": model["macs"]}
-        | row
-        | {"machine": found["machine"], "date": found["date"], "command": found["command"]}
+        {"model": model["name"], **net, "weights": model["weights"], "macs": model["macs"]} | row | place
         for row in found["rows"]
     ]
 
@@ -36,16 +37,17 @@ def write(found: Mapping[str, Any], folder: Path) -> None:
 
 
 def append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Add rows to a CSV whose first line names the columns; ValueError for a row with another column."""
+    """Add rows to a CSV whose first line names the columns, all or none; it gets those that it lacks."""
     if not rows:
         return
-    columns = list(rows[0])
-    new = not path.exists()
-    if not new:
+    old: list[dict[str, Any]] = []
+    columns: list[str] = []
+    if path.exists():
         with path.open(newline="", encoding="utf-8") as file:
-            columns = next(csv.reader(file), columns)
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
+            reader = csv.DictReader(file)
+            old, columns = list(reader), list(reader.fieldnames or ())
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys([*columns, *rows[0]])), lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows([*old, *rows])
+    write_whole(path, text.getvalue().encode("utf-8", "surrogateescape"))

@@ -59,7 +59,11 @@ class Job:
 
 
 class WorkerError(RuntimeError):
-    """A worker ended, hung or could not start; the text says which."""
+    """A worker ended, hung or could not start; the text says which. `code` is None unless it ended."""
+
+    def __init__(self, told: str, code: int | None = None, said: str = "") -> None:
+        super().__init__(told)
+        self.code, self.said = code, said
 
 
 class Worker:
@@ -144,8 +148,10 @@ class Worker:
         self._said.seek(0)
         said = last_line(self._said.read())
         if code < 0:
-            return WorkerError(f"{self.job}: its process was ended by {signal.Signals(-code).name}")
-        return WorkerError(f"{self.job}: its process ended with {code}" + (f": {said}" if said else ""))
+            told = f"{self.job}: its process was ended by {signal.Signals(-code).name}"
+        else:
+            told = f"{self.job}: its process ended with {code}" + (f": {said}" if said else "")
+        return WorkerError(told, code, said)
 
 
 def close_all(workers: Sequence[Worker]) -> None:

@@ -101,13 +101,22 @@ def program(
     if not target.program:
         return [str(place / name), str(folder / source.example[0]), str(threads)]
     made, weights = str(place / "program"), str(folder / f"{source.name}.weights")
-    compiler = [*_compiler(target)[: -len(target.zig)], *target.program]
-    words = [*compiler, *_flags(source), *WARNINGS, *(() if symbols else ("-s",)), f"-I{folder}"]
+    words = [*_program_words(source, target, folder), *(() if symbols else ("-s",))]
     if target.script:
         (place / target.script).write_bytes(files("mobilenets.compile").joinpath(target.script).read_bytes())
         words += ["-T", str(place / target.script), f"-D{source.name.upper()}_LINKED"]
     _run([*words, str(place / name), f"{source.name}.c", "-o", made], folder)
     return [made] if target.script else [made, weights, str(threads)]
+
+
+def static_program(source: Source, target: Target, folder: Path, mains: Sequence[str], made: Path) -> None:
+    """A program that needs nothing on the target's machine: C files in `folder` beside the network's."""
+    _run([*_program_words(source, target, folder), "-s", *mains, f"{source.name}.c", "-o", str(made)], folder)
+
+
+def _program_words(source: Source, target: Target, folder: Path) -> list[str]:
+    compiler = [*_compiler(target)[: -len(target.zig)], *target.program]
+    return [*compiler, *_flags(source), *WARNINGS, f"-I{folder}"]
 
 
 def _flags(source: Source) -> tuple[str, ...]:

@@ -24,6 +24,15 @@ LIMIT_S = 300
 """For one answer."""
 
 
+class ProgramError(RuntimeError):
+    """A program ended before it answered: the code it ended with, and the first lines that it said."""
+
+    def __init__(self, words: Sequence[str], code: int, said: Sequence[str]) -> None:
+        told = "; ".join(said) or "it said nothing"
+        super().__init__(f"{shlex.join(words)} ended with {code}: {told}: nothing was written")
+        self.code, self.said = code, tuple(said)
+
+
 class Program:
     """An `Engine` (see `infer.engine`) in another process, asked and answering by pipes."""
 
@@ -114,13 +123,12 @@ class Program:
             raise self._dead()
         return found
 
-    def _dead(self) -> RuntimeError:
+    def _dead(self) -> ProgramError:
         self._process.kill()
         code = self._process.wait()
         self._said.seek(0)
         said = self._said.read().decode(errors="replace").strip().splitlines()[:3]
-        told = "; ".join(said) or "it said nothing"
-        return RuntimeError(f"{shlex.join(self._words)} ended with {code}: {told}: nothing was written")
+        return ProgramError(self._words, code, said)
 
     def _checked(self, code: int) -> None:
         if code:

@@ -107,6 +107,7 @@ TARGETS: Mapping[str, Target] = {
             zig=("-target", "x86_64-linux-gnu.2.17"),
             flags=(*LIBRARY, ROLLED),
             machines=X86_MACHINES,
+            program=("-target", "x86_64-linux-musl", "-static", ROLLED),
             says="any x86-64 Linux: the best of AVX-512, AVX2 and SSE2 is chosen when it runs",
         ),
         Target(

@@ -184,6 +184,7 @@ def looked_at(node: Node, x: Map, seed: int) -> Map:
             flat = x.reshape(len(x), -1, x.shape[-1])
             return flat[:, _drawn(flat.shape[1], seed)].reshape(1, -1, x.shape[-1])
         case Conv() | Depthwise():
+            x = x if x.ndim == 4 else x[:, None, None]  # of one pixel, as compiled code gives it
             view = np.lib.stride_tricks.sliding_window_view(padded(x, op), (op.kernel,) * 2, axis=(1, 2))
             view = view[:, :: op.stride, :: op.stride]
             rows, columns = np.divmod(_drawn(view.shape[1] * view.shape[2], seed), view.shape[2])

@@ -41,7 +41,11 @@ class NumpyEngine:
 
     def many(self, frames: Sequence[Frame]) -> dict[str, NDArray[np.float32]]:
         """Outputs of several frames, each with a leading axis; frames may differ in size."""
-        return self._run(np.stack([prepare(frame, self._preprocess) for frame in frames]))
+        return self.prepared(np.stack([prepare(frame, self._preprocess) for frame in frames]))
+
+    def prepared(self, levels: Frame) -> dict[str, NDArray[np.float32]]:
+        """Outputs for frames that are prepared, uint8 [n, height, width, 3]: nothing is cut or resized."""
+        return self._run(levels)
 
 
 def _floats(model: Artefact) -> Callable[[Frame], dict[str, NDArray[np.float32]]]:

@@ -73,6 +73,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}{GAP}h {minutes % 60}{GAP}min"
 
 
+def kilojoules(joules: float) -> str:
+    """Energy as a person says it."""
+    return f"{joules:.0f}{GAP}J" if joules < 1000 else f"{joules / 1000:.1f}{GAP}kJ"
+
+
 def thumbnail(frame: NDArray[np.uint8]) -> str:
     """A picture as a `data:` address, its longer side at most THUMBNAIL pixels."""
     from PIL import Image

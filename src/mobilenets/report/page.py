@@ -20,6 +20,7 @@ from mobilenets.report.markup import (
     document,
     duration,
     facts,
+    kilojoules,
     listing,
     megabytes,
     millions,
@@ -107,13 +108,14 @@ def _header(run: Run) -> str:
         told = "There was no test part, so nothing says how it does on pictures it has not seen."
     used = sum(sum(counts) for counts in run.counts.values())
     net = run.net
+    drawn = "" if run.energy is None else f", {kilojoules(run.energy['joules'])}"
     known = [
         ("classes", str(len(run.labels))),
         ("pictures used", str(used)),
         ("files set aside", str(len(run.set_aside))),
         ("model file", megabytes(net.get("file_bytes", net["float32_bytes"]))),
         ("MACs a picture", millions(net["macs"])),
-        ("total time", duration(run.seconds.get("total", math.nan))),
+        (f"total time{drawn}", duration(run.seconds.get("total", math.nan))),
     ]
     notes = "".join(f"<p>{escape(note)}</p>" for note in run.notes)
     return (
@@ -376,7 +378,15 @@ def _time(run: Run) -> str:
     )
     peak = "" if run.peak_rss_mb is None else f"<p>Peak memory {run.peak_rss_mb:.0f} MB, {of}.</p>"
     ran = f"<p>Features by {escape(run.engine)}.</p>" if run.engine else ""
-    return table(["stage", "", "time"], rows) + ran + peak
+    energy = "" if run.energy is None else f"<p>{_energy(run.energy)}</p>"
+    return table(["stage", "", "time"], rows) + ran + peak + energy
+
+
+def _energy(known: Mapping[str, Any]) -> str:
+    return (
+        f"Energy, up to this page: {kilojoules(known['joules'])}, {known['watts']:g} W "
+        f"({escape(known['watts_from'])}) times the total."
+    )
 
 
 def _repeat(run: Run) -> str:

@@ -48,7 +48,8 @@ def _group(row: Mapping[str, Any]) -> str:
 
 def _header(found: Mapping[str, Any]) -> str:
     model = found["model"]
-    told = "".join(
+    told = f"<p>On {escape(found['host'])}: {escape(found['machine'])}.</p>" if found["host"] else ""
+    told += "".join(
         f"<p>{_group(best)}: the fastest of the others, {escape(best['engine'])}, takes {best['times']:.2f} "
         f"times as long ({best['low']:.2f} to {best['high']:.2f} from turn to turn"
         f"{'' if _steady(best) else ': the machine was too busy for a comparison'}).</p>"
@@ -84,21 +85,28 @@ def _speed(found: Mapping[str, Any]) -> str:
     text = ""
     for name, rows in groups(found["rows"]).items():
         best = [index for index, row in enumerate(rows) if row["engine"] == "ours"]
+        drawn = any(row["energy_mj"] is not None for row in rows)
         cells = [
             [
                 escape(row["engine"]),
                 "C" if row["call"] == "c" else "Python",
                 *(f"{row[key]:.3f}" for key in ("latency_ms", "p10_ms", "p90_ms")),
                 str(row["n"]),
+                *([_energy(row)] if drawn else []),
                 percent(row["peak_share"]),
                 _error(row),
             ]
             for row in rows
         ]
-        head = ["engine", "called from", "ms", "p10", "p90", "n", "of the peak", "off the reference"]
+        head = ["engine", "called from", "ms", "p10", "p90", "n", *(["energy"] if drawn else [])]
+        head += ["of the peak", "off the reference"]
         text += f'<h3>{name}</h3><div class="charts"><div>{figure.latencies(rows, name)}</div></div>'
         text += table(head, cells, 2, best)
     return text
+
+
+def _energy(row: Mapping[str, Any]) -> str:
+    return "–" if row["energy_mj"] is None else f"{row['energy_mj']:.3g}{GAP}mJ"
 
 
 def _error(row: Mapping[str, Any]) -> str:
@@ -146,19 +154,53 @@ def _skipped(found: Mapping[str, Any]) -> str:
 
 
 def _method(found: Mapping[str, Any]) -> str:
-    return (
-        "<p>Each engine runs in a process of its own, kept alive and stopped while others run. They take "
-        f"turns in random order: {found['rounds']} turns of about {found['turn_ms']} ms, some calls before "
-        "each that are not counted. A call runs a picture that is prepared and lies in memory as the engine "
-        "likes it best, and fetches the answer. Milliseconds are the median over all calls, each turn "
-        "counting the same. Every engine's first answer was compared with the numpy walk's. The peak is that "
-        "of multiply-adds in registers, measured in turns with the engines; the share is two operations a "
-        "multiply-accumulate; none is given where an engine was faster than the peak that was found, on a "
-        "machine that was busy. Cold start "
-        "is from the start of a process to its first answer, files in the system's cache.</p>"
+    return f"<p>{_there(found) if found['host'] else HERE.format(**found)} {_drawn(found)}</p>"
+
+
+HERE = (
+    "Each engine runs in a process of its own, kept alive and stopped while others run. They take "
+    "turns in random order: {rounds} turns of about {turn_ms} ms, some calls before "
+    "each that are not counted. A call runs a picture that is prepared and lies in memory as the engine "
+    "likes it best, and fetches the answer. Milliseconds are the median over all calls, each turn "
+    "counting the same. Every engine's first answer was compared with the numpy walk's. The peak is that "
+    "of multiply-adds in registers, measured in turns with the engines; the share is two operations a "
+    "multiply-accumulate; none is given where an engine was faster than the peak that was found, on a "
+    "machine that was busy. Cold start "
+    "is from the start of a process to its first answer, files in the system's cache."
+)
+
+
+def _there(found: Mapping[str, Any]) -> str:
+    held = "; ".join(
+        f"{dtype} {one['held']}, by {escape(', '.join(one['isas']))}"
+        for dtype, one in found["verified"].items()
     )
+    return (
+        f"A static program for {escape(found['target'])} was copied to {escape(found['host'])} over ssh, and "
+        f"removed afterwards. Its answers there were compared with the numpy walk's ({held}). "
+        "Programs of each "
+        f"type and number of threads took turns in random order: {found['rounds']} turns of about "
+        f"{found['turn_ms']} ms by the board's own clock, some calls before each that are not counted. "
+        "A call runs a picture that is prepared and lies in memory. Milliseconds are the median over all "
+        "calls, each turn counting the same. Memory is the largest resident set up to the first answer."
+    )
+
+
+def _drawn(found: Mapping[str, Any]) -> str:
+    """How watts were known, where they were."""
+    known = {row["watts_from"]: row["watts"] for row in found["rows"] if row["watts"] is not None}
+    told = [
+        f"Energy is milliseconds times {'mean watts' if name.startswith('counter') else f'{watts:g} W'} "
+        f"({escape(name)}){COUNTED if name.startswith('counter') else ''}."
+        for name, watts in known.items()
+    ]
+    return " ".join(told)
+
+
+COUNTED = ", over an engine's turns: the whole processor, and whatever else ran on it meanwhile"
 
 
 def _repeat(found: Mapping[str, Any]) -> str:
     known = [("machine", found["machine"]), ("date", found["date"]), ("digest", found["model"]["digest"])]
+    known += [("device", found["device"])] if found["device"] else []
     return f"<pre>{escape(found['command'])}</pre>{listing([*known, *found['versions'].items()])}"

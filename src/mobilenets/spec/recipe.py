@@ -112,6 +112,7 @@ class RetrainOptions(TypedDict, total=False):
     threads: int | None
     resume: bool
     sweep: bool
+    watts: float | None
 
 
 def shares(split: str) -> tuple[int, int, int]:

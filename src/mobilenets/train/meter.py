@@ -7,7 +7,7 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +21,25 @@ INSTRUCTIONS = (
     *("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16"),
     *("asimd", "asimddp", "sve", "i8mm", "bf16"),
 )
+
+ARM_CORES = {
+    "0xc07": "Cortex-A7",
+    "0xc08": "Cortex-A8",
+    "0xc09": "Cortex-A9",
+    "0xc0f": "Cortex-A15",
+    "0xd03": "Cortex-A53",
+    "0xd04": "Cortex-A35",
+    "0xd05": "Cortex-A55",
+    "0xd07": "Cortex-A57",
+    "0xd08": "Cortex-A72",
+    "0xd09": "Cortex-A73",
+    "0xd0a": "Cortex-A75",
+    "0xd0b": "Cortex-A76",
+    "0xd0c": "Neoverse N1",
+    "0xd40": "Neoverse V1",
+    "0xd41": "Cortex-A78",
+}
+"""By the part number that a core of Arm's own gives, as in Linux' arch/arm64/include/asm/cputype.h."""
 
 
 class Meter:
@@ -124,20 +143,48 @@ def machine() -> dict[str, str]:
 def machine_line() -> str:
     """Cores, processor and its instructions in a few words, for a table."""
     found = machine()
-    told = f"{found['cores']} cores, {found['processor']}"
-    return f"{told} ({found['instructions']})" if "instructions" in found else told
+    return _line(found["cores"], found["processor"], found.get("instructions", ""))
+
+
+def machine_of(cores: str, board: str, cpuinfo: str) -> str:
+    """The same of another machine, by its cores, the board's name if it has one, and Linux' /proc/cpuinfo."""
+    told = _read(cpuinfo)
+    named = (board or told.get("Model"), told.get("model name") or _core(told) or told.get("uarch"))
+    flags = _flags(told)
+    known = ", ".join(part for part in named if part) or "unknown"
+    return _line(cores or "unknown", known, " ".join(flag for flag in INSTRUCTIONS if flag in flags))
+
+
+def _line(cores: str, processor: str, instructions: str) -> str:
+    told = f"{cores} core{'' if cores == '1' else 's'}, {processor}"
+    return f"{told} ({instructions})" if instructions else told
 
 
 def _cpuinfo() -> tuple[str, frozenset[str]]:
     """The processor's name and flags; no flags where the system is not Linux."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        told = _read(Path("/proc/cpuinfo").read_text())
     except OSError:
-        lines = []
-    # The first of each: one core stands for all.
-    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
-    name = told.get("model name") or told.get("Model") or platform.processor() or platform.machine()
-    return name, frozenset((told.get("flags") or told.get("Features") or "").split())
+        told = {}
+    named = told.get("model name") or told.get("Model") or _core(told)
+    return named or platform.processor() or platform.machine(), _flags(told)
+
+
+def _read(cpuinfo: str) -> dict[str, str]:
+    """What /proc/cpuinfo says, the first of each: one core stands for all."""
+    lines = (line.partition(":") for line in reversed(cpuinfo.splitlines()))
+    return {key.strip(): value.strip() for key, _, value in lines}
+
+
+def _core(told: Mapping[str, str]) -> str:
+    """The name of a core of Arm's own, of which Linux tells a number."""
+    return (
+        ARM_CORES.get(told.get("CPU part", "").lower(), "") if told.get("CPU implementer") == "0x41" else ""
+    )
+
+
+def _flags(told: Mapping[str, str]) -> frozenset[str]:
+    return frozenset((told.get("flags") or told.get("Features") or "").split())
 
 
 def versions() -> dict[str, str]:

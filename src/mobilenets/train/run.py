@@ -87,6 +87,8 @@ class Run:
     digest: str
     identity: str = ""
     """Of a fine-tuning: what another must have in common to go on from its checkpoint."""
+    energy: Mapping[str, Any] | None = None
+    """joules, watts and watts_from of all of it, where the power is known."""
     engine: str = ""
     """What ran the body; empty where all features were known."""
     sweep: Sequence[Variant] = field(default_factory=tuple)

@@ -29,7 +29,7 @@ static double seconds(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-static void *content(const char *path, size_t *bytes)
+void *content(const char *path, size_t *bytes)
 {
     FILE *file = fopen(path, "rb");
     if (!file)

@@ -8,5 +8,8 @@ int engine_run(void);
 /* The values of the first output after a run. */
 const float *engine_output(size_t *count);
 
+/* A file's bytes, at a multiple of 64; NULL where it cannot be read. */
+void *content(const char *path, size_t *bytes);
+
 /* Say what went wrong, on stderr; gives 1. */
 int failed(const char *what, const char *why);

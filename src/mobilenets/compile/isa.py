@@ -241,6 +241,15 @@ ANDROID_ARM64 = replace(
     abi="arm64-v8a",
 )
 """Without Android's C library, whose headers its kit alone has."""
+SOFT = "vfp2"
+"""Where floats pass as integers the cross compiler takes this away, and vectors with it, unless asked."""
+ANDROID_ARM32 = replace(
+    ANDROID_ARM64,
+    name="android-arm32",
+    isas=(replace(NEON_32, enabled=SOFT),),
+    includes=ARMV7.includes,
+    abi="armeabi-v7a",
+)
 IOS_ARM64 = replace(AARCH64, name="ios-arm64", asking="", threads=())
 
 SIMD128 = Isa(

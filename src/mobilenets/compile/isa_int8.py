@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from mobilenets.compile.isa import (
     AARCH64,
+    ANDROID_ARM32,
     ANDROID_ARM64,
     ANY_ROUNDED,
     ARMV7,
@@ -17,6 +18,7 @@ from mobilenets.compile.isa import (
     RISCV64,
     RVV,
     SCALARS,
+    SOFT,
     WASM,
     WASM_THREADS,
     X86,
@@ -126,4 +128,7 @@ PLAIN_BYTES = replace(PLAIN, isas=(SCALAR_BYTES,), line=16)
 RISCV64_BYTES = replace(RISCV64, isas=(RVV_BYTES, SCALAR_WIDE), line=16, taps=True, singles=True)
 CORTEX_M_BYTES = replace(CORTEX_M, isas=(DSP_BYTES,), includes=("arm_acle.h",), line=16)
 ANDROID_ARM64_BYTES = replace(ANDROID_ARM64, isas=(NEON_BYTES,), line=16, least=8, signed=True, taps=True)
+ANDROID_ARM32_BYTES = replace(
+    ANDROID_ARM32, isas=(replace(NEON_32_BYTES, enabled=SOFT),), line=16, halves=True
+)
 IOS_ARM64_BYTES = replace(IOS_ARM64, isas=(NEON_BYTES,), line=16, least=8, signed=True, taps=True)

@@ -35,6 +35,8 @@ ANDROID = (
     *(*LIBRARY, "-nostdlib", "-ffreestanding", "-fvisibility=default"),
     *("-Wl,-z,max-page-size=16384", "-Wl,-z,defs"),  # pages of Android 15; nothing from outside
 )
+NEON_7 = ("-mcpu=cortex_a9", "-mfloat-abi=softfp")
+"""What all 32-bit phones with NEON have; floats pass as integers, as Android agreed on."""
 IN_APP = "in the app  {folder} has the library, and Kotlin that calls it"
 BOARD = (
     *("-display", "none", "-monitor", "none", "-serial", "none"),
@@ -239,6 +241,23 @@ TARGETS: Mapping[str, Target] = {
             use=IN_APP,
         ),
         Target(
+            name="android-arm32",
+            family="android-arm32",
+            zig=("-target", "arm-linux-androideabi", *NEON_7),
+            flags=(
+                *ANDROID,
+                "-rtlib=compiler-rt",
+            ),  # divisions, which these processors have no instruction for
+            prefix="lib",
+            program=("-target", "arm-linux-musleabi", *NEON_7, "-static"),
+            runners=(("qemu-arm", "-cpu", "cortex-a9"),),
+            packages=QEMU,
+            frames=2,
+            form="ELF 32-bit ARM library",
+            says="the same for 32-bit ARM with NEON",
+            use=IN_APP,
+        ),
+        Target(
             name="wasm",
             family="wasm",
             zig=(*WEB, "-mcpu=generic+simd128"),
@@ -273,6 +292,7 @@ FAMILIES: Mapping[str, tuple[isa.Family, ...]] = {
         isa.CORTEX_M,
         isa.IOS_ARM64,
         isa.ANDROID_ARM64,
+        isa.ANDROID_ARM32,
         isa.WASM,
         isa.WASM_THREADS,
         isa.PLAIN,
@@ -285,6 +305,7 @@ FAMILIES: Mapping[str, tuple[isa.Family, ...]] = {
         isa_int8.CORTEX_M_BYTES,
         isa_int8.IOS_ARM64_BYTES,
         isa_int8.ANDROID_ARM64_BYTES,
+        isa_int8.ANDROID_ARM32_BYTES,
         isa_int8.WASM_BYTES,
         isa_int8.WASM_THREADS_BYTES,
         isa_int8.PLAIN_BYTES,

@@ -133,15 +133,19 @@ def test_a_few_networks_give_the_references_outputs_on_every_board(name: str, tm
 @pytest.mark.parametrize("name", UNRUN)
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_what_apples_systems_load_is_checked_by_its_form(
-    small: Artefact, tmp_path: Path, name: str, dtype: str
+    small: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, dtype: str
 ) -> None:
     needed(name)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
     model = in_bytes(small) if dtype == "int8" else small
     facts = compile_model(model, tmp_path, quiet, name="tested", target=name)
     assert facts["checked"]["form"] == TARGETS[name].form
     assert facts["checked"]["bytes"] == (tmp_path / facts["library"]).stat().st_size < 1_200_000
     assert facts["verified_on"] is None
     assert facts["unverified"] == "nothing here can run it"
+    assert not any(here.iterdir())
 
 
 def test_a_file_of_another_form_is_not_given(small: Artefact, tmp_path: Path) -> None:

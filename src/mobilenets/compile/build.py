@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,7 +134,9 @@ def _compiler(target: Target) -> list[str]:
 
 
 def _version(compiler: Sequence[str]) -> str:
-    done = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as place:  # for Apple's systems the question leaves an empty a.o
+        words = [*compiler, "--version"]
+        done = subprocess.run(words, cwd=place, capture_output=True, text=True, check=False)
     return (done.stdout or done.stderr).strip().partition("\n")[0]
 
 

@@ -143,11 +143,9 @@ def _compiler(target: Target) -> list[str]:
 
 
 def _version(compiler: Sequence[str]) -> str:
-    # In a folder of its own: zig leaves an object behind for some targets.
-    with tempfile.TemporaryDirectory() as place:
-        done = subprocess.run(
-            [*compiler, "--version"], cwd=place, capture_output=True, text=True, check=False
-        )
+    with tempfile.TemporaryDirectory() as place:  # for Apple's systems the question leaves an empty a.o
+        words = [*compiler, "--version"]
+        done = subprocess.run(words, cwd=place, capture_output=True, text=True, check=False)
     return (done.stdout or done.stderr).strip().partition("\n")[0]
 
 

@@ -223,7 +223,7 @@ def _strips(writer: Writer, step: Product, a: str, w: str, c: str, width: int, i
         lanes = min(left, isa.lanes)
         wide = min(left // lanes, isa.vectors)
         places = (a, f"{w} + {at * kit.weight}", f"{c} + {at * kit.unit(step.target)}") if at else (a, w, c)
-        text += _tiles(writer, step, places, (wide, lanes), width, indent)
+        text += _tiles(writer, step, places, (wide, lanes, at), width, indent)
         at, left = at + wide * lanes, left - wide * lanes
     return text
 
@@ -232,7 +232,7 @@ def _tiles(
     writer: Writer,
     step: Product,
     places: tuple[str, str, str],
-    wide: tuple[int, int],
+    wide: tuple[int, int, int],
     panel: int,
     indent: int,
 ) -> str:

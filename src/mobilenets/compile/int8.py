@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mobilenets.compile import int8_neon
+from mobilenets.compile import int8_neon, int8_wide
 from mobilenets.compile.int8_depthwise import Depthwise
 from mobilenets.compile.int8_lanes import heads, lanes, tag_of
 from mobilenets.compile.integers import HEAD, Layer, chunk_bytes, fours_bytes, groups
@@ -29,6 +29,8 @@ class Bytes:
 
     def vectors(self) -> str:
         text = f"/* ---- {self.isa.name} ---- */\n"
+        if self.isa.wide:
+            return text + int8_wide.lanes(self.isa)
         text += "\n".join(lanes(self.isa, width) for width in self._widths)
         return text
 
@@ -65,12 +67,14 @@ class Bytes:
         kind = "f" * (layer.rescale.zero is None) + "z" * layer.asymmetric
         kind += int8_neon.rest(tiling.step) if self.isa.kept else ""
         name = f"tile_{tiling.pixels}x{tiling.wide}{kind}_{tag_of(self.isa, 4 * tiling.lanes)}"
-        stores = _stores(tiling, layer, tag_of(self.isa, 4 * tiling.lanes), self.isa.kept)
-        text = (int8_neon.tile if self.isa.kept else _tile)(self.isa, name, tiling, layer, stores)
+        stores = _stores(tiling, layer, tag_of(self.isa, 4 * tiling.lanes), self.isa)
+        written = int8_neon.tile if self.isa.kept else int8_wide.tile if self.isa.wide else _tile
+        text = written(self.isa, name, tiling, layer, stores)
         arguments, given = "const value *a, const value *w, value *c", "a, w, c"
         if layer.asymmetric:
             arguments, given = f"{arguments}, const int32_t *sums", f"{given}, sums"
-        more = (self._turned(tiling.step.source), int(layer.steep)) if self.isa.kept else ()
+        more = [self._turned(tiling.step.source), int(layer.steep)] if self.isa.kept else []
+        more += [3 * tiling.at] if self.isa.wide else []
         sizes = (*tiling.sizes, layer.terms, *more, *self._cut(layer, tiling.step.target))
         return use((name, text), arguments, f"{given}, {', '.join(map(str, sizes))}")
 
@@ -83,15 +87,20 @@ class Bytes:
     ) -> str:
         source, target, line = step.source, step.target, self.family.line
         room = self.family.layout.pitch(target.shape.channels)
-        bytes_, together = self._fitting(room, target.shape.width if step.stride <= 2 else 0)
+        fits = not self.isa.wide and step.stride <= 2
+        bytes_, together = self._fitting(room, target.shape.width if fits else 0)
         layer, pad, text, x = self.layers[step.name], " " * indent, "", 0
         runs = counted(split(target.shape.width // together, self.isa.columns))
         runs += [(1, 1)] if target.shape.width % together else []
         for positions, times in runs:
             if x + positions * together > target.shape.width:
                 x = target.shape.width - together  # the last are made again with the first of the rest
-            shape = (positions, together, step.kernel, step.stride, layer.terms)
-            kernel = Depthwise(self.isa, bytes_, *shape, self.family.halves, self.family.signed)
+            if self.isa.wide:
+                kernel = int8_wide.filters(self.isa, positions, step, layer.terms)
+            else:
+                shape = (positions, together, step.kernel, step.stride, layer.terms)
+                made = Depthwise(self.isa, bytes_, *shape, self.family.halves, self.family.signed)
+                kernel = made.name, made.text()
             begins = fours_bytes(step.kernel, layer.terms, line, self.family.halves)
             sizes = (
                 *(source.row, source.pitch, step.stride * together * source.pitch, together * target.pitch),
@@ -99,7 +108,7 @@ class Bytes:
                 *(self._turned(source), *self._cut(layer, target)),
             )
             called = use(
-                (kernel.name, kernel.text()),
+                kernel,
                 "const value *in, const value *w, value *out, int parts",
                 f"in, w, out, parts, {', '.join(map(str, sizes))}",
             )
@@ -125,9 +134,12 @@ class Bytes:
         made = f"PUT_FLOATS_{tag}(out + v * {4 * lanes}, SCALED_{tag}(sum, scale))"
         if rescale.zero is not None:
             least, most, zero, tame, less = self._cut(self.layers[step.name], step.target)
-            quantity = f"whole_{tag}(sum, scale, {least}, {most}, {zero}{f', {tame}' * (lanes > 1)})"
+            packs = lanes > 1 and not self.isa.wide
+            quantity = f"whole_{tag}(sum, scale, {least}, {most}, {zero}{f', {tame}' * packs})"
             made = f"out[v] = (value){quantity}"
-            if lanes > 1:
+            if self.isa.wide:
+                made = f"PUT_{tag}(out + v * {lanes}, {quantity})"
+            elif packs:
                 bounds = f"{zero + least if tame else 0}, {zero + most if tame else 255}, {less}"
                 made = f"const sums_{tag} q = {quantity};\n        "
                 made += f"put1_{tag}(out + v * {lanes}, pack_{tag}(q, q, q, q, {bounds}))"
@@ -224,12 +236,12 @@ static INLINE void {name}(const value *a, const value *w, value *c,
 """
 
 
-def _stores(tiling: Tiling, layer: Layer, tag: str, kept: str) -> str:
+def _stores(tiling: Tiling, layer: Layer, tag: str, isa: Isa) -> str:
     """The sums of a tile as bytes, four vectors at a time; or in float32 as they are."""
     wide, lanes = tiling.wide, tiling.lanes
     places = [(i, j) for i in range(tiling.pixels) for j in range(wide)]
     less = " - sums[{i}] * z{j}" if layer.asymmetric else ""
-    ended = f"ENDED_{tag}(c{{i}}_{{j}})" if kept else "c{i}_{j}"
+    ended = f"ENDED_{tag}(c{{i}}_{{j}})" if isa.kept else "c{i}_{j}"
     sums = {(i, j): (ended + less).format(i=i, j=j) for i, j in places}
     if layer.rescale.zero is None:
         return "\n".join(
@@ -237,6 +249,11 @@ def _stores(tiling: Tiling, layer: Layer, tag: str, kept: str) -> str:
             for i, j in places
         )
     at = {(i, j): f"c + AT({i}, c) + {j * lanes}" for i, j in places}
+    if isa.wide:
+        return "\n".join(
+            f"    PUT_{tag}({at[i, j]}, whole_{tag}({sums[i, j]}, m{j}, least, most, zero));"
+            for i, j in places
+        )
     if lanes == 1:
         return "\n".join(
             f"    *({at[i, j]}) = (value)whole_{tag}({sums[i, j]}, m{j}, least, most, zero);"

@@ -115,9 +115,9 @@ def chunk_bytes(step: Filter, layer: Layer, family: Family) -> int:
     return fours_bytes(step.kernel, layer.terms, family.line, family.halves) + singles
 
 
-def panels(step: Product, layer: Layer, lanes: int, panel: int) -> NDArray[np.uint8]:
+def panels(step: Product, layer: Layer, lanes: int, panel: int, singles: bool = False) -> NDArray[np.uint8]:
     """For each panel its biases, multipliers (and zeros), then for each four inputs of a window in memory
-    the four weights of each channel."""
+    the four weights of each channel; as `singles` for each input a weight of each channel."""
     count = len(layer.weights[0])
     full = padded(count, lanes)
     head = [_padded(layer.bias, full), _padded(layer.rescale.multiplier, full)]
@@ -131,11 +131,12 @@ def panels(step: Product, layer: Layer, lanes: int, panel: int) -> NDArray[np.ui
         wide[:count, :, : step.run] = rows
         bytes_.append(wide.reshape(full, -1, 4))
     values = np.stack(bytes_, axis=2)  # [channel, group, term, 4]
+    order = (1, 3, 2, 0) if singles else (1, 2, 0, 3)
     made, at = [], 0
     for width in widths(full, panel):
         own = slice(at, at + width)
         made += [np.ascontiguousarray(part[own]).view(np.uint8).ravel() for part in head]
-        made.append(np.ascontiguousarray(values[own].transpose(1, 2, 0, 3)).view(np.uint8).ravel())
+        made.append(np.ascontiguousarray(values[own].transpose(order)).view(np.uint8).ravel())
         at += width
     return np.concatenate(made)
 

@@ -73,6 +73,8 @@ class Isa:
     kept: str = ""
     """What a product keeps for a vector of sums, and how it adds to it from sixteen bytes of a pixel in one
     register; see `int8_neon`. Where it is empty four bytes at a time are spread over a vector."""
+    wide: bool = False
+    """Whether bytes are widened and multiplied one input value after the other; see `int8_wide`."""
     by_tap: bool = False
     """Whether a depthwise kernel multiplies tap by tap, not rows that were put side by side."""
     rounded: str = ANY_ROUNDED
@@ -110,6 +112,8 @@ class Family:
     """Whether bytes are multiplied less 128, as signed ones, and lie so in maps that nobody else reads."""
     taps: bool = False
     """Whether weights of depthwise layers lie once more behind the fours, tap by tap."""
+    singles: bool = False
+    """Whether a product's weights lie one input value after the other, not by fours."""
     bfloat16: bool = False
     """Whether products of what depthwise layers make are of numbers in bfloat16, added up in float32."""
     least: int = 0
@@ -237,6 +241,15 @@ ANDROID_ARM64 = replace(
     abi="arm64-v8a",
 )
 """Without Android's C library, whose headers its kit alone has."""
+SOFT = "vfp2"
+"""Where floats pass as integers the cross compiler takes this away, and vectors with it, unless asked."""
+ANDROID_ARM32 = replace(
+    ANDROID_ARM64,
+    name="android-arm32",
+    isas=(replace(NEON_32, enabled=SOFT),),
+    includes=ARMV7.includes,
+    abi="armeabi-v7a",
+)
 IOS_ARM64 = replace(AARCH64, name="ios-arm64", asking="", threads=())
 
 SIMD128 = Isa(
@@ -282,4 +295,15 @@ CORTEX_M = replace(
     example=("firmware.c", "main.c"),
     harness=("board.c", "board.c"),
 )
-RISCV64 = replace(PLAIN, name="riscv64", threads=X86.threads)
+RVV_8 = Isa(
+    name="rvv_half",
+    lanes=8,
+    vectors=1,
+    rows=7,
+    columns=4,
+    largest="__builtin_elementwise_max({a}, {b})",
+    smallest="__builtin_elementwise_min({a}, {b})",
+)
+RVV = replace(RVV_8, name="rvv", lanes=16, narrow=RVV_8, enabled="arch=+v", asked="VECTORS_1")
+"""Four registers of 128 bits at a time, by one instruction; of longer ones a part."""
+RISCV64 = replace(PLAIN, name="riscv64", isas=(RVV, SCALARS), asking="hwprobe.c", threads=X86.threads)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from mobilenets.compile.isa import (
     AARCH64,
+    ANDROID_ARM32,
     ANDROID_ARM64,
     ANY_ROUNDED,
     ARMV7,
@@ -15,7 +16,9 @@ from mobilenets.compile.isa import (
     IOS_ARM64,
     PLAIN,
     RISCV64,
+    RVV,
     SCALARS,
+    SOFT,
     WASM,
     WASM_THREADS,
     X86,
@@ -113,6 +116,8 @@ DSP_BYTES = replace(
     return __smlad((int16x2_t)__uxtb16(a >> 8), __sxtb16((int8x4_t)(w >> 8)), s);""",
 )
 """Of Cortex-M4 and M7: two products of 16 bits at a time."""
+RVV_BYTES = replace(RVV, narrow=None, ahead=0, wide=True)
+SCALAR_WIDE = replace(SCALAR_BYTES, rows=3, wide=True)
 
 X86_BYTES = replace(X86, isas=(AVX512_VNNI_BYTES, AVX2_BYTES, SSE2_BYTES), line=64, least=8)
 AARCH64_BYTES = replace(AARCH64, isas=(NEON_DOT_BYTES, NEON_BYTES), line=16, least=8, signed=True, taps=True)
@@ -120,7 +125,10 @@ ARMV7_BYTES = replace(ARMV7, isas=(NEON_32_BYTES,), line=16, halves=True)
 WASM_BYTES = replace(WASM, isas=(SIMD128_BYTES,), line=16, halves=True)
 WASM_THREADS_BYTES = replace(WASM_THREADS, isas=(SIMD128_BYTES,), line=16, halves=True)
 PLAIN_BYTES = replace(PLAIN, isas=(SCALAR_BYTES,), line=16)
-RISCV64_BYTES = replace(RISCV64, isas=(SCALAR_BYTES,), line=16)
+RISCV64_BYTES = replace(RISCV64, isas=(RVV_BYTES, SCALAR_WIDE), line=16, taps=True, singles=True)
 CORTEX_M_BYTES = replace(CORTEX_M, isas=(DSP_BYTES,), includes=("arm_acle.h",), line=16)
 ANDROID_ARM64_BYTES = replace(ANDROID_ARM64, isas=(NEON_BYTES,), line=16, least=8, signed=True, taps=True)
+ANDROID_ARM32_BYTES = replace(
+    ANDROID_ARM32, isas=(replace(NEON_32_BYTES, enabled=SOFT),), line=16, halves=True
+)
 IOS_ARM64_BYTES = replace(IOS_ARM64, isas=(NEON_BYTES,), line=16, least=8, signed=True, taps=True)

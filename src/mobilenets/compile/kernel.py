@@ -15,13 +15,15 @@ Use = Callable[[tuple[str, str], str, str], str]
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """A tile of a product: pixels, in rows of `width`, × `wide` vectors of `lanes` channels of a panel."""
+    """A tile of a product: pixels, in rows of `width`, × `wide` vectors of `lanes` channels of a panel, from
+    its channel `at` on."""
 
     step: Product
     pixels: int
     width: int
     wide: int
     lanes: int
+    at: int
     panel: int
 
     @property

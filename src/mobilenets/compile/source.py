@@ -112,7 +112,7 @@ def _in_bytes(model: Artefact, family: isa.Family) -> _Plan:
     def laid_out(layer: Filter | Product) -> NDArray[np.uint8]:
         own = known[layer.name]
         if isinstance(layer, Product):
-            return integers.panels(layer, own, family.lanes, family.panel)
+            return integers.panels(layer, own, family.lanes, family.panel, family.singles)
         room = layout.pitch(layer.source.shape.channels)
         return integers.taps(layer, own, room, family)
 

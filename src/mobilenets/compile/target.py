@@ -35,6 +35,8 @@ ANDROID = (
     *(*LIBRARY, "-nostdlib", "-ffreestanding", "-fvisibility=default"),
     *("-Wl,-z,max-page-size=16384", "-Wl,-z,defs"),  # pages of Android 15; nothing from outside
 )
+NEON_7 = ("-mcpu=cortex_a9", "-mfloat-abi=softfp")
+"""What all 32-bit phones with NEON have; floats pass as integers, as Android agreed on."""
 IN_APP = "in the app  {folder} has the library, and Kotlin that calls it"
 BOARD = (
     *("-display", "none", "-monitor", "none", "-serial", "none"),
@@ -150,12 +152,16 @@ TARGETS: Mapping[str, Target] = {
             zig=("-target", "riscv64-linux-gnu.2.28"),
             flags=(*LIBRARY, "-O2"),
             machines=("riscv64",),
-            program=("-target", "riscv64-linux-musl", "-static", "-O2"),
-            runners=(("qemu-riscv64",),),
+            program=("-target", "riscv64-linux-musl", "-static", "-O2", "-DTRY_VECTORS"),
+            runners=(
+                ("qemu-riscv64", "-cpu", "rv64,v=true,vlen=128"),
+                ("qemu-riscv64", "-cpu", "rv64,v=true,vlen=256"),
+                ("qemu-riscv64", "-cpu", "rv64,v=false"),
+            ),
             packages=QEMU,
             frames=1,
             form="ELF 64-bit RISC-V library",
-            says="64-bit RISC-V Linux (RV64GC), no vectors",
+            says="64-bit RISC-V Linux (RV64GC), with vectors where there are (V 1.0)",
             use=ON_DEVICE,
         ),
         Target(
@@ -245,6 +251,23 @@ TARGETS: Mapping[str, Target] = {
             use=IN_APP,
         ),
         Target(
+            name="android-arm32",
+            family="android-arm32",
+            zig=("-target", "arm-linux-androideabi", *NEON_7),
+            flags=(
+                *ANDROID,
+                "-rtlib=compiler-rt",
+            ),  # divisions, which these processors have no instruction for
+            prefix="lib",
+            program=("-target", "arm-linux-musleabi", *NEON_7, "-static"),
+            runners=(("qemu-arm", "-cpu", "cortex-a9"),),
+            packages=QEMU,
+            frames=2,
+            form="ELF 32-bit ARM library",
+            says="the same for 32-bit ARM with NEON",
+            use=IN_APP,
+        ),
+        Target(
             name="wasm",
             family="wasm",
             zig=(*WEB, "-mcpu=generic+simd128"),
@@ -279,6 +302,7 @@ FAMILIES: Mapping[str, tuple[isa.Family, ...]] = {
         isa.CORTEX_M,
         isa.IOS_ARM64,
         isa.ANDROID_ARM64,
+        isa.ANDROID_ARM32,
         isa.WASM,
         isa.WASM_THREADS,
         isa.PLAIN,
@@ -291,6 +315,7 @@ FAMILIES: Mapping[str, tuple[isa.Family, ...]] = {
         isa_int8.CORTEX_M_BYTES,
         isa_int8.IOS_ARM64_BYTES,
         isa_int8.ANDROID_ARM64_BYTES,
+        isa_int8.ANDROID_ARM32_BYTES,
         isa_int8.WASM_BYTES,
         isa_int8.WASM_THREADS_BYTES,
         isa_int8.PLAIN_BYTES,

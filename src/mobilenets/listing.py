@@ -43,6 +43,7 @@ def listed_devices() -> list[dict[str, Any]]:
             "ghz": one.ghz,
             "copy_gb_s": one.memory and one.memory.copy,
             "fill_gb_s": one.memory and one.memory.fill,
+            "ram_gb": one.ram_gb,
             "ram_kb": one.ram_kb,
             "flash_kb": one.flash_kb,
             "idle_w": one.idle_w,

@@ -249,6 +249,7 @@ def _forecast(run: Mapping[str, Any], where: Device, found: Retraining) -> Row:
         _beside(printed or Printed(device=where.name)),
         device=where.name,
         processor=where.says,
+        memory=None if where.ram_gb is None else f"{where.ram_gb:g} GB",
         how="forecast",
         width=run["net"]["width"],
         resolution=run["net"]["resolution"],

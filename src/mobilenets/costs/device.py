@@ -19,6 +19,7 @@ RK3588_MEMORY = (
 SNAPDRAGON_625 = "Qualcomm's announcement, by techreport.com, news 29708"
 SNAPDRAGON_855 = "Tencent/ncnn issue 2703"
 TOP500 = "geerlingguy/top500-benchmark, README.md (at the wall, while it solves linear equations)"
+BEGINNERS = "The Official Raspberry Pi Beginner's Guide, specifications"
 PIDRAMBLE = "pidramble.com, power consumption benchmarks"
 ST_ZOO = "STMicroelectronics/stm32ai-modelzoo, mobilenetv1/README.md"
 MLPERF_TINY = "mlcommons/tiny_results_v1.0, closed/STMicroelectronics"
@@ -48,7 +49,7 @@ class Device:
     """A board, a phone, a part. None is said for what no source was found for; a forecast then says so.
 
     `kind` names cores that one set of factors serves (see `costs.factors`). `ram_kb` and `flash_kb` are those
-    of a part that holds a network in its own memory.
+    of a part that holds a network in its own memory, `ram_gb` is a computer's.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Device:
     ghz: float
     target: str = "aarch64"
     memory: Memory | None = None
+    ram_gb: float | None = None
     ram_kb: int | None = None
     flash_kb: int | None = None
     idle_w: float | None = None
@@ -73,9 +75,10 @@ TABLE: tuple[Device, ...] = (
     _board(
         *("raspberry-pi-3", "Raspberry Pi 3B+: BCM2837B0, 4 Cortex-A53 at 1.4 GHz", 4, 1.4, "a53"),
         memory=Memory(1.23, 1.64),
+        ram_gb=1,
         idle_w=1.9,
         busy_w=5.1,
-        sources={"clock": BENCHNCNN, "memory": SBC_BENCH, "power": PIDRAMBLE},
+        sources={"clock": BENCHNCNN, "memory": SBC_BENCH, "ram": BEGINNERS, "power": PIDRAMBLE},
     ),
     _board(
         *("raspberry-pi-4", "Raspberry Pi 4B: BCM2711, 4 Cortex-A72 at 1.8 GHz", 4, 1.8, "a72"),

@@ -78,6 +78,8 @@ def sweep_scores(path: Path) -> Scores:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
+        if any(None in row.values() for row in rows):
+            raise ValueError("a line that is cut off")
         part = "test" if any(row["test_accuracy"] for row in rows) else "val"
         scored = [row for row in rows if row[f"{part}_accuracy"]]
         found = {

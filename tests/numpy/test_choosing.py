@@ -65,6 +65,10 @@ def test_a_sweep_without_any_score_and_what_is_no_sweep_are_refused_in_a_line(tm
     with pytest.raises(ValueError, match=r"sweep\.csv: no sweep\.csv of .*could not convert"):
         sweep_scores(swept(tmp_path, [{"width": "wide", "resolution": 96, "test_accuracy": 1}]))
     (tmp_path / "sweep.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "sweep.csv").write_text("width,resolution,test_accuracy,val_accuracy,file\n0.25,96,0.9,0.9\n")
+    with pytest.raises(ValueError, match=r"sweep\.csv: .* a line that is cut off"):
+        sweep_scores(tmp_path / "sweep.csv")
+    (tmp_path / "sweep.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="no column 'test_accuracy'"):
         sweep_scores(tmp_path / "sweep.csv")
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from mobilenets.choosing import Choice, breaks, chosen
+from mobilenets.choosing import Choice, breaks, chosen, sweep_scores, unbuilt
 from mobilenets.costs.choose import Budget
 from mobilenets.costs.count import cost
-from mobilenets.listing import sweep_scores, unbuilt
 from mobilenets.spec import zoo
 
 RACE = Path(__file__).parents[2] / "results" / "race.csv"

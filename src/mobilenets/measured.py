@@ -75,6 +75,8 @@ def read(paths: Iterable[Path]) -> list[Row]:
 
 
 def _row(file: str, line: Mapping[str, str]) -> Row:
+    if None in line.values():
+        raise ValueError("a line that is cut off")
     name, width, _, side = line["model"].split()
     variant, ms = (name, float(width), int(side)), float(line["latency_ms"])
     if not 0 < ms < float("inf"):

@@ -213,6 +213,11 @@ def test_too_few_rows_and_rows_that_are_none_are_refused_in_a_line(rows: Callabl
     ):
         with pytest.raises(ValueError, match=rf"wrong\.csv, line 2: no rows\.csv of .*{words}"):
             measured.read([rows("wrong.csv", wrong)])
+    cut = rows("cut.csv", good, {**good, "threads": 2})
+    text = cut.read_text().rstrip()
+    cut.write_text(text[: text.rindex(",")])
+    with pytest.raises(ValueError, match=r"cut\.csv, line 3: .* a line that is cut off"):
+        measured.read([cut])
     with pytest.raises(ValueError, match="no rows of `mobilenets bench`"):
         measured.read([rows("none.csv")])
     other = few.with_name("other.csv")

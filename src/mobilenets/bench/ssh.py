@@ -45,6 +45,8 @@ class Host:
 
     name: str
     words: tuple[str, ...]
+    plain: str
+    """A command by which a user sees whether it can be reached."""
 
     def command(self, script: str) -> list[str]:
         """The words that run `script` there by `sh`, whichever shell the user has; it holds no ' and no !."""
@@ -59,10 +61,15 @@ def host(text: str) -> Host:
     found = NAME.fullmatch(text)
     if found is None:
         raise ValueError(f"--on {text}: give user@board, user@board:port, or a Host of ssh's configuration")
-    words = shlex.split(os.environ.get(COMMAND, "")) or ["ssh"]
+    try:
+        words = shlex.split(os.environ.get(COMMAND, "")) or ["ssh"]
+    except ValueError as error:
+        raise ValueError(
+            f"{COMMAND}={os.environ[COMMAND]}: {error}; give words, as a shell has them"
+        ) from error
     name = (found["user"] or "") + found["name"].strip("[]")
     port = ("-p", found["port"]) if found["port"] else ()
-    return Host(text, (*words, *SILENT, *port, "--", name))
+    return Host(text, (*words, *SILENT, *port, "--", name), shlex.join([*words, *port, name, "true"]))
 
 
 def asked(board: Host, script: str, doing: str, data: bytes = b"", progress: Progress | None = None) -> str:
@@ -152,7 +159,7 @@ def failure(board: Host, code: int, said: Sequence[str], doing: str) -> Exceptio
     if code == LOST:
         told = last or "ssh gives no reason"
         if not doing:
-            return ValueError(f"{board}: {told}; first make `ssh {board.name} true` work without a question")
+            return ValueError(f"{board}: {told}; first make `{board.plain}` work without a question")
         return RuntimeError(
             f"{board}: the connection was lost while {doing}: {told}; nothing was kept, try again"
         )

@@ -14,7 +14,7 @@ from mobilenets.costs.choose import DTYPES, Variant
 from mobilenets.costs.count import Cost, cost
 from mobilenets.costs.device import Device, Memory
 from mobilenets.costs.forecast import Factors
-from mobilenets.forecasting import Figure, errors, fit, spread
+from mobilenets.forecasting import Figure, errors, fit, left_out, spread
 from mobilenets.spec import zoo
 
 OURS = "ours"
@@ -142,7 +142,7 @@ def factors(
     files = ", ".join(dict.fromkeys(row.file for row in own))
     told = f"{len(own)} rows of {engine} in {files}, measured on {own[-1].machine}"
     figures = _figures(own, where)
-    return where, replace(fit(figures, start), spread=spread(figures, start), rests_on=told)
+    return where, replace(fit(figures, start), spread=spread(left_out(figures, start)), rests_on=told)
 
 
 def _figures(rows: Iterable[Row], where: Device) -> list[Figure]:

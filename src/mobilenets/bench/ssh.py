@@ -11,6 +11,7 @@ import signal
 import subprocess
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -73,11 +74,21 @@ def host(text: str) -> Host:
 
 
 def asked(board: Host, script: str, doing: str, data: bytes = b"", progress: Progress | None = None) -> str:
-    """What `script` says there, fed `data`. Raises what `failure` makes of another end than 0."""
+    """What `script` says there, fed `data`. Raises what `failure` makes of another end than 0.
+
+    Fed nothing, it has a minute.
+    """
     with tempfile.TemporaryFile() as said:
         process = _started(board, script, said)
         assert process.stdin is not None
         assert process.stdout is not None
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(GREET_S, give_up)
         try:
             sent = 0
             try:
@@ -88,13 +99,18 @@ def asked(board: Host, script: str, doing: str, data: bytes = b"", progress: Pro
             except BrokenPipeError:
                 pass  # it ended before it had read all: its code says why
             process.stdin.close()
+            if not data:
+                timer.start()
             told = process.stdout.read()
             code = process.wait()
         finally:
+            timer.cancel()
             process.kill()
             process.wait()
             process.stdin.close()
             process.stdout.close()
+        if late.is_set():
+            raise ValueError(f"{board}: no answer within {GREET_S:.0f} s")
         if code:
             raise failure(board, code, _lines(said), doing)
     return told.decode(errors="replace")

@@ -7,7 +7,7 @@ from typing import Any
 
 from mobilenets.compile.target import TARGETS
 from mobilenets.costs.count import cost
-from mobilenets.costs.device import TABLE
+from mobilenets.costs.device import PEAKS, TABLE
 from mobilenets.costs.forecast import known_factors
 from mobilenets.data.store import Store
 from mobilenets.infer import weights
@@ -38,6 +38,8 @@ def listed_devices() -> list[dict[str, Any]]:
             "ghz": one.ghz,
             "copy_gb_s": one.memory and one.memory.copy,
             "fill_gb_s": one.memory and one.memory.fill,
+            "macs_per_cycle": dict(PEAKS.get(one.kind, {})),
+            "l2_kb": one.l2_kb,
             "ram_gb": one.ram_gb,
             "ram_kb": one.ram_kb,
             "flash_kb": one.flash_kb,

@@ -59,12 +59,24 @@ class Device:
     ghz: float
     target: str = "aarch64"
     memory: Memory | None = None
+    l2_kb: int | None = None
+    """Its second cache, or its last where that is larger and all cores share it."""
     ram_gb: float | None = None
     ram_kb: int | None = None
     flash_kb: int | None = None
     idle_w: float | None = None
     busy_w: float | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
+
+
+PEAKS: Mapping[str, Mapping[str, float]] = {
+    "a53": {"float32": 4},
+    "a72": {"float32": 4},
+    "a76": {"float32": 8, "float16": 16, "int8": 32},
+    "skylake": {"float32": 16},
+}
+"""Multiply-accumulates a cycle and core at most, by the kind of core and then by dtype, as pigirons/cpufp
+measured them (Skylake: two units of eight). Cores without dot products have no such figure in int8."""
 
 
 def _board(name: str, says: str, cores: int, ghz: float, kind: str, **more: object) -> Device:
@@ -75,16 +87,29 @@ TABLE: tuple[Device, ...] = (
     _board(
         *("raspberry-pi-3", "Raspberry Pi 3B+: BCM2837B0, 4 Cortex-A53 at 1.4 GHz", 4, 1.4, "a53"),
         memory=Memory(1.23, 1.64),
+        l2_kb=512,
         ram_gb=1,
         idle_w=1.9,
         busy_w=5.1,
-        sources={"clock": BENCHNCNN, "memory": SBC_BENCH, "ram": BEGINNERS, "power": PIDRAMBLE},
+        sources={
+            "clock": BENCHNCNN,
+            "memory": SBC_BENCH,
+            "cache": "Linux, arch/arm/boot/dts/broadcom/bcm2837.dtsi",
+            "ram": BEGINNERS,
+            "power": PIDRAMBLE,
+        },
     ),
     _board(
         *("raspberry-pi-4", "Raspberry Pi 4B: BCM2711, 4 Cortex-A72 at 1.8 GHz", 4, 1.8, "a72"),
         memory=Memory(2.58, 3.11),
         busy_w=7.2,
-        sources={"clock": BENCHNCNN, "memory": SBC_BENCH, "power": TOP500},
+        l2_kb=1024,
+        sources={
+            "cache": "ponyatov/nimbook, wiki, BCM2711",
+            "clock": BENCHNCNN,
+            "memory": SBC_BENCH,
+            "power": TOP500,
+        },
     ),
     _board(
         *("raspberry-pi-5", "Raspberry Pi 5: BCM2712, 4 Cortex-A76 at 2.4 GHz", 4, 2.4, "a76"),
@@ -143,17 +168,32 @@ TABLE: tuple[Device, ...] = (
     _board(
         *("rk3588", "Rockchip RK3588, its 4 Cortex-A76 at 2.4 GHz", 4, 2.4, "a76"),
         memory=Memory(12.37, 24.74),
-        sources={"clock": BENCHNCNN, "memory": RK3588_MEMORY},
+        l2_kb=3072,
+        sources={
+            "cache": "nihui/ncnn-small-board pull request 8 (lscpu)",
+            "clock": BENCHNCNN,
+            "memory": RK3588_MEMORY,
+        },
     ),
     _board(
         *("orange-pi-5", "Orange Pi 5: Rockchip RK3588S, its 4 Cortex-A76 at 2.4 GHz", 4, 2.4, "a76"),
         memory=Memory(12.37, 24.74),
-        sources={"clock": BENCHNCNN, "memory": RK3588_MEMORY},
+        l2_kb=3072,
+        sources={
+            "cache": "nihui/ncnn-small-board pull request 8 (lscpu)",
+            "clock": BENCHNCNN,
+            "memory": RK3588_MEMORY,
+        },
     ),
     _board(
         *("rock-5b", "Radxa ROCK 5B: Rockchip RK3588, its 4 Cortex-A76 at 2.4 GHz", 4, 2.4, "a76"),
         memory=Memory(12.37, 24.74),
-        sources={"clock": BENCHNCNN, "memory": RK3588_MEMORY},
+        l2_kb=3072,
+        sources={
+            "cache": "nihui/ncnn-small-board pull request 8 (lscpu)",
+            "clock": BENCHNCNN,
+            "memory": RK3588_MEMORY,
+        },
     ),
     _board(
         *("snapdragon-855-hdk", "Snapdragon 855 HDK, its 4 Cortex-A76 held at 1.61 GHz", 4, 1.61, "a76"),

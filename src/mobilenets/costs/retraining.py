@@ -10,16 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mobilenets.costs.count import Cost
-from mobilenets.costs.device import Device
+from mobilenets.costs.device import PEAKS, Device
 from mobilenets.costs.forecast import forecast
 
 MIPS: Mapping[str, float] = {"a53": 0.70, "a72": 1.02, "a76": 1.33, "skylake": 1.24}
 """7-zip's rating in MIPS a MHz, one thread of one core: Raspberry Pi 3B+ and Rock64, Raspberry Pi 4, ROCK 5B,
 Pentium G4600 (ThomasKaiser/sbc-bench, Sorted-Results.md)."""
-PRODUCTS: Mapping[str, float] = {"a53": 4, "a72": 4, "a76": 8, "skylake": 16}
-"""float32 multiply-accumulates a cycle and core at most (pigirons/cpufp; Skylake: two units of eight)."""
 REACHED = 0.6
-"""Share of that which is taken to be reached by products of matrices."""
+"""Share of the most a core can do which is taken to be reached by products of matrices."""
 WIDE = 2.0
 """By how many times what is scaled may be off, either way: an assumption, wide enough for work that only one
 core does and for processors that do half or twice as much in a cycle."""
@@ -72,7 +70,7 @@ def retraining(counted: Cost, device: Device, parts: Parts) -> Retraining:
     if device.kind not in MIPS:
         raise ValueError(f"{device.name}: how fast its cores read pictures is not known; it cannot retrain")
     slower = parts.mips / (MIPS[device.kind] * 1e3 * device.ghz)
-    reached = REACHED * PRODUCTS[device.kind] * device.ghz * device.cores
+    reached = REACHED * PEAKS[device.kind]["float32"] * device.ghz * device.cores
     body = parts.pictures * one.ms / 1e3
     decode = parts.decode_s * slower / device.cores
     fit = parts.fit_s * parts.gmacs / reached

@@ -312,7 +312,7 @@ def begun(surroundings: dict[str, str], boards: Boards, out: Path) -> Iterator[s
         env={**surroundings, **boards.env()},
     )
     try:
-        awaited(lambda: timed() or process.poll() is not None)
+        awaited(lambda: lasting() or process.poll() is not None)
         assert process.poll() is None
         yield process
     finally:
@@ -323,6 +323,13 @@ def begun(surroundings: dict[str, str], boards: Boards, out: Path) -> Iterator[s
 def timed() -> list[int]:
     """The programs that are timed."""
     return [pid for pid, _, name in processes() if name == "float32-turns"]
+
+
+def lasting() -> list[int]:
+    """Those that are still there a little later: they are timed, not only tried."""
+    first = timed()
+    time.sleep(0.5)
+    return [pid for pid in timed() if pid in first]
 
 
 def _connection(boards: Boards, process: subprocess.Popen[str]) -> None:

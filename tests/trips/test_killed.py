@@ -184,8 +184,6 @@ def test_an_interrupt_is_one_line_and_ends_every_worker(
 ) -> None:
     folder = slice_of(tmp_path / "set", 2, 6)
     options = ("--out", tmp_path / "out", "--weights", body25, "--finetune", 2000)
-    # Behind a shell's `&` interrupts are ignored, and a child would inherit that.
-    own = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-m", "mobilenets", "retrain", *map(str, (folder, *options))],
         env=surroundings,
@@ -193,7 +191,6 @@ def test_an_interrupt_is_one_line_and_ends_every_worker(
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    signal.signal(signal.SIGINT, own)
     until = time.monotonic() + 120
     while not (tmp_path / "out" / "checkpoint.safetensors").exists():
         assert time.monotonic() < until

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobilenets.spec import zoo
+from mobilenets.spec.building import Rounding
 from mobilenets.spec.codec import net_from_json, net_to_json, preprocess_from_json, preprocess_to_json
 from mobilenets.spec.head import classify, headless
 from mobilenets.spec.net import Net, Node, Output, at_resolution, shapes, tensors
@@ -106,7 +107,7 @@ def test_every_net_of_the_zoo_comes_back_from_json_as_it_was(net: Net) -> None:
     st.booleans(),
 )
 def test_any_v1_comes_back_from_json_as_it_was(
-    rounding: zoo.Rounding,
+    rounding: Rounding,
     padding: Padding,
     activation: Activation,
     epsilon: float,
@@ -134,7 +135,7 @@ def test_any_v1_comes_back_from_json_as_it_was(
     st.integers(1, 64),
 )
 def test_any_v2_comes_back_from_json_and_adds_where_a_block_keeps_its_shape(
-    rounding: zoo.Rounding, padding: Padding, activation: Activation, width: float, resolution: int
+    rounding: Rounding, padding: Padding, activation: Activation, width: float, resolution: int
 ) -> None:
     net = zoo.v2(width, resolution, rounding=rounding, padding=padding, activation=activation)
     assert net_from_json(json.loads(json.dumps(net_to_json(net)))) == net
@@ -184,7 +185,7 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "op that is a table": (_node(0, op={}), "no such operation"),
     "node that is a text": (lambda top: top["nodes"].append("conv"), "no such operation"),
     "unknown activation": (_node(0, activation="gelu"), "activation"),
-    "unknown padding": (_node(0, padding="valid"), "padding"),
+    "unknown padding": (_node(0, padding="reflect"), "padding"),
     "norm that is a number": (_node(0, norm=3), "norm"),
     "unknown key in a norm": (_node(0, norm={"epsilon": 1e-3, "momentum": 0.9}), "unknown.*momentum"),
     "epsilon not a number": (_node(0, norm={"epsilon": float("nan")}), "epsilon"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import pytest
 
 from mobilenets.costs.count import Cost, cost, separable_reduction
-from mobilenets.spec import zoo
+from mobilenets.spec import inverted, zoo
 from mobilenets.spec.net import Net, Node, Output, shapes
 from mobilenets.spec.op import Add, Conv, Depthwise, Op, Pointwise, Pool, Shape
 
@@ -210,7 +210,7 @@ def test_v2_of_width_1_4_costs_less_than_the_paper_prints_and_the_smallest_more(
 
 def test_v2_has_the_17_bottlenecks_of_table_2_where_section_4_prints_19() -> None:
     rows = [name for name in shapes(zoo.net("v2")) if name.endswith(".project")]
-    assert len(rows) == sum(repeats for _, _, repeats, _ in zoo.V2_ROWS) == 17
+    assert len(rows) == sum(repeats for _, _, repeats, _ in inverted.V2_ROWS) == 17
 
 
 def without_norms(net: Net) -> int:

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import assert_never
 
 from mobilenets.spec.net import Net, Node, shapes
-from mobilenets.spec.op import Activation, Add, Conv, Dense, Depthwise, Op, Pointwise, Pool, Shape, pads
+from mobilenets.spec.op import (
+    Activation,
+    Add,
+    Conv,
+    Dense,
+    Depthwise,
+    Op,
+    Pointwise,
+    Pool,
+    Shape,
+    pads,
+    unusual,
+)
 
 ALIASED = 512
 """Pixels that lie a multiple of so many bytes apart fall into the same few sets of the first cache."""
@@ -15,7 +26,7 @@ SMALL = 64
 """Pixels of a map that is shared out by its channels, where its rows cannot be halved."""
 WINDOW_BYTES = 20 << 10
 """What the input's rows for a block of the first layer may take of the first cache."""
-NO_SUMS = "a sum of maps cannot be compiled yet"
+NOT_YET = "cannot be compiled yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +184,8 @@ def refuse(net: Net) -> None:
     known = shapes(net)
     for node in net.nodes:
         op = node.op
-        if isinstance(op, Add):
-            raise ValueError(f"{node.name}: {NO_SUMS}")
+        if what := "a sum of maps" if isinstance(op, Add) else unusual(op):
+            raise ValueError(f"{node.name}: {what} {NOT_YET}")
         if isinstance(op, Conv | Depthwise) and (op.kernel > 7 or op.stride > op.kernel):
             raise ValueError(
                 f"{node.name}: a kernel of {op.kernel} with stride {op.stride} cannot be compiled; "
@@ -232,10 +243,8 @@ def _alone(node: Node, source: Map, target: Map, scratch_bytes: int) -> Step:
             return Filter(node.name, source, target, op.activation, op.kernel, op.stride, _lead(op, source))
         case Pool():
             return Mean(node.name, source, target)
-        case Add():
-            raise ValueError(f"{node.name}: {NO_SUMS}")
         case _:
-            assert_never(node.op)
+            raise ValueError(f"{node.name}: {NOT_YET}")
 
 
 def _stem(op: Op, product: Product, layout: Layout) -> Stem:

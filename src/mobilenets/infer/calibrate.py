@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mobilenets.infer.resize import Frame
 from mobilenets.infer.walk import Map, padded
 from mobilenets.spec.net import Net, Node
-from mobilenets.spec.op import Add, Conv, Dense, Depthwise, Pointwise, Pool
+from mobilenets.spec.op import Conv, Dense, Depthwise, Linear, Pointwise
 
 Maps = Callable[[Frame, Sequence[str]], Mapping[str, NDArray[Any]]]
 """Levels uint8 [n, height, width, 3] and names of nodes to outputs and those nodes' maps, in float32."""
@@ -150,7 +150,7 @@ def observe(net: Net, maps: Maps, levels: Frame, zero: Map, threads: int = 1) ->
     def seen(numbered: tuple[int, Frame]) -> tuple[Mapping[str, Map], dict[str, Moments]]:
         number, part = numbered
         found = {**maps(part, names), "image": part - zero}
-        reading = (node for node in net.nodes if not isinstance(node.op, Pool | Add))
+        reading = (node for node in net.nodes if isinstance(node.op, Linear))
         return found, {n.name: moments_of(looked_at(n, found[n.inputs[0]], number)) for n in reading}
 
     for number, (found, more) in enumerate(in_threads(seen, enumerate(batches(levels)), threads)):
@@ -192,7 +192,7 @@ def looked_at(node: Node, x: Map, seed: int) -> Map:
             if isinstance(op, Conv):
                 return taken.reshape(1, len(taken), -1)
             return np.ascontiguousarray(taken.transpose(1, 0, 2))
-        case Pool() | Add():
+        case _:
             raise ValueError(f"{node.name}: has no weights to look at windows for")
 
 

@@ -23,7 +23,7 @@ from mobilenets.infer.resize import Frame
 from mobilenets.infer.scale import MOST, Scale
 from mobilenets.infer.walk import Map, flat, laid_out, linear
 from mobilenets.spec.net import Net, Node, shapes, weight_shape
-from mobilenets.spec.op import Activation, Add, Conv, Dense, Depthwise, Pointwise, Pool
+from mobilenets.spec.op import Activation, Add, Convolution, Depthwise, Linear, Pool, unusual
 from mobilenets.spec.preprocess import Preprocess
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -74,8 +74,8 @@ def bounds(scale: Scale, activation: Activation) -> tuple[int, int]:
 def refuse(net: Net) -> None:
     """Raises ValueError that names the first node for which no integers are defined."""
     for node in net.nodes:
-        if isinstance(node.op, Add):
-            raise ValueError(f"{node.name}: a sum of maps cannot be quantised yet")
+        if what := "a sum of maps" if isinstance(node.op, Add) else unusual(node.op):
+            raise ValueError(f"{node.name}: {what} cannot be quantised yet")
         if node.inputs[0] == "image" and isinstance(node.op, Depthwise | Pool):
             raise ValueError(f"{node.name}: no integers are defined for this layer on the image itself")
 
@@ -92,7 +92,7 @@ def rescale(net: Net, node: Node, tensors: Tensors, scales: Mapping[str, Scale])
     scale = scales.get(node.name)
     if scale is None:
         return Rescale(steps.astype(np.float32), None)
-    activation: Activation = "none" if isinstance(node.op, Pool | Dense | Add) else node.op.activation
+    activation: Activation = node.op.activation if isinstance(node.op, Convolution) else "none"
     return Rescale((steps / scale.step).astype(np.float32), scale.zero, *bounds(scale, activation))
 
 
@@ -126,7 +126,7 @@ class IntegerLayer:
         moved = x.astype(self._kernel.dtype)
         if np.any(self._zero):
             moved -= self._zero
-        assert not isinstance(self._node.op, Add)  # `check` refuses them
+        assert isinstance(self._node.op, Linear)  # `check` refuses others
         sums = linear(self._node.op, moved, self._kernel)
         if self._bias.dtype != sums.dtype:
             return np.asarray(sums + self._bias)
@@ -195,7 +195,7 @@ def check(net: Net, tensors: Tensors, scales: Mapping[str, Scale]) -> None:
     for node in net.nodes:
         x = known[node.inputs[0]]
         weight = weight_shape(node.op, x)
-        if isinstance(node.op, Conv | Depthwise | Pointwise) and node.op.norm is not None:
+        if isinstance(node.op, Convolution) and node.op.norm is not None:
             raise ValueError(f"{node.name}: has a batch norm; an integer network is folded")
         if weight is not None:
             own = {"weight": ("int8", weight), "step": ("float32", weight[:1]), "bias": ("int32", weight[:1])}

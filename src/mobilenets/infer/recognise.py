@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, assert_never
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobilenets.infer import imagenet
 from mobilenets.spec import head, zoo
+from mobilenets.spec.building import Rounding
 from mobilenets.spec.net import Net, shape_after, tensors
 from mobilenets.spec.op import Add, Conv, Dense, Depthwise, Op, Padding, Pointwise, Pool, Shape, pads
 
@@ -72,7 +73,7 @@ def differences(net: Net, layers: Sequence[Layer]) -> list[tuple[int, str]]:
         want = net.nodes[index]
         if _settled(mine, x) != _settled(want.op, x):
             found.append((index, f"{want.name} is a {described(want.op)}, here it is a {described(mine)}"))
-        x = shape_after(want.op, x)
+        x = shape_after(want.op, [x])
     return found
 
 
@@ -92,7 +93,7 @@ def described(op: Op) -> str:
         case Add():
             return "sum of maps"
         case _:
-            assert_never(op)
+            return type(op).__name__.lower()
 
 
 def renamed(net: Net, names: Mapping[str, str], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -186,7 +187,7 @@ _SHAPES = (
     (zoo.V1_BLOCKS, "v1-full", True, False),
     (zoo.V1_CIFAR_BLOCKS, "v1-cifar", False, False),
 )
-_ROUNDINGS: tuple[zoo.Rounding, ...] = ("slim", "keras", "divisible")
+_ROUNDINGS: tuple[Rounding, ...] = ("slim", "keras", "divisible")
 
 
 def _widths(outs: Sequence[int]) -> list[float]:

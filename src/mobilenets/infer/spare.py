@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mobilenets.infer.calibrate import Spread
 from mobilenets.infer.fold import Weights
 from mobilenets.spec.net import Net, shapes
-from mobilenets.spec.op import Add, Conv, Dense, Depthwise, Pointwise, Pool
+from mobilenets.spec.op import Add, Conv, Convolution, Depthwise, Pointwise, Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def noise_gains(net: Net, weights: Weights, spreads: Mapping[str, Spread]) -> di
         weight = weights[f"{node.name}.weight"].astype(np.float64)
         squares = (weight.reshape(*weight.shape[:2], -1) ** 2).sum(2)
         passed = found[node.name]
-        if not isinstance(node.op, Dense) and node.op.activation != "none":
+        if isinstance(node.op, Convolution) and node.op.activation != "none":
             passed = passed * spreads[node.name].between
         found[source] += squares[:, 0] * passed if isinstance(node.op, Depthwise) else passed @ squares
     return found

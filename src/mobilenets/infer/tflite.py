@@ -361,7 +361,7 @@ class _Chain:
 
     def _add(self, op: Op, parts: dict[str, Tensor], operator: Operator) -> None:
         self.layers.append(Layer(op, parts | {"weight": np.ascontiguousarray(parts["weight"])}))
-        self._shape = shape_after(op, self._shape)
+        self._shape = shape_after(op, [self._shape])
         if min(self._shape) < 1:
             raise DamagedError(f"{operator.name} that leaves nothing of its map")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mobilenets.spec.net import Net, Node, Output
-from mobilenets.spec.op import Dense
+from mobilenets.spec.op import Dense, Pointwise, Pool
 
 HEAD = "head"
 """The name of a classifier's node in every net of the zoo."""
@@ -20,6 +20,19 @@ def classify(body: Net, classes: int) -> Net:
         body,
         nodes=(*body.nodes, Node(HEAD, Dense(out=classes), (features,))),
         outputs=(Output("logits", HEAD, "classes"), *body.outputs),
+    )
+
+
+def convolved(body: Net, classes: int) -> Net:
+    """The body with SqueezeNet's classifier: a rectified pointwise layer of `classes`, then the mean."""
+    if classes < 1:
+        raise ValueError(f"{body.name}: a head needs at least one class, not {classes}")
+    pool = next(node for node in body.nodes if node.name == body.output("features").node)
+    layer = Node(f"{HEAD}.pointwise", Pointwise(out=classes, bias=True, activation="relu"), pool.inputs)
+    return replace(
+        body,
+        nodes=(*body.nodes, layer, Node(f"{HEAD}.pool", Pool(), (layer.name,))),
+        outputs=(Output("logits", f"{HEAD}.pool", "classes"), *body.outputs),
     )
 
 

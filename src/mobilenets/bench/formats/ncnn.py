@@ -6,7 +6,6 @@ import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.fold import fold
 from mobilenets.infer.walk import Walk
+from mobilenets.spec.codec import op_name
 from mobilenets.spec.net import Net, Node, shapes
 from mobilenets.spec.op import Activation, Add, Conv, Dense, Depthwise, Pointwise, Pool, Shape, pads
 
@@ -124,7 +124,7 @@ def _line(
         case Add():
             return line("BinaryOp", "0=0") if len(read) == 2 else line("Eltwise", "0=1")
         case _:
-            assert_never(op)
+            raise ValueError(f"{node.name}: a {op_name(op)} cannot be written for ncnn yet")
 
 
 def _bytes(own: Mapping[str, NDArray[np.float32]], scales: tuple[float, float | None] | None) -> bytes:

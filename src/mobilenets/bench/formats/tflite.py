@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.fold import fold
+from mobilenets.spec.codec import op_name
 from mobilenets.spec.net import Node, shapes
 from mobilenets.spec.op import (
     Activation,
@@ -135,7 +136,7 @@ class _Graph:
                     self._operator("ADD", [x, other], sum_, self._schema.AddOptionsT())
                     x = sum_
             case _:
-                assert_never(op)
+                raise ValueError(f"{node.name}: a {op_name(op)} cannot be written for LiteRT yet")
 
     def _padded(self, name: str, op: Conv | Depthwise | Pointwise, x: int, seen: Shape) -> tuple[int, int]:
         """The input of a convolution and its padding: TensorFlow's own, or a PAD before it."""

@@ -29,6 +29,7 @@ from mobilenets.spec.op import (
     Shape,
     Shuffle,
     Slice,
+    Weightless,
     Windowed,
     around,
     sides,
@@ -78,30 +79,36 @@ class Walk:
         return found | {name: values[name] for name in wanted}
 
     def _run(self, node: Node, given: Sequence[Map]) -> Map:
-        op, x = node.op, given[0]
-        match op:
-            case Conv() | Depthwise() | Pointwise() | Dense():
-                y = linear(op, x, self._kernels[node.name])
-                if node.name in self._biases:
-                    y += self._biases[node.name]
-                return y if isinstance(op, Dense) else activated(y, op.activation)
-            case Add():
-                return activated(added(given), op.activation)
-            case Mul():
-                return np.asarray(x * given[1])
-            case Pool():
-                return np.asarray(x.mean(axis=(1, 2), keepdims=True, dtype=np.float32))
-            case Activate():
-                return activated(x.copy(), op.activation)
-            case MaxPool():
-                return np.asarray(windows(x, op, -np.inf).max(axis=(-2, -1)))
-            case MeanPool():
-                inside = windows(np.ones((1, *x.shape[1:3], 1), np.float32), op).sum(axis=(-2, -1))
-                return np.asarray(windows(x, op).sum(axis=(-2, -1)) / inside)
-            case Concat() | Shuffle() | Slice():
-                return moved(op, given)
-            case _:
-                assert_never(op)
+        op = node.op
+        if not isinstance(op, Linear):
+            return weightless(op, given)
+        y = linear(op, given[0], self._kernels[node.name])
+        if node.name in self._biases:
+            y += self._biases[node.name]
+        return y if isinstance(op, Dense) else activated(y, op.activation)
+
+
+def weightless(op: Weightless, given: Sequence[Map]) -> Map:
+    """What an operation without weights makes of maps [n, height, width, channels]."""
+    x = given[0]
+    match op:
+        case Add():
+            return activated(added(given), op.activation)
+        case Mul():
+            return np.asarray(x * given[1])
+        case Pool():
+            return np.asarray(x.mean(axis=(1, 2), keepdims=True, dtype=np.float32))
+        case Activate():
+            return activated(x.copy(), op.activation)
+        case MaxPool():
+            return np.asarray(windows(x, op, -np.inf).max(axis=(-2, -1)))
+        case MeanPool():
+            inside = windows(np.ones((1, *x.shape[1:3], 1), np.float32), op).sum(axis=(-2, -1))
+            return np.asarray(windows(x, op).sum(axis=(-2, -1)) / inside)
+        case Concat() | Shuffle() | Slice():
+            return moved(op, given)
+        case _:
+            assert_never(op)
 
 
 def added(maps: Sequence[NDArray[Any]]) -> NDArray[Any]:

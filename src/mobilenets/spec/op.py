@@ -187,7 +187,8 @@ def pads(size: int, kernel: int, stride: int, padding: Padding) -> tuple[int, in
         case "valid":
             return 0, 0
         case "ceil":
-            return 0, -(size - kernel) % stride if size >= kernel else kernel - size
+            last = max(0, -(-(size - kernel) // stride) * stride)
+            return 0, max(0, (last if last < size else last - stride) + kernel - size)
         case "same":
             pass
     out = -(-size // stride)

@@ -140,22 +140,31 @@ COUNTED: dict[str, tuple[Callable[[float, int], Net], int]] = {
     "efficientnet-b0": (efficientnet_b0, 224),
 }
 """Networks that are counted and no more, with the resolution they were published with."""
+IMAGENET_CLASSES = 1000
 CONVOLVED = ("squeezenet-1.0", "squeezenet-1.1")
 """Networks whose published classifier is a convolution before the pool."""
 
 
 def body(name: str, width: float = 1.0, resolution: int | None = None) -> Net:
     """The body called `name`; ValueError lists the names there are."""
-    if name not in NETS:
-        raise ValueError(f"unknown network {name!r}; known: {', '.join(NETS)}")
-    return NETS[name](width, DEFAULTS[name][0] if resolution is None else resolution)
+    if name in COUNTED:
+        raise ValueError(f"{name} is counted and no more; others are {', '.join(NETS)}")
+    return _body(name, width, resolution)
 
 
 def net(name: str, width: float = 1.0, resolution: int | None = None, classes: int | None = None) -> Net:
     """The classifier called `name`, with the published resolution and classes unless told otherwise."""
-    made = body(name, width, resolution)
-    classes = DEFAULTS[name][1] if classes is None else classes
+    made = _body(name, width, resolution)
+    classes = classes or (DEFAULTS[name][1] if name in DEFAULTS else IMAGENET_CLASSES)
     return (head.convolved if name in CONVOLVED else head.classify)(made, classes)
+
+
+def _body(name: str, width: float, resolution: int | None) -> Net:
+    known = {**NETS, **{name: make for name, (make, _) in COUNTED.items()}}
+    if name not in known:
+        raise ValueError(f"unknown network {name!r}; known: {', '.join(NETS)}")
+    published = DEFAULTS[name][0] if name in DEFAULTS else COUNTED[name][1]
+    return known[name](width, published if resolution is None else resolution)
 
 
 def published(name: str, net_name: str, width: float, resolution: int) -> Net:

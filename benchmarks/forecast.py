@@ -28,7 +28,7 @@ from rows import keep
 from mobilenets.costs.count import Cost, cost
 from mobilenets.costs.device import device
 from mobilenets.costs.forecast import Factors, forecast
-from mobilenets.forecasting import Figure, fit, spread
+from mobilenets.forecasting import Figure, fit, left_out, spread
 from mobilenets.measured import OURS, Row, factors, read
 from mobilenets.spec import zoo
 
@@ -184,14 +184,20 @@ def main() -> None:
         figures = published(start)
         given = [one for one in figures if one.device.name not in LEFT_OUT]
         boards = dict.fromkeys(one.device.name for one in given)
+        off = left_out(given, start)
         found = replace(
             fit(given, start),
-            spread=round(spread(given, start), 4),
+            spread=round(spread(off), 4),
             rests_on=f"{len(given)} published figures of {', '.join(boards)}",
         )
         all_factors.append(found)
         rows += (own := kept_rows(given, found, True))
         told(f"{start.runtime} on {', '.join(start.product)}, fitted", own)
+        each = np.abs(np.expm1(np.concatenate(off)))
+        print(
+            f"    each device left out in turn: median error {np.median(each):.1%}, worst {each.max():.1%}",
+            flush=True,
+        )
         if others := [one for one in figures if one.device.name in LEFT_OUT]:
             rows += (own := kept_rows(others, found, False))
             told(f"{start.runtime} on {', '.join(start.product)}, left out", own)

@@ -12,6 +12,7 @@ from mobilenets.flags import JSON
 from mobilenets.shown import show_choice, show_devices, show_forecast, show_targets
 
 app = typer.Typer()
+OURS = "ours"
 Json = Annotated[bool, typer.Option("--json", help=JSON)]
 Named = Annotated[str, typer.Option("--device", help="A name of `mobilenets devices`.")]
 Threads = Annotated[int, typer.Option(min=1, help="Of its cores.")]
@@ -19,7 +20,9 @@ Rows = Annotated[
     list[Path] | None,
     typer.Option("--rows", help="rows.csv of `mobilenets bench --out`, measured there; may be given again."),
 ]
-Runtime = Annotated[str, typer.Option(help="Of the rows, the engine that counts.")]
+Runtime = Annotated[
+    str | None, typer.Option(help=f"Of the rows, the engine that counts; {OURS} unless given.")
+]
 
 
 @app.command(epilog="Example: mobilenets devices")
@@ -50,7 +53,7 @@ def forecast(
     width: Annotated[float | None, typer.Option(help="Width multiplier of a network.")] = None,
     resolution: Annotated[int | None, typer.Option(help="Input side of a network, pixels.")] = None,
     rows: Rows = None,
-    runtime: Runtime = "ours",
+    runtime: Runtime = None,
     by_layer: Annotated[bool, typer.Option("--by-layer", help="A row for each layer.")] = False,
     json: Json = False,
 ) -> None:
@@ -62,6 +65,7 @@ def forecast(
     from mobilenets.costs.device import device as named
     from mobilenets.listing import network
 
+    _of_rows(runtime, rows)
     if device is None and not rows:
         raise ValueError(
             "--device NAME says of what (`mobilenets devices`), or --rows what was measured here"
@@ -75,9 +79,11 @@ def forecast(
         from mobilenets import measured
 
         read = measured.read(rows or [])
-        where, known = measured.factors(read, dtype, threads, runtime, where)
+        where, known = measured.factors(read, dtype, threads, runtime or OURS, where)
         found = costs.forecast(cost(net), where, dtype, threads, known)
-        there = measured.took(read, threads, runtime).get(((net.name, net.width, net.resolution), dtype))
+        there = measured.took(read, threads, runtime or OURS).get(
+            ((net.name, net.width, net.resolution), dtype)
+        )
         if there is not None:
             found = replace(found, notes=(*found.notes, f"measured, by the rows: {there:.4g} ms"))
     told = f"{net.name} {net.width:g} at {net.resolution}"
@@ -100,7 +106,7 @@ def choose(
         Path | None, typer.Option(help="sweep.csv of a retraining: its variants, its accuracies.")
     ] = None,
     rows: Rows = None,
-    runtime: Runtime = "ours",
+    runtime: Runtime = None,
     json: Json = False,
 ) -> None:
     """The variants that fit a budget on a device, the most accurate first, by forecasts or measured rows.
@@ -110,9 +116,15 @@ def choose(
     from mobilenets.choosing import chosen
     from mobilenets.costs.choose import Budget
 
+    _of_rows(runtime, rows)
     asked = Budget(latency_ms=latency_ms, size_kb=size_kb, ram_kb=ram_kb, energy_mj=energy_mj)
-    found = chosen(device, asked, dtype, threads, scores, rows or [], runtime)
+    found = chosen(device, asked, dtype, threads, scores, rows or [], runtime or OURS)
     if json:
         say_json(found.as_json())
         return
     show_choice(found)
+
+
+def _of_rows(runtime: str | None, rows: list[Path] | None) -> None:
+    if runtime is not None and not rows:
+        raise ValueError(f"--runtime {runtime}: is of measured rows; give them with --rows")

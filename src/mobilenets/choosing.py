@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mobilenets.costs import choose
-from mobilenets.costs.choose import PUBLISHED, SLIM, Budget, Candidate
+from mobilenets.costs.choose import PUBLISHED, SLIM, Budget, Candidate, Variant
 from mobilenets.costs.device import Device
 from mobilenets.costs.device import device as device_named
 from mobilenets.costs.forecast import Factors, memory_of, power_told, published_for
-from mobilenets.listing import Scores, sweep_scores, unbuilt
+from mobilenets.spec.net import Net
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,65 @@ class Choice:
             "fitting": [one.as_json() for one in self.fitting],
             "closest": near,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Accuracies of variants on the pictures of `part`; `left_out` is how many variants have none.
+
+    `classes` is None where the file does not tell how many there are.
+    """
+
+    by_variant: Mapping[Variant, float]
+    part: str
+    left_out: int
+    classes: int | None
+
+
+def sweep_scores(path: Path) -> Scores:
+    """The scores in a `sweep.csv`, which stands beside its `run.json`.
+
+    On the test part; on the validation part where no variant was tested. Raises ValueError that names the
+    file and what it lacks.
+    """
+    net, classes = _swept(path.with_name("run.json"))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        if any(None in row.values() for row in rows):
+            raise ValueError("a line that is cut off")
+        part = "test" if any(row["test_accuracy"] for row in rows) else "val"
+        scored = [row for row in rows if row[f"{part}_accuracy"]]
+        found = {
+            (net, float(row["width"]), int(row["resolution"])): float(row[f"{part}_accuracy"])
+            for row in scored
+        }
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
+        told = f"no column {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path}: no sweep.csv of `mobilenets retrain --sweep`: {told}") from error
+    if not found:
+        raise ValueError(f"{path}: has no variant with an accuracy, of test or of validation pictures")
+    return Scores(found, "validation" if part == "val" else part, len(rows) - len(scored), classes)
+
+
+def _swept(record: Path) -> tuple[str, int | None]:
+    """The network and the classes of a sweep; V1, and of classes nothing known, without its record."""
+    try:
+        kept = json.loads(record.read_bytes())
+        return str(kept["net"]["name"]), len(kept["classes"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return "v1", None
+
+
+def unbuilt(net: Net) -> str | None:
+    """Why a network cannot be compiled yet; None where it can."""
+    from mobilenets.compile.step import refuse
+
+    try:
+        refuse(net)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def breaks(one: Candidate, budget: Budget) -> dict[str, dict[str, float]]:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mobilenets.spec.text import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
@@ -94,8 +96,7 @@ def say(text: str) -> None:
 
 def complain(text: str) -> None:
     """One line on stderr."""
-    line = " ".join(str(text).split())
-    _line(f"mobilenets: {line}")
+    _line(f"mobilenets: {visible(' '.join(str(text).split()))}")
 
 
 def table(

@@ -121,7 +121,10 @@ def counter(*, gpu: bool = False) -> tuple[Counter | None, str]:
         return None, "energy is counted here, which `pip install 'mobilenets[energy]'` lets us read"
     closed = [zone for zone in zones if not os.access(zone / "energy_uj", os.R_OK)]
     if closed and DAEMON not in os.environ and not cards:
-        return None, f"energy is counted in {closed[0]}/energy_uj, which this user may not read"
+        return None, (
+            f"energy is counted in {closed[0]}/energy_uj, which this user may not read: "
+            "let it (`chmod a+r`, as root), or state --watts"
+        )
     from zeus.exception import ZeusBaseError
     from zeus.monitor import ZeusMonitor
 

@@ -113,19 +113,24 @@ def errors(figures: Sequence[Figure], factors: Factors) -> Values:
     return _layers(figures, factors).errors(factors)
 
 
-def spread(figures: Sequence[Figure], start: Factors) -> float:
-    """Within what nine in ten lie, as a logarithm, when their own device is left out of the fit.
+def left_out(figures: Sequence[Figure], start: Factors) -> list[NDArray[np.float64]]:
+    """Logarithms of forecast over figure, device by device, each by a fit to all others.
 
-    Where all are of one device, their own network. Each counts the same however many figures it has.
+    Where all are of one device, network by network.
     """
     alone = len({figure.device.name for figure in figures}) == 1
     own = [figure.told if alone else figure.device.name for figure in figures]
-    off: list[tuple[float, float]] = []
+    off = []
     for name in dict.fromkeys(own):
         rest = [figure for figure, other in zip(figures, own, strict=True) if other != name]
         left = [figure for figure, other in zip(figures, own, strict=True) if other == name]
-        off += [(abs(error), 1 / len(left)) for error in errors(left, fit(rest, start)).tolist()]
-    off.sort()
+        off.append(errors(left, fit(rest, start)))
+    return off
+
+
+def spread(errors_of: Sequence[NDArray[np.float64]]) -> float:
+    """Within what nine in ten of `left_out` lie; each device counts the same however many figures it has."""
+    off = sorted((abs(float(error)), 1 / len(own)) for own in errors_of for error in own)
     reached = np.cumsum([weight for _, weight in off])
     # Of few figures the next larger error counts: an interval is rather too wide than too narrow.
     return off[int(np.searchsorted(reached, COVERED * reached[-1] - 1e-9))][0]

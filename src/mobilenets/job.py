@@ -81,7 +81,7 @@ def _one(
         raise ValueError(f"unknown options: {', '.join(given)}; known: {known}, sweep")
     _writable(out)
     cache = store() if own is None else Store(own / "features.sqlite")
-    counter = energy.counter(gpu=where.device != "cpu")[0]
+    counter, uncounted = energy.counter(gpu=where.device != "cpu")
     try:
         if counter is not None:
             counter.begin()
@@ -103,6 +103,8 @@ def _one(
     if counter is not None and (watts := counter.end()) is not None:
         drawn = Power(watts, counter.source)
     told = energy.of_run(drawn, run.seconds["total"])
+    if told is None and uncounted:
+        run = replace(run, notes=[*run.notes, f"no energy: {uncounted}"])
     return _written(replace(run, options={**run.options, **asdict(power)}, energy=told), folder, out)
 
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mobilenets.compile.target import TARGETS
-from mobilenets.costs.choose import Variant
 from mobilenets.costs.count import cost
 from mobilenets.costs.device import TABLE
 from mobilenets.costs.forecast import known_factors
@@ -56,52 +51,6 @@ def listed_devices() -> list[dict[str, Any]]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """Accuracies of variants on the pictures of `part`; `left_out` is how many variants have none.
-
-    `classes` is None where the file does not tell how many there are.
-    """
-
-    by_variant: Mapping[Variant, float]
-    part: str
-    left_out: int
-    classes: int | None
-
-
-def sweep_scores(path: Path) -> Scores:
-    """The scores in a `sweep.csv`, which stands beside its `run.json`.
-
-    On the test part; on the validation part where no variant was tested. Raises ValueError that names the
-    file and what it lacks.
-    """
-    net, classes = _swept(path.with_name("run.json"))
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        part = "test" if any(row["test_accuracy"] for row in rows) else "val"
-        scored = [row for row in rows if row[f"{part}_accuracy"]]
-        found = {
-            (net, float(row["width"]), int(row["resolution"])): float(row[f"{part}_accuracy"])
-            for row in scored
-        }
-    except (KeyError, ValueError, TypeError, csv.Error) as error:
-        told = f"no column {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{path}: no sweep.csv of `mobilenets retrain --sweep`: {told}") from error
-    if not found:
-        raise ValueError(f"{path}: has no variant with an accuracy, of test or of validation pictures")
-    return Scores(found, "validation" if part == "val" else part, len(rows) - len(scored), classes)
-
-
-def _swept(record: Path) -> tuple[str, int | None]:
-    """The network and the classes of a sweep; V1, and of classes nothing known, without its record."""
-    try:
-        kept = json.loads(record.read_bytes())
-        return str(kept["net"]["name"]), len(kept["classes"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return "v1", None
-
-
 def network(model: str, width: float | None, resolution: int | None) -> tuple[Net, str]:
     """The network of a model file, or one by its name, and the type it computes in: float32 for a name.
 
@@ -116,17 +65,6 @@ def network(model: str, width: float | None, resolution: int | None) -> tuple[Ne
     found = load(model, integers=True).artefact
     # A compiled model's scales are in its library, which says what it computes in.
     return found.net, found.dtype if found.weights else str(found.source["compiled"])
-
-
-def unbuilt(net: Net) -> str | None:
-    """Why a network cannot be compiled yet; None where it can."""
-    from mobilenets.compile.step import refuse
-
-    try:
-        refuse(net)
-    except ValueError as error:
-        return str(error)
-    return None
 
 
 def listed() -> list[dict[str, Any]]:

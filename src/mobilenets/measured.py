@@ -14,7 +14,7 @@ from mobilenets.costs.choose import DTYPES, Variant
 from mobilenets.costs.count import Cost, cost
 from mobilenets.costs.device import Device, Memory
 from mobilenets.costs.forecast import Factors
-from mobilenets.forecasting import Figure, errors, fit, spread
+from mobilenets.forecasting import Figure, errors, fit, left_out, spread
 from mobilenets.spec import zoo
 
 OURS = "ours"
@@ -75,6 +75,8 @@ def read(paths: Iterable[Path]) -> list[Row]:
 
 
 def _row(file: str, line: Mapping[str, str]) -> Row:
+    if None in line.values():
+        raise ValueError("a line that is cut off")
     name, width, _, side = line["model"].split()
     variant, ms = (name, float(width), int(side)), float(line["latency_ms"])
     if not 0 < ms < float("inf"):
@@ -140,7 +142,7 @@ def factors(
     files = ", ".join(dict.fromkeys(row.file for row in own))
     told = f"{len(own)} rows of {engine} in {files}, measured on {own[-1].machine}"
     figures = _figures(own, where)
-    return where, replace(fit(figures, start), spread=spread(figures, start), rests_on=told)
+    return where, replace(fit(figures, start), spread=spread(left_out(figures, start)), rests_on=told)
 
 
 def _figures(rows: Iterable[Row], where: Device) -> list[Figure]:

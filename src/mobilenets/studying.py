@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mobilenets import job
+from mobilenets import energy, job
 from mobilenets.costs.count import Cost, cost
 from mobilenets.costs.device import Device, device
 from mobilenets.costs.retraining import MIPS, Parts, Retraining, retraining
@@ -91,8 +91,7 @@ def study(
     """
     if find_spec("matplotlib") is None:
         raise ValueError("the table's picture needs matplotlib: pip install 'mobilenets[train]'")
-    if asked.watts is not None and not (math.isfinite(asked.watts) and asked.watts > 0):
-        raise ValueError(f"--watts {asked.watts:g}: what a machine draws is more than nothing")
+    energy.checked(asked.watts)
     targets = [device(name) for name in _listed(asked.devices)]
     for where in targets:  # one that nothing is known of says so now, not after the retrainings
         retraining(cost(zoo.net("v1", 0.25, 32)), where, _nothing())
@@ -143,7 +142,7 @@ def _listed(text: str) -> list[str]:
 def _chosen(asked: StudyOptions) -> list[dict[str, Any]]:
     """Options of a retraining for each width. Raises ValueError for a width that there are no weights of."""
     try:
-        widths = [float(part) for part in _listed(asked.widths)]
+        widths = list(dict.fromkeys(float(part) for part in _listed(asked.widths)))
     except ValueError as error:
         raise ValueError(f"--widths {asked.widths}: give numbers, such as 0.25,0.5,0.75,1.0") from error
     if not widths or not all(0 < width <= 4 for width in widths):

@@ -132,6 +132,10 @@ def test_devices_go_by_name_alias_and_beginning() -> None:
     for wrong, words in {
         "raspberry-pi-": "may be raspberry-pi-3, raspberry-pi-4",
         "rasberry-pi-4": "did you mean raspberry-pi-4",
+        "pi": "did you mean raspberry-pi-3, .* or orange-pi-5",
+        "pi 4": r"did you mean raspberry-pi-4\?",
+        "phone": r"did you mean a53-2ghz\?",
+        "cortex": "see `mobilenets devices`",
         "abacus": "see `mobilenets devices`",
         "": "see `mobilenets devices`",
     }.items():

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from mobilenets.choosing import Choice, breaks, chosen
+from mobilenets.choosing import Choice, breaks, chosen, sweep_scores, unbuilt
 from mobilenets.costs.choose import Budget
 from mobilenets.costs.count import cost
-from mobilenets.listing import sweep_scores, unbuilt
 from mobilenets.spec import zoo
 
 RACE = Path(__file__).parents[2] / "results" / "race.csv"
@@ -64,6 +63,10 @@ def test_a_sweep_without_any_score_and_what_is_no_sweep_are_refused_in_a_line(tm
         sweep_scores(swept(tmp_path, [{"width": 0.25, "resolution": 96}]))
     with pytest.raises(ValueError, match=r"sweep\.csv: no sweep\.csv of .*could not convert"):
         sweep_scores(swept(tmp_path, [{"width": "wide", "resolution": 96, "test_accuracy": 1}]))
+    (tmp_path / "sweep.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "sweep.csv").write_text("width,resolution,test_accuracy,val_accuracy,file\n0.25,96,0.9,0.9\n")
+    with pytest.raises(ValueError, match=r"sweep\.csv: .* a line that is cut off"):
+        sweep_scores(tmp_path / "sweep.csv")
     (tmp_path / "sweep.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="no column 'test_accuracy'"):
         sweep_scores(tmp_path / "sweep.csv")

@@ -18,7 +18,7 @@ from mobilenets import measured
 from mobilenets.costs.count import cost
 from mobilenets.costs.device import Device, Memory, device
 from mobilenets.costs.forecast import Factors, forecast, known_factors
-from mobilenets.forecasting import Figure, errors, fit, spread
+from mobilenets.forecasting import Figure, errors, fit, left_out, spread
 from mobilenets.spec import zoo
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -75,8 +75,8 @@ def test_an_interval_is_as_wide_as_what_is_left_out_is_off() -> None:
     random = np.random.default_rng(0)
     still = [figure(net, "float32", 1) for net in NETS]
     noisy = [replace(one, ms=one.ms * exp(random.normal(0, 0.2))) for one in still]
-    assert spread(still, TRUE) < 0.01
-    assert 0.1 < spread(noisy, TRUE) < 0.6
+    assert spread(left_out(still, TRUE)) < 0.01
+    assert 0.1 < spread(left_out(noisy, TRUE)) < 0.6
 
 
 def test_every_device_counts_the_same_in_an_interval() -> None:
@@ -84,7 +84,7 @@ def test_every_device_counts_the_same_in_an_interval() -> None:
     given = [figure(net, "float32", 1) for net in NETS]
     given += [replace(one, device=replace(BOARD, name="another")) for one in given]
     given.append(replace(given[0], device=replace(BOARD, name="a slow one"), ms=2 * given[0].ms))
-    assert spread(given, TRUE) == pytest.approx(log(2), abs=0.02)
+    assert spread(left_out(given, TRUE)) == pytest.approx(log(2), abs=0.02)
 
 
 @pytest.mark.parametrize("name", ["raspberry-pi-4", "xiaomi-mi-a1", "raspberry-pi-5", "stm32h747"])
@@ -213,6 +213,11 @@ def test_too_few_rows_and_rows_that_are_none_are_refused_in_a_line(rows: Callabl
     ):
         with pytest.raises(ValueError, match=rf"wrong\.csv, line 2: no rows\.csv of .*{words}"):
             measured.read([rows("wrong.csv", wrong)])
+    cut = rows("cut.csv", good, {**good, "threads": 2})
+    text = cut.read_text().rstrip()
+    cut.write_text(text[: text.rindex(",")])
+    with pytest.raises(ValueError, match=r"cut\.csv, line 3: .* a line that is cut off"):
+        measured.read([cut])
     with pytest.raises(ValueError, match="no rows of `mobilenets bench`"):
         measured.read([rows("none.csv")])
     other = few.with_name("other.csv")

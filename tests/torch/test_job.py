@@ -119,6 +119,16 @@ def test_folders_whose_names_are_no_text_are_learned_from_and_written_to(
     assert load(out / "model.safetensors").labels == ("a", "b")
 
 
+def test_a_counter_that_may_not_be_read_is_named_where_nothing_else_tells_the_power(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job.energy, "counter", lambda *, gpu: (None, "it is closed"))
+    given = {**QUICK, "width": 0.25, "resolution": 32}
+    assert "no energy: it is closed" in job.retrain(folder, tmp_path / "out", given, silent).notes
+    stated = job.retrain(folder, tmp_path / "out", {**given, "watts": 2.0}, silent)
+    assert not any("closed" in note for note in stated.notes)
+
+
 class Rough(TorchEngine):
     """A body whose features are off by what no score would hide."""
 

@@ -22,6 +22,9 @@ from typing import Any
 
 import pytest
 
+from mobilenets.bench import ssh
+from mobilenets.bench.board import greeted
+
 from .test_bench import KEYS
 
 Ask = Callable[..., Any]
@@ -247,12 +250,15 @@ def test_a_board_that_cannot_be_measured_on_is_named_with_the_remedy(
     boards.known("closed", boards.folder / "stranger")
     boards.add("mac", uname=UNAME.format(told="Darwin arm64"))
     boards.add("zero", uname=UNAME.format(told="Linux armv6l"))
-    asking = "first make `ssh {} true` work without a question"
+    asking, words = "first make `{} true` work without a question", boards.env()["MOBILENETS_SSH"]
     bad = (
-        ("off", "Connection refused", asking),
-        ("pi@nowhere.invalid:2222", "Could not resolve hostname nowhere.invalid", asking),
-        ("unseen", "Host key verification failed", asking),
-        ("closed", "Permission denied (publickey)", asking),
+        ("off", "Connection refused", asking.format(f"{words} off")),
+        (
+            *("pi@nowhere.invalid:2222", "Could not resolve hostname nowhere.invalid"),
+            asking.format(f"{words} -p 2222 pi@nowhere.invalid"),
+        ),
+        ("unseen", "Host key verification failed", asking.format(f"{words} unseen")),
+        ("closed", "Permission denied (publickey)", asking.format(f"{words} closed")),
         ("mac", "it says Darwin arm64", "there is code for Linux on x86_64"),
         ("zero", "it says Linux armv6l", "there is code for Linux on x86_64"),
     )
@@ -260,7 +266,19 @@ def test_a_board_that_cannot_be_measured_on_is_named_with_the_remedy(
     for line, (name, said, remedy) in zip(lines, bad, strict=True):
         assert line.startswith(f"mobilenets: --on {name}: ")
         assert said in line
-        assert remedy.format(name) in line
+        assert remedy in line
+
+
+def test_words_for_ssh_that_no_shell_has_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ssh.COMMAND, 'ssh "-F')
+    with pytest.raises(ValueError, match='MOBILENETS_SSH=ssh "-F: No closing quotation'):
+        ssh.host("board")
+
+
+def test_what_a_board_says_moves_no_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = f"{ssh.MARK}\nLinux x86_64\n4\nA \x1b[2JBoard\nmodel name\t: Chip\x07\n"
+    monkeypatch.setattr(ssh, "asked", lambda *_: said)
+    assert greeted(ssh.host("board")).machine == "4 cores, A \\x1b[2JBoard, Chip\\x07"
 
 
 def test_options_of_a_board_that_cannot_be_are_told_before_any_work(

@@ -63,6 +63,8 @@ def test_mistakes_about_devices_are_one_line(refuse_each: Callable[..., list[str
         ("forecast", "v1", "--rows", tmp_path / "none.csv"): "none.csv",
         ("forecast", "v1", "--rows", RACE, "--threads", 7): "0 networks of ours in float32 on 7 threads",
         ("forecast", "v1", "--rows", RACE, "--runtime", "abacus"): "0 networks of abacus",
+        ("forecast", "v1", *PI, "--runtime", "ncnn"): "--runtime ncnn: is of measured rows",
+        ("choose", *PI, "--runtime", "ours"): "give them with --rows",
         ("choose", *PI, "--latency-ms", "nan"): "--latency-ms nan: a limit is a number above 0",
         ("choose", *PI, "--size-kb", 0): "--size-kb 0",
         ("choose", *PI, "--ram-kb", "inf"): "--ram-kb inf",

@@ -207,7 +207,7 @@ def test_where_compiling_fails_nothing_is_left_behind(refuse: Refuse, taught: An
         told = refuse("compile", taught.model, "--out", out, env={"CC": "./broken-cc"}, cwd=tmp_path)
         assert re.search(wanted, told), told
     assert "no C compiler" in refuse("compile", taught.model, "--out", out, env={"CC": str(taught.model)})
-    assert "--target hots: unknown; known: host" in refuse(
+    assert "unknown target 'hots'; did you mean host?" in refuse(
         "compile", taught.model, "--out", out, "--target", "hots"
     )
     assert "no name for a C library" in refuse("compile", taught.model, "--out", out, "--name", "9 lives")

@@ -135,10 +135,10 @@ def test_a_mistake_is_one_line_before_any_work(
         ("--widths", "0.75"): "width 0.75: no weights of it in .* \\(there are: 0.25, 0.5\\)",
         ("--widths", "wide"): "--widths wide: give numbers",
         ("--widths", "0.25,-1"): "--widths 0.25,-1: give multipliers above 0",
-        ("--watts", "0"): "--watts 0: what a machine draws",
-        ("--watts", "nan"): "--watts nan: what a machine draws",
+        ("--watts", "0"): "--watts 0: a number above 0",
+        ("--watts", "nan"): "--watts nan: a number above 0",
         ("--devices", "abacus"): "unknown device 'abacus'",
-        ("--devices", "m8s-pro,raspberry-pi-5"): "raspberry-pi-5: no figures were found",
+        ("--devices", "m8s-pro,stm32l4r5"): "stm32l4r5: no figures were found",
         ("--devices", "stm32h747"): "stm32h747: nothing is known of .* in float32",
         ("--weights", str(tmp_path / "nowhere")): "nowhere: No such file",
     }

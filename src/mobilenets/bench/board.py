@@ -30,6 +30,7 @@ from mobilenets.energy import Power
 from mobilenets.frames import frames
 from mobilenets.infer import artefact
 from mobilenets.infer.engine import NumpyEngine
+from mobilenets.spec.text import visible
 from mobilenets.train.meter import machine_of
 
 MACHINES: Mapping[str, str] = {
@@ -153,7 +154,7 @@ def greeted(host: Host) -> Board:
         said = lines[0] if lines else "nothing of itself"
         raise ValueError(f"{host}: it says {said}; there is code for Linux on {', '.join(MACHINES)}")
     cores, model = [*lines[1:3], "", ""][:2]
-    return Board(host, target, machine_of(cores, model, "\n".join(lines[3:]) or machine))
+    return Board(host, target, visible(machine_of(cores, model, "\n".join(lines[3:]) or machine)))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,8 @@ class Host:
 
     name: str
     words: tuple[str, ...]
+    plain: str
+    """A command by which a user sees whether it can be reached."""
 
     def command(self, script: str) -> list[str]:
         """The words that run `script` there by `sh`, whichever shell the user has; it holds no ' and no !."""
@@ -59,18 +62,33 @@ def host(text: str) -> Host:
     found = NAME.fullmatch(text)
     if found is None:
         raise ValueError(f"--on {text}: give user@board, user@board:port, or a Host of ssh's configuration")
-    words = shlex.split(os.environ.get(COMMAND, "")) or ["ssh"]
+    try:
+        words = shlex.split(os.environ.get(COMMAND, "")) or ["ssh"]
+    except ValueError as error:
+        raise ValueError(
+            f"{COMMAND}={os.environ[COMMAND]}: {error}; give words, as a shell has them"
+        ) from error
     name = (found["user"] or "") + found["name"].strip("[]")
     port = ("-p", found["port"]) if found["port"] else ()
-    return Host(text, (*words, *SILENT, *port, "--", name))
+    return Host(text, (*words, *SILENT, *port, "--", name), shlex.join([*words, *port, name, "true"]))
 
 
 def asked(board: Host, script: str, doing: str, data: bytes = b"", progress: Progress | None = None) -> str:
-    """What `script` says there, fed `data`. Raises what `failure` makes of another end than 0."""
+    """What `script` says there, fed `data`. Raises what `failure` makes of another end than 0.
+
+    Fed nothing, it has a minute.
+    """
     with tempfile.TemporaryFile() as said:
         process = _started(board, script, said)
         assert process.stdin is not None
         assert process.stdout is not None
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(GREET_S, give_up)
         try:
             sent = 0
             try:
@@ -81,13 +99,18 @@ def asked(board: Host, script: str, doing: str, data: bytes = b"", progress: Pro
             except BrokenPipeError:
                 pass  # it ended before it had read all: its code says why
             process.stdin.close()
+            if not data:
+                timer.start()
             told = process.stdout.read()
             code = process.wait()
         finally:
+            timer.cancel()
             process.kill()
             process.wait()
             process.stdin.close()
             process.stdout.close()
+        if late.is_set():
+            raise ValueError(f"{board}: no answer within {GREET_S:.0f} s")
         if code:
             raise failure(board, code, _lines(said), doing)
     return told.decode(errors="replace")
@@ -152,7 +175,7 @@ def failure(board: Host, code: int, said: Sequence[str], doing: str) -> Exceptio
     if code == LOST:
         told = last or "ssh gives no reason"
         if not doing:
-            return ValueError(f"{board}: {told}; first make `ssh {board.name} true` work without a question")
+            return ValueError(f"{board}: {told}; first make `{board.plain}` work without a question")
         return RuntimeError(
             f"{board}: the connection was lost while {doing}: {told}; nothing was kept, try again"
         )

@@ -5,11 +5,10 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 
 from mobilenets.compile import isa, isa_int8
 from mobilenets.compile.part import Part
-from mobilenets.costs.device import DEVICES, device
+from mobilenets.costs.device import meant, mistaken
 
 LIBRARY = ("-fPIC", "-shared", "-s", "-fno-asynchronous-unwind-tables")
 ROLLED = "-fno-unroll-loops"
@@ -326,19 +325,14 @@ FAMILIES: Mapping[str, tuple[isa.Family, ...]] = {
 def named(name: str) -> Target:
     """The target of that name, or of the device, with the device's own memories where they are known.
 
-    Raises ValueError that lists all, the nearest first, or those that begin so.
+    Raises ValueError that offers the nearest of both.
     """
     if name in TARGETS:
         return TARGETS[name]
-    known = [*TARGETS, *DEVICES]
-    try:
-        where = device(name)
-    except ValueError as error:
-        if name and any(own.startswith(name) for own in DEVICES):
-            raise ValueError(f"--target {error}") from error
-        near = get_close_matches(name, known, n=len(known), cutoff=0.5)
-        listed = [*near, *(other for other in known if other not in near)]
-        raise ValueError(f"--target {name}: unknown; known: {', '.join(listed)}") from error
+    found = meant(name)
+    if len(found) != 1:
+        raise ValueError(mistaken(name, "target", TARGETS))
+    (where,) = found
     target = TARGETS[where.target]
     if target.part is None or where.ram_kb is None or where.flash_kb is None:
         return target

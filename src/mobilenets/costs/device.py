@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
@@ -227,6 +227,8 @@ ALIASES: Mapping[str, str] = {
     "s905x": "m8s-pro",
     "snapdragon-625": "xiaomi-mi-a1",
 }
+MOST_OFFERED = 9
+SEE = "see `mobilenets devices`"
 
 
 def device(name: str) -> Device:
@@ -234,18 +236,45 @@ def device(name: str) -> Device:
 
     Raises ValueError that offers the nearest names.
     """
-    asked = name.strip().lower().replace(" ", "-").replace("_", "-")
-    known = {**DEVICES, **{alias: DEVICES[own] for alias, own in ALIASES.items()}}
+    found = meant(name)
+    if len(found) != 1:
+        raise ValueError(mistaken(name, "device"))
+    return found[0]
+
+
+def meant(name: str) -> list[Device]:
+    """The devices that a name, an alias or a beginning stands for."""
+    asked, known = _spelt(name), _known()
     if asked in known:
-        return known[asked]
+        return [known[asked]]
     found = {own.name: own for given, own in known.items() if asked and given.startswith(asked)}
-    if len(found) == 1:
-        return next(iter(found.values()))
-    if found:
-        raise ValueError(f"{name!r} may be {_either(list(found))}")
-    near = get_close_matches(asked, known, n=3, cutoff=0.5)
-    offered = f"did you mean {_either(near)}?" if near else "see `mobilenets devices`"
-    raise ValueError(f"unknown device {name!r}; {offered}")
+    return list(found.values())
+
+
+def mistaken(name: str, what: str, others: Iterable[str] = ()) -> str:
+    """What is wrong with a name that stands for no one device, nor is one of `others`; it offers the nearest.
+
+    Near are names that hold all its words, else devices that are described by them, else names spelt alike.
+    """
+    if found := meant(name):
+        return f"{name!r} may be {_either([one.name for one in found])}"
+    asked, known = _spelt(name), _known()
+    words = [word for word in asked.split("-") if word]
+    told = {**{one: one for one in others}, **{given: own.name for given, own in known.items()}}
+    near = [told[given] for given in told if words and all(word in given for word in words)]
+    near = near or [one.name for one in TABLE if words and all(word in one.says.lower() for word in words)]
+    near = near or [told[given] for given in get_close_matches(asked, told, n=3, cutoff=0.5)]
+    near = list(dict.fromkeys(near))
+    offered = f"did you mean {_either(near)}?" if 0 < len(near) <= MOST_OFFERED else SEE
+    return f"unknown {what} {name!r}; {offered}"
+
+
+def _known() -> dict[str, Device]:
+    return {**DEVICES, **{alias: DEVICES[own] for alias, own in ALIASES.items()}}
+
+
+def _spelt(name: str) -> str:
+    return name.strip().lower().replace(" ", "-").replace("_", "-")
 
 
 def _either(names: list[str]) -> str:

@@ -65,6 +65,8 @@ def main() -> None:
             np.savez(place / ANSWERS, **exporter.answers(path, np.load(place / VALUES), names))
     except Exception as error:  # an exporter may raise anything; its last line on stderr may be another's
         told = " ".join(f"{type(error).__name__}: {error}".split())
+        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say which
+            told += f": {path.parent}"
         (place / ERROR).write_text(told, encoding="utf-8", errors="backslashreplace")
         sys.exit(1)
 

@@ -82,7 +82,10 @@ def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` in one step; if that fails, the old content stays and no part file is left."""
+    """Replace `path` by `data` in one step; if that fails, the old content stays and no part file is left.
+
+    An OSError names `path`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".part")
     try:
@@ -92,8 +95,10 @@ def write_whole(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say which
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
 
 

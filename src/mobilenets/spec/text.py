@@ -14,3 +14,8 @@ def json_text(value: Any, **layout: Any) -> str:
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, **layout)
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def visible(text: str) -> str:
+    """The same, with what a terminal would obey instead of show (and newlines) written out as escapes."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)

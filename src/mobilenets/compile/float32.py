@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mobilenets.compile import float32_web
 from mobilenets.compile.isa import Family, Isa
 from mobilenets.compile.kernel import Tiling, Use, counted, split
-from mobilenets.compile.step import Filter, Map, Mean, Product, padded
+from mobilenets.compile.step import Filter, Map, Mean, Product, Sum, padded
 from mobilenets.spec.op import Activation
 
 FAR = 64
@@ -55,12 +55,16 @@ class Floats:
 
     def tile(self, use: Use, tiling: Tiling) -> str:
         isa, arguments = self._of(tiling.step.target), "const value *a, const value *w, value *c"
-        given = ", ".join(map(str, (*tiling.sizes, LEVEL[tiling.step.activation])))
+        given, residual = "a, w, c", tiling.step.residual
+        sizes = (*tiling.sizes, LEVEL[tiling.step.activation])
+        if residual is not None:
+            arguments, given = f"{arguments}, const value *d", f"{given}, d"
+            sizes += residual.pitch, 0 if tiling.pixels == tiling.width else residual.row
         if isa.web:
-            kernel = float32_web.tile(isa, tiling.pixels, tiling.wide)
+            kernel = float32_web.tile(isa, tiling.pixels, tiling.wide, begun(isa, residual))
         else:
-            kernel = _tile(isa, tiling.pixels, tiling.wide, tiling.step.source.packed == 2)
-        return use(kernel, arguments, f"a, w, c, {given}")
+            kernel = _tile(isa, tiling, tiling.step.source.packed == 2)
+        return use(kernel, arguments, f"{given}, {', '.join(map(str, sizes))}")
 
     def more(self, step: Product, pixel: str) -> str:
         return ""
@@ -96,6 +100,19 @@ class Floats:
             )
             x += times * pixels
         return text
+
+    def sum(self, step: Sum, sources: Sequence[str], indent: int) -> str:
+        isa, pad = self._of(step.target), " " * indent
+        vectors = padded(step.target.shape.channels, isa.lanes) // isa.lanes
+        values = " + ".join(
+            f"load_{isa.name}({name} + y * {one.row} + x * {one.pitch} + v * {isa.lanes})"
+            for name, one in zip(sources, step.sources, strict=True)
+        )
+        at = f"out + y * {step.target.row} + x * {step.target.pitch} + v * {isa.lanes}"
+        return (
+            f"{pad}for (int v = 0; v < {vectors}; v++)\n"
+            f"{pad}    store_{isa.name}({at}, clip_{isa.name}({values}, {LEVEL[step.activation]}));\n"
+        )
 
     def mean(self, step: Mean) -> str:
         source, isa = step.source, self._of(step.source)
@@ -136,19 +153,29 @@ def _vectors(isa: Isa) -> str:
     )
 
 
-def _tile(isa: Isa, pixels: int, wide: int, halves: bool) -> tuple[str, str]:
+def _tile(isa: Isa, tiling: Tiling, halves: bool) -> tuple[str, str]:
     """Name and text: `pixels` × `wide` vectors of a product of matrices, all sums in registers.
 
     With `halves` a value of `a` and one of `w` are two numbers of bfloat16 each.
     """
-    name = f"tile_{pixels}x{wide}{'_halves' * halves}_{isa.name}"
+    pixels, wide, residual = tiling.pixels, tiling.wide, tiling.step.residual
+    more, own, add = begun(isa, residual)
+    name = f"tile_{pixels}x{wide}{'_halves' * halves}{own}_{isa.name}"
     multiplied = "{c} = " + isa.pairs_of_halves if halves else "{c} += {s} * {w}"
     rows, columns = range(pixels), range(wide)
 
     def lines(texts: Iterable[str], indent: int) -> str:
         return "\n".join(" " * indent + text for text in texts)
 
-    begin = lines((f"vector_{isa.name} {_list(f'c{i}_{j} = b{j}' for j in columns)};" for i in rows), 4)
+    begin = lines(
+        (
+            f"vector_{isa.name} "
+            + _list(f"c{i}_{j} = b{j}{add.format(i=i, at=j * isa.lanes)}" for j in columns)
+            + ";"
+            for i in rows
+        ),
+        4,
+    )
     sums = lines(
         (
             f"s = p[AT({i}, a)]; "
@@ -175,8 +202,8 @@ def _tile(isa: Isa, pixels: int, wide: int, halves: bool) -> tuple[str, str]:
     fetch = f"\n                if (run >= {FAR}) {{\n{fetched}\n                }}" if isa.ahead else ""
     text = f"""\
 /* {pixels} pixels × {wide * isa.lanes} channels: activation(bias + a · w), window by window */
-static INLINE void {name}(const value *a, const value *w, value *c, TILE_SIZES,
-    const int activation)
+static INLINE void {name}(const value *a, const value *w, value *c{more[0]}, TILE_SIZES,
+    const int activation{more[1]})
 {{
     const vector_{isa.name} {_list(f"b{j} = load_{isa.name}(w + {j * isa.lanes})" for j in columns)};
 {begin}
@@ -199,6 +226,14 @@ static INLINE void {name}(const value *a, const value *w, value *c, TILE_SIZES,
 }}
 """
     return name, text
+
+
+def begun(isa: Isa, residual: Map | None) -> tuple[tuple[str, str], str, str]:
+    """How a tile begins with what is added to it: further arguments, its name's part, what biases get."""
+    if residual is None:
+        return ("", ""), "", ""
+    sizes = ", const int pixel_d, const int row_d"
+    return (", const value *d", sizes), "_added", f" + load_{isa.name}(d + AT({{i}}, d) + {{at}})"
 
 
 def _depthwise(isa: Isa, pixels: int, halves: bool) -> tuple[str, str]:

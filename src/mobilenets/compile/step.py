@@ -108,6 +108,8 @@ class Product:
     kernel: int = 1
     stride: int = 1
     lead: int = 0
+    residual: Map | None = None
+    """What is added to its sums before the activation."""
 
     @property
     def across(self) -> int:
@@ -165,18 +167,41 @@ class Mean:
     target: Map
 
 
-Step = Stem | Product | Filter | Separable | Mean
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """The sum of maps of one shape, where no product adds it up."""
+
+    name: str
+    sources: tuple[Map, ...]
+    target: Map
+    activation: Activation
 
 
-def ends(step: Step) -> tuple[Map, Map]:
-    """The map a step reads and the one it makes."""
+Step = Stem | Product | Filter | Separable | Mean | Sum
+
+
+def reads(step: Step) -> tuple[Map, ...]:
+    """The maps that a step reads."""
     match step:
         case Stem():
-            return step.image, step.product.target
+            return step.image, *_residuals(step.product)
         case Separable():
-            return step.filter.source, step.product.target
+            return step.filter.source, *_residuals(step.product)
+        case Product():
+            return step.source, *_residuals(step)
+        case Sum():
+            return step.sources
         case _:
-            return step.source, step.target
+            return (step.source,)
+
+
+def _residuals(product: Product) -> tuple[Map, ...]:
+    return () if product.residual is None else (product.residual,)
+
+
+def made(step: Step) -> Map:
+    """The map that a step makes."""
+    return step.product.target if isinstance(step, Stem | Separable) else step.target
 
 
 def refuse(net: Net) -> None:
@@ -184,8 +209,10 @@ def refuse(net: Net) -> None:
     known = shapes(net)
     for node in net.nodes:
         op = node.op
-        if what := "a sum of maps" if isinstance(op, Add) else unusual(op):
+        if what := unusual(op):
             raise ValueError(f"{node.name}: {what} {NOT_YET}")
+        if isinstance(op, Add) and "image" in node.inputs:
+            raise ValueError(f"{node.name}: a sum with the image itself cannot be compiled")
         if isinstance(op, Conv | Depthwise) and (op.kernel > 7 or op.stride > op.kernel):
             raise ValueError(
                 f"{node.name}: a kernel of {op.kernel} with stride {op.stride} cannot be compiled; "
@@ -209,24 +236,41 @@ def steps(
     maps = _maps(net, layout, floats)
     readers = {name: [n for n in net.nodes if name in n.inputs] for name in maps}
     kept = {output.node for output in net.outputs}
-    made: list[Step] = []
+    found: list[Step] = []
     joined: set[str] = set()
+
+    def added(node: Node, product: Product) -> Product:
+        """A product with the sum that alone reads it, where all else of that is there already."""
+        match product.activation, readers[node.name]:
+            case "none", [Node(name=name, op=Add() as op, inputs=(one, other))] if node.name not in kept:
+                residual = other if one == node.name else one
+                there = {"image", *(own.name for own in map(made, found))}
+                if residual in there and maps[name].bytes == maps[residual].bytes:
+                    joined.add(name)
+                    own = replace(product, residual=maps[residual], activation=op.activation)
+                    return replace(own, target=maps[name])
+        return product
+
     for node in net.nodes:
         if node.name in joined:
             continue
         source, target = maps[node.inputs[0]], maps[node.name]
         after = readers[node.name]
         match node.op, [reader.op for reader in after]:
+            case Add() as op, _:
+                sources = tuple(maps[name] for name in node.inputs)
+                found.append(Sum(node.name, sources, target, op.activation))
             case Depthwise() as op, [Pointwise() as then] if node.name not in kept and not small(target):
                 names, last = (node.name, after[0].name), maps[after[0].name]
-                made.append(_separable(names, op, then, source, last, layout, scratch_bytes))
+                joint = _separable(names, op, then, source, last, layout, scratch_bytes)
                 joined.add(after[0].name)
+                found.append(replace(joint, product=added(after[0], joint.product)))
             case _:
                 alone = _alone(node, source, target, scratch_bytes)
-                if isinstance(alone, Product) and source.name == "image":
-                    alone = _stem(node.op, alone, layout)
-                made.append(alone)
-    return maps["image"], tuple(made)
+                if isinstance(alone, Product):
+                    alone = _stem(node.op, alone, layout) if source.name == "image" else added(node, alone)
+                found.append(alone)
+    return maps["image"], tuple(found)
 
 
 def _alone(node: Node, source: Map, target: Map, scratch_bytes: int) -> Step:
@@ -303,9 +347,9 @@ def _rows(target: Map, row_bytes: int, scratch_bytes: int) -> int:
     return max(fours or [r for r in twos if height // r > 4] or twos or fitting)
 
 
-def small(made: Map) -> bool:
+def small(target: Map) -> bool:
     """Whether threads share a map's channels out, not its rows, of which no two would have as many."""
-    return made.shape.height % 2 == 1 and made.shape.height * made.shape.width <= SMALL
+    return target.shape.height % 2 == 1 and target.shape.height * target.shape.width <= SMALL
 
 
 def padded(count: int, lanes: int) -> int:
@@ -352,4 +396,4 @@ def _packed(net: Net) -> set[str]:
 
 def maps_of(image: Map, program: Sequence[Step]) -> list[Map]:
     """Every map of a program, in the order in which they are made."""
-    return [image, *(ends(step)[1] for step in program)]
+    return [image, *map(made, program)]

@@ -9,7 +9,23 @@ from typing import assert_never
 from mobilenets.compile.isa import Family, Isa
 from mobilenets.compile.kernel import Kernels, Tiling, counted, split
 from mobilenets.compile.pack import widths
-from mobilenets.compile.step import Filter, Map, Mean, Product, Separable, Stem, Step, Sum, small
+from mobilenets.compile.step import (
+    Filter,
+    Gate,
+    Map,
+    Mean,
+    Moved,
+    Pixelwise,
+    Product,
+    Separable,
+    Stem,
+    Step,
+    Sum,
+    Window,
+    reads,
+    small,
+)
+from mobilenets.spec.op import Shuffle, Slice
 
 Places = tuple[str, str, str, str]
 """Where a tile reads, its weights, where it writes, and what is added to that: as C."""
@@ -78,8 +94,8 @@ def section(
                 _separable(writer, step)
             case Mean():
                 _mean(writer, step)
-            case Sum():
-                _sum(writer, step)
+            case Sum() | Gate() | Window() | Moved():
+                _pixelwise(writer, step)
             case _:
                 assert_never(step)
     return writer.text()
@@ -196,12 +212,13 @@ def _mean(writer: Writer, step: Mean) -> None:
     _step(writer, step.name, f"{step.name}: the mean of {_shape(source)}", body)
 
 
-def _sum(writer: Writer, step: Sum) -> None:
-    target, kit = step.target, writer.kit
-    names = [f"in{index}" for index in range(len(step.sources))]
+def _pixelwise(writer: Writer, step: Pixelwise) -> None:
+    """Pixel by pixel, rows shared out."""
+    target, kit, sources = step.target, writer.kit, reads(step)
+    names = [f"in{index}" for index in range(len(sources))]
     pointers = "".join(
         f"    const value *{name} = net->arena + {writer.begins[one.name] + one.origin};\n"
-        for name, one in zip(names, step.sources, strict=True)
+        for name, one in zip(names, sources, strict=True)
     )
     body = (
         pointers
@@ -210,11 +227,34 @@ def _sum(writer: Writer, step: Sum) -> None:
         + f"last = SHARE(part + 1, parts, {target.shape.height});\n"
         + "    for (int y = first; y < last; y++)\n"
         + f"        for (int x = 0; x < {target.shape.width}; x++) {{\n"
-        + kit.sum(step, names, 12)
+        + (_moved(step, names, 12) if isinstance(step, Moved) else kit.pixel(step, names, 12))
         + "        }\n"
         + _border(kit, target, "first == 0", f"last == {target.shape.height}", "first", "last", "1")
     )
-    _step(writer, step.name, f"{step.name}: a sum of {len(names)} maps of {_shape(target)}", body)
+    listed = ", ".join(_shape(one) for one in sources)
+    _step(writer, step.name, f"{step.name}: {type(step).__name__.lower()} of {listed}", body)
+
+
+def _moved(step: Moved, names: Sequence[str], indent: int) -> str:
+    """A pixel of channels that go to other places."""
+    pad, op = " " * indent, step.op
+    text = f"{pad}value *to = out + y * {step.target.row} + x * {step.target.pitch};\n"
+    at = 0
+    for name, one in zip(names, step.sources, strict=True):
+        text += f"{pad}const value *from_{name} = {name} + y * {one.row} + x * {one.pitch};\n"
+        count = step.target.shape.channels if isinstance(op, Slice) else one.shape.channels
+        if isinstance(op, Shuffle):
+            each = count // op.groups
+            text += (
+                f"{pad}for (int i = 0; i < {op.groups}; i++)\n"
+                f"{pad}    for (int c = 0; c < {each}; c++)\n"
+                f"{pad}        to[c * {op.groups} + i] = from_{name}[i * {each} + c];\n"
+            )
+            continue
+        begin = op.begin if isinstance(op, Slice) else 0
+        text += f"{pad}for (int c = 0; c < {count}; c++)\n{pad}    to[{at} + c] = from_{name}[{begin} + c];\n"
+        at += count
+    return text
 
 
 def _written(step: Product) -> tuple[str, str]:

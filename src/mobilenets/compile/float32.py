@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mobilenets.compile import float32_web
 from mobilenets.compile.isa import Family, Isa
 from mobilenets.compile.kernel import Tiling, Use, counted, split
-from mobilenets.compile.step import Filter, Map, Mean, Product, Sum, padded
-from mobilenets.spec.op import Activation
+from mobilenets.compile.step import Filter, Gate, Map, Mean, Product, Sum, Window, padded
+from mobilenets.spec.op import Activation, MaxPool
 
 FAR = 64
 """Input values from which on it pays to fetch weights ahead of their use."""
 
-LEVEL: Mapping[Activation, int] = {"none": 0, "relu": 1, "relu6": 2}
+LEVEL: Mapping[Activation, int] = {"none": 0, "relu": 1, "relu6": 2, "hswish": 3, "hsigmoid": 4}
 VECTORS = """\
 /* ---- {name}: vectors of {lanes} floats ---- */
 {types}static INLINE vector_{name} clip_{name}(vector_{name} v, int activation)
 {{
     const vector_{name} none = {{0}}, six = none + 6.0f;
-    if (activation >= 1)
+    if (activation == 1 || activation == 2)
         v = {largest};
-    if (activation >= 2)
+    if (activation == 2)
         v = {smallest};
+    if (activation >= 3) {{
+        const vector_{name} x = v;
+        v = x + 3.0f;
+        v = {largest};
+        v = {smallest};
+        v *= 1.0f / 6.0f;
+        if (activation == 3)
+            v *= x;
+    }}
     return v;
 }}
 """
@@ -101,17 +110,50 @@ class Floats:
             x += times * pixels
         return text
 
-    def sum(self, step: Sum, sources: Sequence[str], indent: int) -> str:
-        isa, pad = self._of(step.target), " " * indent
-        vectors = padded(step.target.shape.channels, isa.lanes) // isa.lanes
-        values = " + ".join(
-            f"load_{isa.name}({name} + y * {one.row} + x * {one.pitch} + v * {isa.lanes})"
-            for name, one in zip(sources, step.sources, strict=True)
-        )
-        at = f"out + y * {step.target.row} + x * {step.target.pitch} + v * {isa.lanes}"
+    def pixel(self, step: Sum | Gate | Window, sources: Sequence[str], indent: int) -> str:
+        isa, target, pad = self._of(step.target), step.target, " " * indent
+        vectors = padded(target.shape.channels, isa.lanes) // isa.lanes
+        at = f"out + y * {target.row} + x * {target.pitch} + v * {isa.lanes}"
+        loop = f"{pad}for (int v = 0; v < {vectors}; v++)"
+
+        def load(name: str, one: Map, y: str = "y", x: str = "x") -> str:
+            return f"load_{isa.name}({name} + {y} * {one.row} + {x} * {one.pitch} + v * {isa.lanes})"
+
+        match step:
+            case Sum():
+                values = " + ".join(map(load, sources, step.sources))
+                made = f"clip_{isa.name}({values}, {LEVEL[step.activation]})"
+            case Gate():
+                gate = f"load_{isa.name}({sources[1]} + v * {isa.lanes})"
+                made = f"{load(sources[0], step.source)} * {gate}"
+            case Window():
+                return self._window(step, sources[0], load, at, loop, pad)
+        return f"{loop}\n{pad}    store_{isa.name}({at}, {made});\n"
+
+    def _window(self, step: Window, name: str, load: Callable[..., str], at: str, loop: str, pad: str) -> str:
+        isa, op, (height, width, _) = self._of(step.target), step.op, step.source.shape
+        one = load(name, step.source, "i", "j")
+        first = load(name, step.source, "top", "left")
+        if isinstance(op, MaxPool):
+            vector = f"vector_{isa.name}"
+            begun, more, end = first, f"s = {isa.largest.format(a='s', b='w', vector=vector)}", "s"
+        else:
+            begun, more = f"{first} * 0", "s += w"
+            end = "s * (1.0f / ((bottom - top) * (right - left)))"
         return (
-            f"{pad}for (int v = 0; v < {vectors}; v++)\n"
-            f"{pad}    store_{isa.name}({at}, clip_{isa.name}({values}, {LEVEL[step.activation]}));\n"
+            f"{pad}const int high = y * {op.stride} - {step.above}, low = x * {op.stride} - {step.beside};\n"
+            f"{pad}const int top = high < 0 ? 0 : high, left = low < 0 ? 0 : low;\n"
+            f"{pad}const int bottom = LEAST(high + {op.kernel}, {height});\n"
+            f"{pad}const int right = LEAST(low + {op.kernel}, {width});\n"
+            f"{loop} {{\n"
+            f"{pad}    vector_{isa.name} s = {begun};\n"
+            f"{pad}    for (int i = top; i < bottom; i++)\n"
+            f"{pad}        for (int j = left; j < right; j++) {{\n"
+            f"{pad}            const vector_{isa.name} w = {one};\n"
+            f"{pad}            {more};\n"
+            f"{pad}        }}\n"
+            f"{pad}    store_{isa.name}({at}, {end});\n"
+            f"{pad}}}\n"
         )
 
     def mean(self, step: Mean) -> str:

@@ -11,7 +11,7 @@ from mobilenets.compile.int8_lanes import heads, lanes, tag_of
 from mobilenets.compile.integers import HEAD, Layer, chunk_bytes, fours_bytes, groups
 from mobilenets.compile.isa import Family, Isa
 from mobilenets.compile.kernel import Tiling, Use, counted, split
-from mobilenets.compile.step import Filter, Map, Mean, Product, Sum
+from mobilenets.compile.step import Filter, Gate, Map, Mean, Product, Sum, Window
 
 FAR = 256
 """Input values from which on it pays to fetch weights ahead of their use."""
@@ -122,8 +122,8 @@ class Bytes:
             x += times * pixels
         return text
 
-    def sum(self, step: Sum, sources: Sequence[str], indent: int) -> str:
-        raise ValueError(f"{step.name}: a sum of maps of bytes cannot be compiled yet")
+    def pixel(self, step: Sum | Gate | Window, sources: Sequence[str], indent: int) -> str:
+        raise ValueError(f"{step.name}: a {type(step).__name__.lower()} of bytes cannot be compiled yet")
 
     def mean(self, step: Mean) -> str:
         source, lanes, rescale = step.source, self.isa.lanes, self.layers[step.name].rescale

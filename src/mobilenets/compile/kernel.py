@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mobilenets.compile.isa import Isa
-from mobilenets.compile.step import Filter, Map, Mean, Product, Sum
+from mobilenets.compile.step import Filter, Gate, Map, Mean, Product, Sum, Window
 
 Use = Callable[[tuple[str, str], str, str], str]
 """From a kernel's name and text, its arguments and what constants it is given, the function to call."""
@@ -92,8 +92,8 @@ class Kernels(Protocol):
         """One row of a depthwise layer: input, weights and output, and how many parts unless all."""
         ...
 
-    def sum(self, step: Sum, sources: Sequence[str], indent: int) -> str:
-        """A pixel at `x`, `y` of a sum, of maps from `sources` on to `out`."""
+    def pixel(self, step: Sum | Gate | Window, sources: Sequence[str], indent: int) -> str:
+        """The pixel at `x`, `y` of a step, of maps from `sources` on to `out`."""
         ...
 
     def mean(self, step: Mean) -> str:

@@ -5,19 +5,28 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from mobilenets.spec.codec import op_name
 from mobilenets.spec.net import Net, Node, shapes
 from mobilenets.spec.op import (
+    Activate,
     Activation,
     Add,
+    Concat,
     Conv,
     Dense,
     Depthwise,
+    Linear,
+    MaxPool,
+    MeanPool,
+    Mul,
     Op,
     Pointwise,
     Pool,
     Shape,
+    Shuffle,
+    Slice,
+    around,
     pads,
-    unusual,
 )
 
 ALIASED = 512
@@ -177,7 +186,41 @@ class Sum:
     activation: Activation
 
 
-Step = Stem | Product | Filter | Separable | Mean | Sum
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A map times a vector, channel by channel."""
+
+    name: str
+    source: Map
+    gate: Map
+    target: Map
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The greatest or the mean of windows; the first begins `above` rows, `beside` pixels before the map."""
+
+    name: str
+    source: Map
+    target: Map
+    op: MaxPool | MeanPool
+    above: int
+    beside: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Channels in other places: of several maps, one's after the other's, of one map some, or dealt out."""
+
+    name: str
+    sources: tuple[Map, ...]
+    target: Map
+    op: Concat | Slice | Shuffle
+
+
+Pixelwise = Sum | Gate | Window | Moved
+"""Steps that make each pixel by itself."""
+Step = Stem | Product | Filter | Separable | Mean | Pixelwise
 
 
 def reads(step: Step) -> tuple[Map, ...]:
@@ -189,8 +232,10 @@ def reads(step: Step) -> tuple[Map, ...]:
             return step.filter.source, *_residuals(step.product)
         case Product():
             return step.source, *_residuals(step)
-        case Sum():
+        case Sum() | Moved():
             return step.sources
+        case Gate():
+            return step.source, step.gate
         case _:
             return (step.source,)
 
@@ -209,10 +254,10 @@ def refuse(net: Net) -> None:
     known = shapes(net)
     for node in net.nodes:
         op = node.op
-        if what := unusual(op):
+        if what := _lacking(op):
             raise ValueError(f"{node.name}: {what} {NOT_YET}")
-        if isinstance(op, Add) and "image" in node.inputs:
-            raise ValueError(f"{node.name}: a sum with the image itself cannot be compiled")
+        if not isinstance(op, Linear | Pool) and "image" in node.inputs:
+            raise ValueError(f"{node.name}: a {op_name(op)} of the image itself cannot be compiled")
         if isinstance(op, Conv | Depthwise) and (op.kernel > 7 or op.stride > op.kernel):
             raise ValueError(
                 f"{node.name}: a kernel of {op.kernel} with stride {op.stride} cannot be compiled; "
@@ -223,6 +268,21 @@ def refuse(net: Net) -> None:
             raise ValueError(f"{node.name}: {what} on the image itself cannot be compiled")
         if known[node.name].elements > 1 << 28:
             raise ValueError(f"{node.name}: makes {tuple(known[node.name])}, too large to be compiled")
+
+
+def _lacking(op: Op) -> str:
+    """What there is no kernel for."""
+    match op:
+        case Activate():
+            return "an activation by itself"
+        case Conv(groups=groups) | Pointwise(groups=groups) if groups > 1:
+            return f"a convolution in {groups} groups"
+        case Conv(across=across) if across not in (None, op.kernel):
+            return f"a window of {op.kernel} × {across}"
+        case Conv() | Depthwise() | Pointwise() | Add() if op.activation in ("swish", "sigmoid"):
+            return f"the activation {op.activation}"
+        case _:
+            return ""
 
 
 def steps(
@@ -257,9 +317,17 @@ def steps(
         source, target = maps[node.inputs[0]], maps[node.name]
         after = readers[node.name]
         match node.op, [reader.op for reader in after]:
-            case Add() as op, _:
+            case Add() | Concat() | Slice() | Shuffle() as op, _:
                 sources = tuple(maps[name] for name in node.inputs)
-                found.append(Sum(node.name, sources, target, op.activation))
+                if isinstance(op, Add):
+                    found.append(Sum(node.name, sources, target, op.activation))
+                else:
+                    found.append(Moved(node.name, sources, target, op))
+            case Mul(), _:
+                found.append(Gate(node.name, source, maps[node.inputs[1]], target))
+            case MaxPool() | MeanPool() as op, _:
+                (above, _), (beside, _) = around(op, source.shape)
+                found.append(Window(node.name, source, target, op, above, beside))
             case Depthwise() as op, [Pointwise() as then] if node.name not in kept and not small(target):
                 names, last = (node.name, after[0].name), maps[after[0].name]
                 joint = _separable(names, op, then, source, last, layout, scratch_bytes)

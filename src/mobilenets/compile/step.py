@@ -275,8 +275,6 @@ def _lacking(op: Op) -> str:
     match op:
         case Activate():
             return "an activation by itself"
-        case Conv(groups=groups) | Pointwise(groups=groups) if groups > 1:
-            return f"a convolution in {groups} groups"
         case Conv(across=across) if across not in (None, op.kernel):
             return f"a window of {op.kernel} × {across}"
         case Conv() | Depthwise() | Pointwise() | Add() if op.activation in ("swish", "sigmoid"):

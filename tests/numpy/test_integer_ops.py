@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tarfile
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobilenets.infer.artefact import Artefact, digest, from_bytes, to_bytes
+from mobilenets.infer.image import decode, prepare
 from mobilenets.infer.integer import IntegerLayer, IntegerWalk, activation_of, check, rescale
 from mobilenets.infer.scale import Scale
 from mobilenets.infer.walk import activated, linear, weightless
@@ -274,3 +277,39 @@ def test_the_image_has_a_zero_for_each_colour_and_is_read_by_whole_layers_alone(
     net = Net("first", Shape(4, 4, 3), (Node("a", op, ("image",)),), (Output("out", "a", "vector"),))
     with pytest.raises(ValueError, match=r"^a: no integers are defined for this layer on the image itself"):
         check(net, tensors_of(net), {"a": Scale(0.1, 0)})
+
+
+@pytest.mark.parametrize("kernels", ["AUTO", "BUILTIN_WITHOUT_DEFAULT_DELEGATES"])
+@pytest.mark.filterwarnings("ignore:Warning. Enabling `experimental_preserve_all_tensors`")
+def test_sums_of_maps_are_the_interpreters_but_for_ties_in_its_fixed_point(
+    material: Path, kernels: str
+) -> None:
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter", reason="needs ai-edge-litert")
+    made = interpreter.Interpreter(
+        str(material / "weights" / "mobilenet_v2_1.0_224_quant.tflite"),
+        experimental_op_resolver_type=interpreter.OpResolverType[kernels],
+        experimental_preserve_all_tensors=True,
+    )
+    made.allocate_tensors()
+    with tarfile.open(material / "data" / "imagenet-500.tar") as tar:
+        first = min((m for m in tar.getmembers() if m.isfile()), key=lambda m: m.name)
+        picture = prepare(decode(tar.extractfile(first).read()), Preprocess(height=224, width=224))  # type: ignore[union-attr]
+    made.set_tensor(made.get_input_details()[0]["index"], picture[None])
+    made.invoke()
+    scales = {
+        one["index"]: Scale(float(one["quantization"][0]), int(one["quantization"][1]))
+        for one in made.get_tensor_details()
+        if one["quantization"][0] > 0 and 0 <= one["quantization"][1] <= 255
+    }
+    sums = [op for op in made._get_ops_details() if op["op_name"] == "ADD"]
+    assert len(sums) == 10
+    other = 0
+    for op in sums:
+        places = [*op["inputs"], *op["outputs"]]
+        a, b, wanted = (made.get_tensor(place) for place in places)
+        net = around_it(Add(), [Shape(*a.shape[1:])] * 2)
+        known = dict(zip("aby", (scales[place] for place in places), strict=True))
+        apart = np.abs(IntegerLayer(net, net.nodes[-1], {}, known)(a, b).astype(int) - wanted)
+        assert apart.max() <= 1
+        other += int(apart.sum())
+    assert other <= (4 if kernels == "AUTO" else 0)

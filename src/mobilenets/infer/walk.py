@@ -177,7 +177,7 @@ def laid_out(node: Node, weight: NDArray[Any]) -> NDArray[Any]:
             return np.ascontiguousarray(weight.reshape(weight.shape[0], -1).T)
 
 
-def padded(x: Map, op: Windowed, value: float = 0.0) -> Map:
+def padded(x: NDArray[Any], op: Windowed, value: float = 0.0) -> NDArray[Any]:
     """A map with what stands around it where its layer reads, zeros unless told otherwise."""
     rows, columns = around(op, Shape(*x.shape[1:]))
     if rows == columns == (0, 0):
@@ -185,7 +185,7 @@ def padded(x: Map, op: Windowed, value: float = 0.0) -> Map:
     return np.pad(x, ((0, 0), rows, columns, (0, 0)), constant_values=value)
 
 
-def windows(x: Map, op: Windowed, value: float = 0.0) -> Map:
+def windows(x: NDArray[Any], op: Windowed, value: float = 0.0) -> NDArray[Any]:
     """A view [n, height, width, channels, rows, columns] of the windows of a layer."""
     found = np.lib.stride_tricks.sliding_window_view(padded(x, op, value), sides(op), axis=(1, 2))
     return found[:, :: op.stride, :: op.stride]

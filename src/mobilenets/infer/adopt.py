@@ -94,8 +94,8 @@ def _reader(data: bytes, name: str, integers: bool) -> tuple[str, Callable[[byte
 def named_resolution(name: str) -> int:
     """The resolution that Keras writes into its files' names, 224 where there is none; no tensor depends on
     it."""
-    found = re.search(r"mobilenet_[\d_]*?_(128|160|192|224)_tf", name)
-    return int(found[1]) if found else 224
+    found = re.search(r"mobilenet_[\d_]*?_(128|160|192|224)_tf|kernels_[\d.]+_(96|128|160|192|224)", name)
+    return int(found[1] or found[2]) if found else 224
 
 
 def in_floats(model: Artefact) -> Artefact:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from mobilenets.spec.net import Net, Node, Output, shape_after
-from mobilenets.spec.op import Activation, BatchNorm, Conv, Depthwise, Op, Padding, Pointwise, Pool, Shape
+from mobilenets.spec.op import (
+    Activation,
+    BatchNorm,
+    Conv,
+    Convolution,
+    Depthwise,
+    Op,
+    Padding,
+    Pointwise,
+    Pool,
+    Shape,
+)
 
+PYTORCH_EPSILON = 1e-5
 Rounding = Literal["slim", "keras", "divisible"]
 
 
@@ -37,6 +50,19 @@ def check(width: float, resolution: int, widths: str, resolutions: str) -> None:
         raise ValueError(
             f"resolution must lie in 1…4096 pixels, not {resolution}; the papers use {resolutions}"
         )
+
+
+def as_pytorch(net: Net) -> Net:
+    """The network as PyTorch's libraries build it: windows padded symmetrically, their norms' epsilon."""
+    nodes = []
+    for node in net.nodes:
+        op = node.op
+        if isinstance(op, Convolution) and op.norm is not None:
+            op = replace(op, norm=BatchNorm(epsilon=PYTORCH_EPSILON))
+        if isinstance(op, Conv | Depthwise):
+            op = replace(op, padding="symmetric")
+        nodes.append(replace(node, op=op))
+    return replace(net, nodes=tuple(nodes))
 
 
 class Builder:

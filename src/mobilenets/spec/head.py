@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mobilenets.spec.net import Net, Node, Output
+from mobilenets.spec.net import Net, Node, Output, needed
 from mobilenets.spec.op import Dense, Pointwise, Pool
 
 HEAD = "head"
@@ -39,8 +39,4 @@ def convolved(body: Net, classes: int) -> Net:
 def headless(net: Net) -> Net:
     """The body alone: every node that the features need, and no other output."""
     features = net.output("features")
-    needed = {features.node}
-    for node in reversed(net.nodes):
-        if node.name in needed:
-            needed.update(node.inputs)
-    return replace(net, nodes=tuple(n for n in net.nodes if n.name in needed), outputs=(features,))
+    return replace(net, nodes=needed(net, [features.node]), outputs=(features,))

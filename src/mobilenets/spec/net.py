@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
@@ -191,6 +191,15 @@ def _refused(op: Op, inputs: Sequence[Shape]) -> str:
             return "joins maps of one height and width"
         case _:
             return ""
+
+
+def needed(net: Net, names: Iterable[str]) -> tuple[Node, ...]:
+    """The nodes that those called `names` are computed from, they among them, in their order."""
+    wanted = set(names)
+    for node in reversed(net.nodes):
+        if node.name in wanted:
+            wanted.update(node.inputs)
+    return tuple(node for node in net.nodes if node.name in wanted)
 
 
 def tensors(net: Net) -> dict[str, tuple[int, ...]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from mobilenets.spec import head
 from mobilenets.spec.branching import shufflenet_v1, shufflenet_v2, squeezenet_1_0, squeezenet_1_1
-from mobilenets.spec.building import Builder, Rounding, check, rounded
+from mobilenets.spec.building import Builder, Rounding, as_pytorch, check, rounded
 from mobilenets.spec.inverted import (
     v2,
     v3_large,
@@ -170,13 +170,13 @@ def _body(name: str, width: float, resolution: int | None) -> Net:
 def published(name: str, net_name: str, width: float, resolution: int) -> Net:
     """The classifier that weights of this name fill: timm's have layers and roundings of their own."""
     if name.startswith("timm/"):
-        own = v1(
-            width,
-            resolution,
-            last=name.endswith("100h"),
-            rounding="divisible",
-            padding="symmetric",
-            epsilon=1e-5,
-        )
-        return head.classify(own, DEFAULTS["v1"][1])
+        own = timm(net_name, width, resolution, last=name.endswith("100h"))
+        return head.classify(own, DEFAULTS[net_name][1])
     return net(net_name, width, resolution)
+
+
+def timm(name: str, width: float, resolution: int, *, last: bool = False) -> Net:
+    """The body called `name` as timm builds it; `last` as for `v1`."""
+    if name == "v1":
+        return as_pytorch(v1(width, resolution, last=last, rounding="divisible"))
+    return as_pytorch(body(name, width, resolution))

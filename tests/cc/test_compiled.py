@@ -27,13 +27,13 @@ from mobilenets.spec import zoo
 from mobilenets.spec.head import classify
 from mobilenets.spec.net import Net
 
-from .cases import ZOO, networks
+from .cases import FAMILY, ZOO, graphs, networks
 from .conftest import HOST, agrees, filled
 
 Made = Callable[..., CompiledEngine]
 
 
-@pytest.mark.parametrize("net", ZOO, ids=lambda net: f"{net.name}-{net.width:g}-{net.resolution}")
+@pytest.mark.parametrize("net", ZOO + FAMILY, ids=lambda net: f"{net.name}-{net.width:g}-{net.resolution}")
 @pytest.mark.slow
 def test_networks_of_the_zoo_give_the_references_outputs(made: Made, net: Net) -> None:
     model = filled(net)
@@ -44,6 +44,14 @@ def test_networks_of_the_zoo_give_the_references_outputs(made: Made, net: Net) -
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(net=networks(), seed=st.integers(0, 99))
 def test_any_chain_of_layers_gives_the_references_outputs(made: Made, net: Net, seed: int) -> None:
+    model = filled(net, seed)
+    agrees(made(model), model, seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(net=graphs(), seed=st.integers(0, 99))
+def test_any_graph_of_layers_gives_the_references_outputs(made: Made, net: Net, seed: int) -> None:
     model = filled(net, seed)
     agrees(made(model), model, seed)
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 import pytest
 
 from mobilenets.costs.count import Cost, cost, separable_reduction
-from mobilenets.spec import zoo
+from mobilenets.spec import inverted, zoo
+from mobilenets.spec.branching import shufflenet_v1
+from mobilenets.spec.head import classify
 from mobilenets.spec.net import Net, Node, Output, shapes
 from mobilenets.spec.op import Add, Conv, Depthwise, Op, Pointwise, Pool, Shape
 
@@ -210,7 +212,7 @@ def test_v2_of_width_1_4_costs_less_than_the_paper_prints_and_the_smallest_more(
 
 def test_v2_has_the_17_bottlenecks_of_table_2_where_section_4_prints_19() -> None:
     rows = [name for name in shapes(zoo.net("v2")) if name.endswith(".project")]
-    assert len(rows) == sum(repeats for _, _, repeats, _ in zoo.V2_ROWS) == 17
+    assert len(rows) == sum(repeats for _, _, repeats, _ in inverted.V2_ROWS) == 17
 
 
 def without_norms(net: Net) -> int:
@@ -276,3 +278,50 @@ def test_int8_size_is_a_byte_a_weight_and_eight_a_channel() -> None:
     channels = sum(row.output.channels for row in counted.rows if row.weights)
     assert counted.int8_bytes == sum(row.weights for row in counted.rows) + 8 * channels
     assert counted.float32_bytes == 4 * counted.params
+
+
+# Parameters as the published weights of each have them (torchvision, keras.applications and Caffe count them
+# so), multiply-accumulates in millions as the paper named prints them, and how far ours may be from that.
+FAMILY = {
+    "v3-large": (1.0, 5_483_032, 219, 3, "arXiv:1905.02244, table 3"),
+    "v3-large, 0.75": (0.75, 3_993_528, 155, 1, "arXiv:1905.02244, table 3; 4.0M"),
+    "v3-small": (1.0, 2_542_856, 56, 1, "arXiv:1905.02244, table 3"),
+    "v3-small, 0.75": (0.75, 2_041_872, 44, 1, "arXiv:1905.02244, table 3; 2.0M"),
+    "v3-large-minimalistic": (1.0, 3_924_288, 209, 1, "TensorFlow's research/slim/nets/mobilenet; 3.9M"),
+    "v4-conv-small": (1.0, 3_774_024, 200, 20, "arXiv:2404.10518, table of ImageNet: 0.2G, 3.8M"),
+    "v4-conv-medium": (1.0, 9_715_512, 1000, 100, "arXiv:2404.10518, the same: 1.0G, 9.2M without the head"),
+    "squeezenet-1.0": (1.0, 1_248_424, 819, 1, "torchvision: 0.82G"),
+    "squeezenet-1.1": (1.0, 1_235_496, 349, 1, "torchvision: 0.35G"),
+    "shufflenet-v1, 0.25": (0.25, None, 13, 1, "arXiv:1707.01083, table 2"),
+    "shufflenet-v1, 0.5": (0.5, None, 38, 1, "arXiv:1707.01083, table 2"),
+    "shufflenet-v1": (1.0, None, 137, 1, "arXiv:1707.01083, table 1"),
+    "shufflenet-v1, 1.5": (1.5, None, 292, 1, "arXiv:1707.01083, table 5"),
+    "shufflenet-v1, 2": (2.0, None, 524, 1, "arXiv:1707.01083, table 5"),
+    "shufflenet-v2, 0.5": (0.5, 1_366_792, 41, 1, "arXiv:1807.11164, table 8"),
+    "shufflenet-v2": (1.0, 2_278_604, 146, 2, "arXiv:1807.11164, table 8"),
+    "shufflenet-v2, 1.5": (1.5, 3_503_624, 299, 4, "arXiv:1807.11164, table 8"),
+    "shufflenet-v2, 2": (2.0, 7_393_996, 591, 8, "arXiv:1807.11164, table 8"),
+    "alexnet": (1.0, 60_965_224, 724, 1, "Caffe's; arXiv:1704.04861, table 9: 720M, 60M"),
+    "vgg16": (1.0, 138_357_544, 15_300, 200, "arXiv:1704.04861, table 8: 15300M, 138M"),
+    "googlenet": (1.0, 6_998_552, 1550, 50, "arXiv:1704.04861, table 8: 1550M, 6.8M"),
+    "inception-v3": (1.0, 23_834_568, 5720, 10, "torchvision's parameters and 5.7G"),
+    "xception": (1.0, 22_855_952, 8400, 50, "arXiv:1610.02357, table 3: 22,855,952"),
+    "resnet-50": (1.0, 25_557_032, 3800, 60, "arXiv:1512.03385, table 1: 3.8G"),
+    "efficientnet-b0": (1.0, 5_288_548, 390, 5, "arXiv:1905.11946, table 2: 0.39B, 5.3M"),
+}
+
+
+@pytest.mark.parametrize("named", FAMILY)
+def test_every_network_of_the_family_costs_what_is_published(named: str) -> None:
+    width, params, macs, off, _ = FAMILY[named]
+    counted = of(named.partition(",")[0], width)
+    assert params in (None, counted.params)
+    assert abs(millions(counted.macs) - macs) <= off
+
+
+@pytest.mark.parametrize(("groups", "macs"), [(1, 143), (2, 140), (3, 137), (4, 133), (8, 137)])
+def test_shufflenet_v1_costs_as_much_in_any_number_of_groups_as_table_1_prints(
+    groups: int, macs: int
+) -> None:
+    counted = cost(classify(shufflenet_v1(groups=groups), 1000))
+    assert abs(millions(counted.macs) - macs) < 1.5

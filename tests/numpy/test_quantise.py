@@ -28,7 +28,20 @@ from mobilenets.infer.trial import Choice, Material, built
 from mobilenets.infer.walk import Walk
 from mobilenets.spec import zoo
 from mobilenets.spec.net import Net, Node, Output, tensors
-from mobilenets.spec.op import BatchNorm, Conv, Dense, Depthwise, Pointwise, Pool, Shape
+from mobilenets.spec.op import (
+    Add,
+    BatchNorm,
+    Concat,
+    Conv,
+    Dense,
+    Depthwise,
+    MaxPool,
+    Pointwise,
+    Pool,
+    Shape,
+    Shuffle,
+    Slice,
+)
 from mobilenets.spec.preprocess import Preprocess
 
 
@@ -261,9 +274,10 @@ def test_what_cannot_be_quantised_is_refused() -> None:
         quantise(small(), levels(SMALL, 0))
     with pytest.raises(ValueError, match="quantised already"):
         quantise(quantise(small(), levels(SMALL, 2)), levels(SMALL, 2))
-    sums = zoo.net("v2", 0.35, 32, 4)
-    with pytest.raises(ValueError, match=r"^block3\.add: a sum of maps cannot be quantised yet$"):
-        quantise(small(net=sums), levels(sums, 2))
+    stem = replace(SMALL.nodes[0], op=replace(SMALL.nodes[0].op, activation="sigmoid"))  # type: ignore[call-arg]
+    smooth = replace(SMALL, nodes=(stem, *SMALL.nodes[1:]))
+    with pytest.raises(ValueError, match=r"^stem: sigmoid is .* cannot be quantised; hsigmoid can$"):
+        quantise(small(net=smooth), levels(smooth, 2))
 
 
 def test_another_engine_may_run_the_float_network() -> None:
@@ -317,6 +331,37 @@ def test_noise_gains_are_what_small_errors_do() -> None:
     places = 6 * 5
     squares = (weights["head.weight"].astype(float) ** 2).sum(0)
     np.testing.assert_allclose(gains["pointwise"], (1 + squares) / places, rtol=1e-6)
+
+
+def test_noise_gains_go_through_joins_cuts_shuffles_groups_and_sums() -> None:
+    nodes = (
+        Node("a", Pointwise(out=4, bias=True), ("image",)),
+        Node("b", Pointwise(out=4, groups=2, bias=True), ("a",)),
+        Node("c", Concat(), ("a", "b")),
+        Node("d", Shuffle(groups=2), ("c",)),
+        Node("e", Slice(begin=1, end=7), ("d",)),
+        Node("f", Pointwise(out=6, groups=3, bias=True), ("e",)),
+        Node("g", Add(), ("f", "e")),
+        Node("h", MaxPool(kernel=1), ("g",)),
+    )
+    net = Net("branching", Shape(1, 1, 3), nodes, (Output("features", "h", "vector"),))
+    model = small(net=net)
+    pictures = levels(net, 4)
+    seen = observe(net, float_maps(model), pictures, np.full(3, 128, np.float32))
+    gains = spare.noise_gains(net, model.weights, seen.spreads)
+    x = normalise(pictures[:1], model.preprocess)
+    plain = Walk(net, model.weights)(x)["features"].astype(float)
+    for channel in range(6):
+        bias = model.weights["f.bias"].copy()
+        bias[channel] += 1
+        moved = Walk(net, {**model.weights, "f.bias": bias})(x)["features"]
+        assert gains["f"][channel] == pytest.approx(((moved - plain) ** 2).sum(), rel=1e-4)
+    # Dealt out, channel 0 of `c` is 0 of `d`, 4 is 1, 1 is 2 … From `b` an error comes to `g` by the
+    # sum itself, and through the layer in groups of two before it.
+    squares = (model.weights["f.weight"].reshape(3, 2, 2).astype(float) ** 2).sum(1).ravel()
+    at_e = 1 + squares
+    at_c = np.concatenate([[0], at_e, [0]])[[0, 2, 4, 6, 1, 3, 5, 7]]
+    np.testing.assert_allclose(gains["b"], at_c[4:], rtol=1e-6)
 
 
 # On real weights and pictures.

@@ -18,7 +18,7 @@ from mobilenets.infer.artefact import Artefact
 from mobilenets.spec import zoo
 from mobilenets.spec.net import tensors
 from mobilenets.spec.preprocess import Preprocess
-from mobilenets.spec.published import PUBLISHED, Published, by_name, for_net
+from mobilenets.spec.published import PUBLISHED, UNPINNED, Published, by_name, for_net
 
 
 def _bytes(seed: int = 0) -> bytes:
@@ -263,18 +263,21 @@ def test_the_cache_follows_the_environment() -> None:
 
 
 def test_every_published_set_is_pinned_or_held_and_comes_over_https() -> None:
-    assert len({entry.name for entry in PUBLISHED}) == len({entry.file for entry in PUBLISHED}) == 19
+    assert len({entry.name for entry in PUBLISHED}) == len({entry.file for entry in PUBLISHED}) == 26
     assert sum(entry.name.startswith("keras/") for entry in PUBLISHED) == 16
     for entry in PUBLISHED:
         assert entry.url.startswith("https://")
         assert entry.licence == "Apache-2.0"
         assert entry.top1 is None or 0.3 < entry.top1 < 0.9
         if "huggingface.co" in entry.url:
-            assert len(entry.url.split("/resolve/")[1].split("/")[0]) == 40
+            revision = entry.url.split("/resolve/")[1].split("/")[0]
+            assert len(revision) == 40 or revision == UNPINNED
 
 
 def test_the_nearest_resolution_of_the_right_width_is_chosen() -> None:
     assert for_net("v1", 0.5, 150)[0].name == "keras/mobilenet_5_0_160"
     assert for_net("v1", 1.0, 224)[0].name == "timm/mobilenetv1_100"
     assert for_net("v1", 0.33, 224) == []
+    assert for_net("v2", 0.5, 96)[0].name == "timm/mobilenetv2_050"
+    assert for_net("v4-conv-medium", 1.0, 256)[0].resolution == 256
     assert for_net("v1-cifar", 1.0, 28) == []

@@ -1,4 +1,4 @@
-"""Keras' V1 files, written here by Keras itself from random weights: its forward pass is the oracle."""
+"""Keras' files, written here by Keras itself from random weights: its forward pass is the oracle."""
 
 from __future__ import annotations
 
@@ -132,6 +132,45 @@ def test_keras_3_and_whole_model_files_are_read_too(keras: Any, tmp_path: Path, 
     model.save_weights(path) if name.endswith(".weights.h5") else model.save(path)
     _read_as_run(model, path, 224, "logits")
     assert adopt.read(path).labels == ()
+
+
+LATER = {
+    "v2": ("MobileNetV2", 0.5, {}),
+    "v3-large": ("MobileNetV3Large", 0.75, {}),
+    "v3-small": ("MobileNetV3Small", 1.0, {}),
+    "v3-small-minimalistic": ("MobileNetV3Small", 1.0, {"minimalistic": True}),
+}
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_logits_of_later_networks_are_those_of_keras(keras: Any, tmp_path: Path, name: str) -> None:
+    kind, alpha, more = LATER[name]
+    model = getattr(keras.applications, kind)(
+        weights=None, alpha=alpha, input_shape=(96, 96, 3), classifier_activation=None, **more
+    )
+    rng = np.random.default_rng(2)
+    for variable in model.weights:
+        part = variable.path.rpartition("/")[2]
+        values = rng.standard_normal(variable.shape)
+        if part in ("gamma", "moving_variance"):
+            values = rng.uniform(0.8, 1.2, variable.shape)
+        elif part == "kernel":
+            fan_in = variable.shape[:2] if "depthwise" in variable.path else variable.shape[:-1]
+            values *= np.sqrt(2 / np.prod(fan_in))
+        else:
+            values *= 0.3
+        variable.assign(values.astype(np.float32))
+    path = tmp_path / f"weights_kernels_{alpha}_96.h5"
+    _legacy(model, path)
+    ours = adopt.read(path)
+    assert (ours.net.name, ours.net.width, ours.net.resolution) == (name, alpha, 96)
+    levels = rng.uniform(0, 255, (2, 96, 96, 3)).astype(np.float32)
+    x = ((levels - 127.5) / 127.5).astype(np.float32)
+    # V3 brings levels to its input itself.
+    theirs = _values(model(x if name == "v2" else levels))
+    assert theirs.std() > 0.05
+    found = Walk(ours.net, ours.weights)(x)["logits"]
+    np.testing.assert_allclose(found, theirs, atol=1e-4 * max(1.0, float(np.abs(theirs).max())))
 
 
 def test_the_body_serves_at_another_resolution(keras: Any, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""timm's V1 files: written here from timm's own networks, their forward pass being the oracle; of V2 too."""
+"""timm's files: written here from timm's own networks, their forward pass being the oracle."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ import pytest
 
 from mobilenets.infer import adopt, imagenet
 from mobilenets.infer.walk import Walk
-from mobilenets.spec import zoo
-from mobilenets.spec.head import classify
-from mobilenets.spec.net import tensors
-from mobilenets.spec.published import by_name
+from mobilenets.spec.net import at_resolution
+from mobilenets.spec.published import PUBLISHED, Published
 
 MODELS = {"mobilenetv1_100": 1.0, "mobilenetv1_100h": 1.0, "mobilenetv1_125": 1.25}
 
@@ -123,33 +121,47 @@ def test_a_network_without_its_classifier_gives_timms_features(timm: Any, tmp_pa
     assert ours.labels == ()
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_mean_std_and_crop_are_those_that_timm_evaluates_with(timm: Any, tmp_path: Path, name: str) -> None:
-    model = _built(timm, name)
-    published = timm.models.get_pretrained_cfg(f"{name}.ra4_e3600_r224_in1k")
-    ours = adopt.read(_written(model, tmp_path / "model.safetensors")).preprocess
-    assert ours.mean == tuple(255 * value for value in published.mean)
-    assert ours.std == tuple(255 * value for value in published.std)
-    assert ours.fraction == published.crop_pct
-    assert (3, ours.height, ours.width) == published.input_size
-    assert by_name(f"timm/{name}").url.split("/")[4] == f"{name}.ra4_e3600_r224_in1k"
+FAMILY = {
+    "mobilenetv2_050": ("v2", 0.5),
+    "mobilenetv2_100": ("v2", 1.0),
+    "mobilenetv2_140": ("v2", 1.4),
+    "mobilenetv3_large_100": ("v3-large", 1.0),
+    "mobilenetv3_small_100": ("v3-small", 1.0),
+    "mobilenetv3_small_075": ("v3-small", 0.75),
+    "mobilenetv4_conv_small": ("v4-conv-small", 1.0),
+    "mobilenetv4_conv_medium": ("v4-conv-medium", 1.0),
+}
 
 
-@pytest.mark.parametrize(
-    ("name", "width"), [("mobilenetv2_035", 0.35), ("mobilenetv2_100", 1.0), ("mobilenetv2_140", 1.4)]
-)
-def test_v2_gives_timms_logits_from_timms_tensors_in_their_order(timm: Any, name: str, width: float) -> None:
+@pytest.mark.parametrize("name", FAMILY)
+def test_the_family_gives_timms_logits(timm: Any, tmp_path: Path, name: str) -> None:
     model = _built(timm, name)
-    theirs = [value.numpy() for key, value in model.state_dict().items() if "num_batches" not in key]
-    net = classify(zoo.v2(width, 64, padding="symmetric", epsilon=1e-5), 1000)
-    weights = dict(zip(tensors(net), theirs, strict=True))
-    wanted = _run(model, _inputs(64))
+    ours = adopt.read(_written(model, tmp_path / "model.safetensors"))
+    assert (ours.net.name, ours.net.width) == FAMILY[name]
+    assert ours.labels == imagenet.labels()
+    # Of its own input it computes what it computes of any: a quarter of the pixels, a quarter of the time.
+    small = at_resolution(ours.net, 96)
+    wanted = _run(model, _inputs(96))
     assert wanted.std() > 0.05
-    np.testing.assert_allclose(Walk(net, weights)(_inputs(64))["logits"], wanted, atol=1e-4)
+    found = Walk(small, ours.weights)(_inputs(96))["logits"]
+    np.testing.assert_allclose(found, wanted, atol=1e-4 * max(1.0, float(np.abs(wanted).max())))
+
+
+@pytest.mark.parametrize("entry", [one for one in PUBLISHED if one.name.startswith("timm/")], ids=str)
+def test_what_is_published_is_fed_as_timm_feeds_it(timm: Any, tmp_path: Path, entry: Published) -> None:
+    tagged = entry.url.split("/")[4]
+    published = timm.models.get_pretrained_cfg(tagged)
+    model = timm.create_model(tagged.partition(".")[0], pretrained=False)
+    ours = adopt.read(_written(model, tmp_path / "model.safetensors"))
+    assert (ours.net.name, ours.net.width) == (entry.net, entry.width)
+    np.testing.assert_allclose(ours.preprocess.mean, np.multiply(255, published.mean))
+    np.testing.assert_allclose(ours.preprocess.std, np.multiply(255, published.std))
+    assert ours.preprocess.fraction == published.crop_pct
+    assert (3, ours.net.resolution, ours.net.resolution) == published.input_size
+    assert published.license.lower() == entry.licence.lower()
 
 
 def test_another_network_of_timm_is_refused_with_the_list(timm: Any, tmp_path: Path) -> None:
-    model = timm.create_model("mobilenetv2_035", pretrained=False)
-    with pytest.raises(ValueError, match="missing: ") as error:
+    model = timm.create_model("mobilenetv2_110d", pretrained=False)
+    with pytest.raises(ValueError, match=r"missing: |extra: "):
         adopt.read(_written(model, tmp_path / "model.safetensors"))
-    assert "extra: " in str(error.value)

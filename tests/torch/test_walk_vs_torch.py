@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -16,28 +19,49 @@ from mobilenets.infer.walk import Walk  # noqa: E402
 from mobilenets.spec import zoo  # noqa: E402
 from mobilenets.spec.net import Net, Node, Output, shape_after, tensors  # noqa: E402
 from mobilenets.spec.op import (  # noqa: E402
+    Activate,
     Activation,
     Add,
     BatchNorm,
+    Concat,
     Conv,
     Dense,
     Depthwise,
+    Linear,
+    MaxPool,
+    MeanPool,
+    Mul,
+    Op,
     Padding,
     Pointwise,
     Pool,
     Shape,
+    Shuffle,
+    Slice,
+    Windowed,
     pads,
 )
 
 Map = NDArray[np.float32]
-PADDINGS: st.SearchStrategy[Padding] = st.sampled_from(("same", "symmetric"))
-ACTIVATIONS: st.SearchStrategy[Activation] = st.sampled_from(("none", "relu", "relu6"))
+PADDINGS: st.SearchStrategy[Padding] = st.sampled_from(("same", "symmetric", "ceil"))
+ACTIVATED: dict[Activation, Any] = {
+    "none": lambda y: y,
+    "relu": functional.relu,
+    "relu6": functional.relu6,
+    "hswish": functional.hardswish,
+    "hsigmoid": functional.hardsigmoid,
+    "swish": functional.silu,
+    "sigmoid": torch.sigmoid,
+}
+ACTIVATIONS: st.SearchStrategy[Activation] = st.sampled_from(list(ACTIVATED))
+POOLED: st.SearchStrategy[Padding] = st.sampled_from(("same", "symmetric", "ceil"))
 NORMS = st.none() | st.builds(BatchNorm, epsilon=st.floats(1e-5, 0.1))
 LAYERS = st.one_of(
     st.builds(
         Conv,
         out=st.integers(1, 6),
         kernel=st.integers(1, 5),
+        across=st.none() | st.integers(1, 5),
         stride=st.integers(1, 3),
         padding=PADDINGS,
         norm=NORMS,
@@ -54,29 +78,58 @@ LAYERS = st.one_of(
         activation=ACTIVATIONS,
     ),
     st.builds(Pointwise, out=st.integers(1, 6), norm=NORMS, bias=st.booleans(), activation=ACTIVATIONS),
+    st.builds(MaxPool, kernel=st.integers(1, 4), stride=st.integers(1, 3), padding=POOLED),
+    st.builds(MeanPool, kernel=st.integers(1, 4), stride=st.integers(1, 3), padding=POOLED),
+    st.builds(Activate, activation=ACTIVATIONS),
 )
 
 
 @st.composite
 def nets(draw: st.DrawFn) -> Net:
-    """One to five layers on 1 × 1 up to 17 × 17 pixels, some summed up, some closed by a pool and a dense
-    layer."""
+    """One to five layers on 1 × 1 up to 17 × 17 pixels, some in groups, some summed up, gated, joined, cut or
+    dealt out, some closed by a pool and a dense layer."""
     ops = [*draw(st.lists(LAYERS, min_size=1, max_size=5))]
     if draw(st.booleans()):
         ops += [Pool(), Dense(out=draw(st.integers(1, 4)), bias=draw(st.booleans()))]
     size = Shape(draw(st.integers(1, 17)), draw(st.integers(1, 17)), draw(st.integers(1, 4)))
     nodes: list[Node] = []
     known, last = {"image": size}, "image"
-    for index, op in enumerate(ops):
-        nodes.append(Node(f"n{index}", op, (last,)))
-        last = nodes[-1].name
-        known[last] = shape_after(op, known[nodes[-1].inputs[0]])
-        alike = [name for name, shape in known.items() if shape == known[last]]
-        if draw(st.booleans()):
-            others = draw(st.lists(st.sampled_from(alike), min_size=1, max_size=3))
-            nodes.append(Node(f"sum{index}", Add(), (last, *others)))
-            last = nodes[-1].name
-            known[last] = known[nodes[-1].inputs[0]]
+
+    def add(name: str, op: Op, *sources: str) -> None:
+        nonlocal last
+        known[name] = shape_after(op, [known[source] for source in sources])
+        nodes.append(Node(name, op, sources))
+        last = name
+
+    for index, plain in enumerate(ops):
+        op, channels = plain, known[last].channels
+        if isinstance(op, Conv | Pointwise) and draw(st.booleans()):
+            groups = draw(st.sampled_from([n for n in range(1, 7) if channels % n == 0]))
+            op = replace(op, groups=groups, out=groups * op.out)
+        if isinstance(op, Windowed) and min(shape_after(op, [known[last]])) < 1:
+            continue
+        add(f"n{index}", op, last)
+        x = known[last]
+        alike = [name for name, shape in known.items() if shape == x]
+        beside = [name for name, shape in known.items() if shape[:2] == x[:2]]
+        match draw(st.sampled_from(("", "sum", "gate", "join", "cut", "deal"))):
+            case "sum":
+                others = draw(st.lists(st.sampled_from(alike), min_size=1, max_size=3))
+                add(f"sum{index}", Add(activation=draw(ACTIVATIONS)), last, *others)
+            case "gate":
+                own = last
+                add(f"mean{index}", Pool(), own)
+                add(f"gate{index}", Mul(), own, last)
+            case "join":
+                others = draw(st.lists(st.sampled_from(beside), min_size=1, max_size=3))
+                add(f"join{index}", Concat(), last, *others)
+            case "cut":
+                begin = draw(st.integers(0, x.channels - 1))
+                add(f"cut{index}", Slice(begin=begin, end=draw(st.integers(begin + 1, x.channels))), last)
+            case "deal":
+                groups = draw(st.sampled_from([n for n in range(1, 7) if x.channels % n == 0]))
+                add(f"deal{index}", Shuffle(groups=groups), last)
+    assume(nodes)
     return Net("random", size, tuple(nodes), (Output("out", last, "vector"),))
 
 
@@ -96,32 +149,56 @@ def by_torch(net: Net, weights: dict[str, Map], x: Map) -> dict[str, Map]:
     values = {"image": torch.from_numpy(x).double().permute(0, 3, 1, 2)}
     for node in net.nodes:
         op, y = node.op, values[node.inputs[0]]
-        if isinstance(op, Add):
-            values[node.name] = torch.stack([values[name] for name in node.inputs]).sum(0)
-            continue
-        if isinstance(op, Pool):
-            values[node.name] = functional.adaptive_avg_pool2d(y, 1)
+        if not isinstance(op, Linear):
+            values[node.name] = without_weights(op, [values[name] for name in node.inputs])
             continue
         weight, bias = own[f"{node.name}.weight"], own.get(f"{node.name}.bias")
         if isinstance(op, Dense):
             values[node.name] = functional.linear(y.flatten(1), weight, bias)[..., None, None]
             continue
         if not isinstance(op, Pointwise):
-            rows = pads(y.shape[2], op.kernel, op.stride, op.padding)
-            columns = pads(y.shape[3], op.kernel, op.stride, op.padding)
+            tall, wide = weight.shape[2:]
+            rows, columns = (
+                pads(side, kernel, op.stride, op.padding)
+                for side, kernel in zip(y.shape[2:], (tall, wide), strict=True)
+            )
             y = functional.pad(y, (*columns, *rows))
         stride = 1 if isinstance(op, Pointwise) else op.stride
-        groups = y.shape[1] if isinstance(op, Depthwise) else 1
+        groups = y.shape[1] if isinstance(op, Depthwise) else op.groups
         y = functional.conv2d(y, weight, bias, stride, 0, 1, groups)
         if op.norm is not None:
             gamma, beta, mean, variance = (
                 own[f"{node.name}.norm.{part}"] for part in ("weight", "bias", "running_mean", "running_var")
             )
             y = functional.batch_norm(y, mean, variance, gamma, beta, False, 0.1, op.norm.epsilon)
-        values[node.name] = {"none": lambda v: v, "relu": functional.relu, "relu6": functional.relu6}[
-            op.activation
-        ](y)
+        values[node.name] = ACTIVATED[op.activation](y)
     return {name: value.permute(0, 2, 3, 1).numpy() for name, value in values.items() if name != "image"}
+
+
+def without_weights(op: Op, given: list[Any]) -> Any:
+    """By torch's own words for it; pools by unfolding windows."""
+    y = given[0]
+    match op:
+        case Add():
+            return ACTIVATED[op.activation](torch.stack(given).sum(0))
+        case Mul():
+            return torch.einsum("nchw,nc->nchw", y, given[1][:, :, 0, 0])
+        case Pool():
+            return functional.adaptive_avg_pool2d(y, 1)
+        case Concat():
+            return torch.cat(given, 1)
+        case Slice():
+            return torch.narrow(y, 1, op.begin, op.end - op.begin)
+        case Shuffle():
+            return functional.channel_shuffle(y, op.groups)
+        case Activate():
+            return ACTIVATED[op.activation](y)
+        case MaxPool() | MeanPool():
+            rows, columns = (pads(side, op.kernel, op.stride, op.padding) for side in y.shape[2:])
+            framed = functional.pad(y, (*columns, *rows), value=torch.nan)
+            seen = framed.unfold(2, op.kernel, op.stride).unfold(3, op.kernel, op.stride).flatten(-2)
+            return seen.nanmean(-1) if isinstance(op, MeanPool) else seen.nan_to_num(-torch.inf).amax(-1)
+    raise AssertionError(op)
 
 
 def assert_alike(net: Net, weights: dict[str, Map], x: Map) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from mobilenets.spec import zoo
+
 COMMANDS = ("cost", "models", "doctor", "retrain", "evaluate", "predict", "info", "demo", "export")
 Ask = Callable[..., Any]
 
@@ -58,9 +60,7 @@ def test_cost_by_layer_adds_up_to_the_whole(ask: Ask) -> None:
 
 def test_models_lists_networks_and_weights_with_licence_and_home(ask: Ask) -> None:
     rows = ask("models", "--json").facts["models"]
-    assert {row["name"] for row in rows if row["kind"] == "network"} == {
-        *("v1", "v1-full", "v1-shallow", "v1-cifar", "v2")
-    }
+    assert {row["name"] for row in rows if row["kind"] == "network"} == set(zoo.NETS)
     weights = [row for row in rows if row["kind"] == "weights"]
     assert len(weights) >= 16
     assert all(row["licence"] and row["url"].startswith("https://") for row in weights)

@@ -274,10 +274,8 @@ def test_a_model_file_that_is_not_whole_is_refused_by_every_command(
 @pytest.mark.parametrize(
     ("file", "word"),
     [
-        ("mobilenet_v2_1.0_224_quant.tflite", "ADD"),
         ("coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.tflite", "Detection"),
         ("MobileFaceNet.onnx", "ONNX"),
-        ("squeezenet_v1.0_float32_oihw.npz", "zip"),
         ("imagenet_labels.txt", "no file of weights"),
     ],
 )

@@ -351,5 +351,5 @@ def test_a_v2_learns_is_asked_again_and_is_not_compiled(ask: Ask, refuse: Any, t
         said = refuse("compile", model, "--out", tmp_path / "c", *options)
         assert "block3.add: a sum of maps cannot be compiled yet" in said
         assert not (tmp_path / "c").exists()
-    said = refuse("retrain", tmp_path / "signs", "--out", tmp_path / "none", "--net", "v2")
+    said = refuse("retrain", tmp_path / "signs", "--out", tmp_path / "none", "--net", "v2", "--width", 0.6)
     assert "no published weights for v2" in said

@@ -19,10 +19,10 @@ from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.image import normalise, prepare
 from mobilenets.infer.ready import load
 from mobilenets.infer.resize import Frame
-from mobilenets.infer.walk import Walk, added
+from mobilenets.infer.walk import Walk, weightless
 from mobilenets.spec import zoo
 from mobilenets.spec.net import Net, Node, Output, tensors
-from mobilenets.spec.op import Add, Conv, Depthwise, Pointwise, Shape
+from mobilenets.spec.op import Convolution, Linear, Shape
 from mobilenets.spec.preprocess import Preprocess
 
 NORM_FRAMES = 8
@@ -92,11 +92,11 @@ def random_weights(net: Net, seed: int, images: NDArray[np.float32]) -> dict[str
         made[name] = values.astype(np.float32)
     maps = {"image": images}
     for node in net.nodes:
-        if isinstance(node.op, Add):
-            maps[node.name] = added([maps[name] for name in node.inputs])
+        if not isinstance(node.op, Linear):
+            maps[node.name] = weightless(node.op, [maps[name] for name in node.inputs])
             continue
         x = maps[node.inputs[0]]
-        if isinstance(node.op, Conv | Depthwise | Pointwise) and node.op.norm is not None:
+        if isinstance(node.op, Convolution) and node.op.norm is not None:
             bare = _alone(replace(node, op=replace(node.op, norm=None, activation="none")), x, made)
             made[f"{node.name}.norm.running_mean"] = bare.mean(axis=(0, 1, 2))
             made[f"{node.name}.norm.running_var"] = bare.var(axis=(0, 1, 2))

@@ -9,8 +9,26 @@ from typing import assert_never
 from mobilenets.compile.isa import Family, Isa
 from mobilenets.compile.kernel import Kernels, Tiling, counted, split
 from mobilenets.compile.pack import widths
-from mobilenets.compile.step import Filter, Map, Mean, Product, Separable, Stem, Step, small
+from mobilenets.compile.step import (
+    Filter,
+    Gate,
+    Map,
+    Mean,
+    Moved,
+    Pixelwise,
+    Product,
+    Separable,
+    Stem,
+    Step,
+    Sum,
+    Window,
+    reads,
+    small,
+)
+from mobilenets.spec.op import Shuffle, Slice
 
+Places = tuple[str, str, str, str]
+"""Where a tile reads, its weights, where it writes, and what is added to that: as C."""
 SCRATCH = "    value *rows = net->arena + (MAPS_BYTES + part * SCRATCH_BYTES) / sizeof(value);\n"
 
 
@@ -76,6 +94,8 @@ def section(
                 _separable(writer, step)
             case Mean():
                 _mean(writer, step)
+            case Sum() | Gate() | Window() | Moved():
+                _pixelwise(writer, step)
             case _:
                 assert_never(step)
     return writer.text()
@@ -92,19 +112,19 @@ def _step(writer: Writer, name: str, what: str, body: str) -> None:
 def _product(writer: Writer, step: Product) -> None:
     source, target, kit = step.source, step.target, writer.kit
     what = f"{step.name}: {_shape(source)} to {_shape(target)}"
-    head = _pointers(writer, step.name, source, target, step.lead)
+    head = _pointers(writer, step.name, source, target, step.lead) + _residual(writer, step)
     panels = len(widths(writer.family.room(target.shape.channels), writer.family.panel))
     if small(target):
         first, last = f"SHARE(part, parts, {panels})", f"SHARE(part + 1, parts, {panels})"
-        body = head + kit.before(step, "in", 4) + _panels(writer, step, "in", "out", first, last, 4)
+        body = head + kit.before(step, "in", 4) + _panels(writer, step, ("in", "out", "add"), first, last, 4)
         body += _border(
             kit, target, "part == 0", "part == parts - 1", "0", str(target.shape.height), "part == 0"
         )
         _step(writer, step.name, what, body)
         return
     blocks = target.shape.height // step.rows
-    a, c = f"in + y * {step.stride * source.row}", f"out + y * {target.row}"
-    inner = kit.before(step, a, 8) + _panels(writer, step, a, c, "0", str(panels), 8)
+    a = f"in + y * {step.stride * source.row}"
+    inner = kit.before(step, a, 8) + _panels(writer, step, (a, *_written(step)), "0", str(panels), 8)
     body = f"{head}{_blocks(blocks, step.rows)}{inner}    }}\n"
     body += _border(kit, target, "first == 0", f"last == {target.shape.height}", "first", "last", "1")
     _step(writer, step.name, what, body)
@@ -124,7 +144,7 @@ def _stem(writer: Writer, step: Stem) -> None:
         + _blocks(target.shape.height // product.rows, product.rows)
         + f"        input_{writer.isa.name}(net, rows, {taken}, {rows.left}, {rows.right});\n"
         + kit.before(product, "rows", 8)
-        + _panels(writer, product, "rows", f"out + y * {target.row}", "0", str(panels), 8)
+        + _panels(writer, product, ("rows", *_written(product)), "0", str(panels), 8)
         + "    }\n"
         + _border(kit, target, "first == 0", f"last == {target.shape.height}", "first", "last", "1")
     )
@@ -139,6 +159,7 @@ def _separable(writer: Writer, step: Separable) -> None:
     places = (f"in + (y + r) * {first.stride * source.row}", "taps", f"rows + r * {rows.row}")
     body = (
         _pointers(writer, then.name, source, target, first.lead)
+        + _residual(writer, then)
         + f"    const value *taps = net->weights + {writer.weights[first.name]};\n"
         + SCRATCH
         + _blocks(target.shape.height // then.rows, then.rows)
@@ -146,7 +167,7 @@ def _separable(writer: Writer, step: Separable) -> None:
         + kit.row(writer.use, first, places, None, 12)
         + "        }\n"
         + kit.before(then, "rows", 8)
-        + _panels(writer, then, "rows", f"out + y * {target.row}", "0", str(panels), 8)
+        + _panels(writer, then, ("rows", *_written(then)), "0", str(panels), 8)
         + "    }\n"
         + _border(kit, target, "first == 0", f"last == {target.shape.height}", "first", "last", "1")
     )
@@ -191,8 +212,69 @@ def _mean(writer: Writer, step: Mean) -> None:
     _step(writer, step.name, f"{step.name}: the mean of {_shape(source)}", body)
 
 
-def _panels(writer: Writer, step: Product, a: str, c: str, first: str, last: str, indent: int) -> str:
-    """The product of a block of rows with panels `first` … `last`."""
+def _pixelwise(writer: Writer, step: Pixelwise) -> None:
+    """Pixel by pixel, rows shared out."""
+    target, kit, sources = step.target, writer.kit, reads(step)
+    names = [f"in{index}" for index in range(len(sources))]
+    pointers = "".join(
+        f"    const value *{name} = net->arena + {writer.begins[one.name] + one.origin};\n"
+        for name, one in zip(names, sources, strict=True)
+    )
+    body = (
+        pointers
+        + f"    value *out = net->arena + {writer.begins[target.name] + target.origin};\n"
+        + f"    const int first = SHARE(part, parts, {target.shape.height}), "
+        + f"last = SHARE(part + 1, parts, {target.shape.height});\n"
+        + "    for (int y = first; y < last; y++)\n"
+        + f"        for (int x = 0; x < {target.shape.width}; x++) {{\n"
+        + (_moved(step, names, 12) if isinstance(step, Moved) else kit.pixel(step, names, 12))
+        + "        }\n"
+        + _border(kit, target, "first == 0", f"last == {target.shape.height}", "first", "last", "1")
+    )
+    listed = ", ".join(_shape(one) for one in sources)
+    _step(writer, step.name, f"{step.name}: {type(step).__name__.lower()} of {listed}", body)
+
+
+def _moved(step: Moved, names: Sequence[str], indent: int) -> str:
+    """A pixel of channels that go to other places."""
+    pad, op = " " * indent, step.op
+    text = f"{pad}value *to = out + y * {step.target.row} + x * {step.target.pitch};\n"
+    at = 0
+    for name, one in zip(names, step.sources, strict=True):
+        text += f"{pad}const value *from_{name} = {name} + y * {one.row} + x * {one.pitch};\n"
+        count = step.target.shape.channels if isinstance(op, Slice) else one.shape.channels
+        if isinstance(op, Shuffle):
+            each = count // op.groups
+            text += (
+                f"{pad}for (int i = 0; i < {op.groups}; i++)\n"
+                f"{pad}    for (int c = 0; c < {each}; c++)\n"
+                f"{pad}        to[c * {op.groups} + i] = from_{name}[i * {each} + c];\n"
+            )
+            continue
+        begin = op.begin if isinstance(op, Slice) else 0
+        text += f"{pad}for (int c = 0; c < {count}; c++)\n{pad}    to[{at} + c] = from_{name}[{begin} + c];\n"
+        at += count
+    return text
+
+
+def _written(step: Product) -> tuple[str, str]:
+    """Where a block of rows is written to, and where what is added to it lies."""
+    residual = "" if step.residual is None else f"add + y * {step.residual.row}"
+    return f"out + y * {step.target.row}", residual
+
+
+def _residual(writer: Writer, step: Product) -> str:
+    if step.residual is None:
+        return ""
+    at = writer.begins[step.residual.name] + step.residual.origin
+    return f"    const value *add = net->arena + {at};\n"
+
+
+def _panels(
+    writer: Writer, step: Product, places: tuple[str, str, str], first: str, last: str, indent: int
+) -> str:
+    """The product of a block of rows with panels `first` … `last`: from, to, and what is added."""
+    a, c, d = places
     panel, unit = writer.family.panel, writer.kit.unit(step.target)
     all_widths = widths(writer.family.room(step.target.shape.channels), panel)
     values = writer.kit.panel(step, panel)
@@ -203,27 +285,36 @@ def _panels(writer: Writer, step: Product, a: str, c: str, first: str, last: str
         end = last if whole == len(all_widths) else f"LEAST({last}, {whole})"
         text += (
             f"{pad}for (int n = {first}; n < {end}; n++) {{\n"
-            + _strips(writer, step, a, f"w + n * {values}", f"{c} + n * {panel * unit}", panel, indent + 4)
+            + _strips(
+                writer,
+                step,
+                (a, f"w + n * {values}", f"{c} + n * {panel * unit}", f"{d} + n * {panel * unit}"),
+                panel,
+                indent + 4,
+            )
             + f"{pad}}}\n"
         )
     if all_widths[-1] != panel:
         n = len(all_widths) - 1
-        places = f"w + {n * values}", f"{c} + {n * panel * unit}"
-        inner = _strips(writer, step, a, *places, all_widths[-1], indent + 4)
+        at = n * panel * unit
+        all_places = a, f"w + {n * values}", f"{c} + {at}", f"{d} + {at}"
+        inner = _strips(writer, step, all_places, all_widths[-1], indent + 4)
         asked = "" if (first, last) == ("0", str(n + 1)) else f"if ({first} <= {n} && {n} < {last}) "
         text += f"{pad}{asked}{{\n{inner}{pad}}}\n"
     return text
 
 
-def _strips(writer: Writer, step: Product, a: str, w: str, c: str, width: int, indent: int) -> str:
+def _strips(writer: Writer, step: Product, places: Places, width: int, indent: int) -> str:
     """One panel, as many of its channels at a time as a tile of this instruction set has."""
     isa, kit = writer.isa, writer.kit
+    a, w, c, d = places
     text, at, left = "", 0, width
     while left:
         lanes = min(left, isa.lanes)
         wide = min(left // lanes, isa.vectors)
-        places = (a, f"{w} + {at * kit.weight}", f"{c} + {at * kit.unit(step.target)}") if at else (a, w, c)
-        text += _tiles(writer, step, places, (wide, lanes, at), width, indent)
+        unit = kit.unit(step.target)
+        own = (a, f"{w} + {at * kit.weight}", f"{c} + {at * unit}", f"{d} + {at * unit}") if at else places
+        text += _tiles(writer, step, own, (wide, lanes, at), width, indent)
         at, left = at + wide * lanes, left - wide * lanes
     return text
 
@@ -231,13 +322,14 @@ def _strips(writer: Writer, step: Product, a: str, w: str, c: str, width: int, i
 def _tiles(
     writer: Writer,
     step: Product,
-    places: tuple[str, str, str],
+    places: Places,
     wide: tuple[int, int, int],
     panel: int,
     indent: int,
 ) -> str:
     """All pixels of a block of rows: stretches of one row, or several whole rows, to a tile."""
-    (a, w, c), kit = places, writer.kit
+    (a, w, c, d), kit = places, writer.kit
+    residual = step.residual
     width, most = step.target.shape.width, writer.isa.pixels(wide[0])
     across, down = step.stride * step.source.pitch, step.stride * step.source.row
     pad = " " * indent
@@ -251,7 +343,8 @@ def _tiles(
                 f"{pad}    for (int x = 0; x < {times * pixels}; x += {pixels})\n"
                 f"{pad}        {use}({a} + r * {down} + {move} * {across}, {w}, "
                 f"{c} + r * {step.target.row} + {move} * {step.target.pitch}"
-                f"{kit.more(step, f'r * {width} + {move}')});\n"
+                + (f", {d} + r * {residual.row} + {move} * {residual.pitch}" if residual else "")
+                + f"{kit.more(step, f'r * {width} + {move}')});\n"
             )
             x += times * pixels
         return f"{pad}for (int r = 0; r < {step.rows}; r++) {{\n{lines}{pad}}}\n"
@@ -262,7 +355,8 @@ def _tiles(
         text += (
             f"{pad}for (int r = 0; r < {times * rows}; r += {rows})\n"
             f"{pad}    {use}({a} + {move} * {down}, {w}, {c} + {move} * {step.target.row}"
-            f"{kit.more(step, f'{move} * {width}')});\n"
+            + (f", {d} + {move} * {residual.row}" if residual else "")
+            + f"{kit.more(step, f'{move} * {width}')});\n"
         )
         row += times * rows
     return text

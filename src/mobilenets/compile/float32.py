@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mobilenets.compile import float32_web
 from mobilenets.compile.isa import Family, Isa
 from mobilenets.compile.kernel import Tiling, Use, counted, split
-from mobilenets.compile.step import Filter, Map, Mean, Product, padded
-from mobilenets.spec.op import Activation
+from mobilenets.compile.step import Filter, Gate, Map, Mean, Product, Sum, Window, padded
+from mobilenets.spec.op import Activation, MaxPool
 
 FAR = 64
 """Input values from which on it pays to fetch weights ahead of their use."""
 
-LEVEL: Mapping[Activation, int] = {"none": 0, "relu": 1, "relu6": 2}
+LEVEL: Mapping[Activation, int] = {"none": 0, "relu": 1, "relu6": 2, "hswish": 3, "hsigmoid": 4}
 VECTORS = """\
 /* ---- {name}: vectors of {lanes} floats ---- */
 {types}static INLINE vector_{name} clip_{name}(vector_{name} v, int activation)
 {{
     const vector_{name} none = {{0}}, six = none + 6.0f;
-    if (activation >= 1)
+    if (activation == 1 || activation == 2)
         v = {largest};
-    if (activation >= 2)
+    if (activation == 2)
         v = {smallest};
+    if (activation >= 3) {{
+        const vector_{name} x = v;
+        v = x + 3.0f;
+        v = {largest};
+        v = {smallest};
+        v *= 1.0f / 6.0f;
+        if (activation == 3)
+            v *= x;
+    }}
     return v;
 }}
 """
@@ -55,12 +64,16 @@ class Floats:
 
     def tile(self, use: Use, tiling: Tiling) -> str:
         isa, arguments = self._of(tiling.step.target), "const value *a, const value *w, value *c"
-        given = ", ".join(map(str, (*tiling.sizes, LEVEL[tiling.step.activation])))
+        given, residual = "a, w, c", tiling.step.residual
+        sizes = (*tiling.sizes, LEVEL[tiling.step.activation])
+        if residual is not None:
+            arguments, given = f"{arguments}, const value *d", f"{given}, d"
+            sizes += residual.pitch, 0 if tiling.pixels == tiling.width else residual.row
         if isa.web:
-            kernel = float32_web.tile(isa, tiling.pixels, tiling.wide)
+            kernel = float32_web.tile(isa, tiling.pixels, tiling.wide, begun(isa, residual))
         else:
-            kernel = _tile(isa, tiling.pixels, tiling.wide, tiling.step.source.packed == 2)
-        return use(kernel, arguments, f"a, w, c, {given}")
+            kernel = _tile(isa, tiling, tiling.step.source.packed == 2)
+        return use(kernel, arguments, f"{given}, {', '.join(map(str, sizes))}")
 
     def more(self, step: Product, pixel: str) -> str:
         return ""
@@ -96,6 +109,52 @@ class Floats:
             )
             x += times * pixels
         return text
+
+    def pixel(self, step: Sum | Gate | Window, sources: Sequence[str], indent: int) -> str:
+        isa, target, pad = self._of(step.target), step.target, " " * indent
+        vectors = padded(target.shape.channels, isa.lanes) // isa.lanes
+        at = f"out + y * {target.row} + x * {target.pitch} + v * {isa.lanes}"
+        loop = f"{pad}for (int v = 0; v < {vectors}; v++)"
+
+        def load(name: str, one: Map, y: str = "y", x: str = "x") -> str:
+            return f"load_{isa.name}({name} + {y} * {one.row} + {x} * {one.pitch} + v * {isa.lanes})"
+
+        match step:
+            case Sum():
+                values = " + ".join(map(load, sources, step.sources))
+                made = f"clip_{isa.name}({values}, {LEVEL[step.activation]})"
+            case Gate():
+                gate = f"load_{isa.name}({sources[1]} + v * {isa.lanes})"
+                made = f"{load(sources[0], step.source)} * {gate}"
+            case Window():
+                return self._window(step, sources[0], load, at, loop, pad)
+        return f"{loop}\n{pad}    store_{isa.name}({at}, {made});\n"
+
+    def _window(self, step: Window, name: str, load: Callable[..., str], at: str, loop: str, pad: str) -> str:
+        isa, op, (height, width, _) = self._of(step.target), step.op, step.source.shape
+        one = load(name, step.source, "i", "j")
+        first = load(name, step.source, "top", "left")
+        if isinstance(op, MaxPool):
+            vector = f"vector_{isa.name}"
+            begun, more, end = first, f"s = {isa.largest.format(a='s', b='w', vector=vector)}", "s"
+        else:
+            begun, more = f"{first} * 0", "s += w"
+            end = "s * (1.0f / ((bottom - top) * (right - left)))"
+        return (
+            f"{pad}const int high = y * {op.stride} - {step.above}, low = x * {op.stride} - {step.beside};\n"
+            f"{pad}const int top = high < 0 ? 0 : high, left = low < 0 ? 0 : low;\n"
+            f"{pad}const int bottom = LEAST(high + {op.kernel}, {height});\n"
+            f"{pad}const int right = LEAST(low + {op.kernel}, {width});\n"
+            f"{loop} {{\n"
+            f"{pad}    vector_{isa.name} s = {begun};\n"
+            f"{pad}    for (int i = top; i < bottom; i++)\n"
+            f"{pad}        for (int j = left; j < right; j++) {{\n"
+            f"{pad}            const vector_{isa.name} w = {one};\n"
+            f"{pad}            {more};\n"
+            f"{pad}        }}\n"
+            f"{pad}    store_{isa.name}({at}, {end});\n"
+            f"{pad}}}\n"
+        )
 
     def mean(self, step: Mean) -> str:
         source, isa = step.source, self._of(step.source)
@@ -136,19 +195,29 @@ def _vectors(isa: Isa) -> str:
     )
 
 
-def _tile(isa: Isa, pixels: int, wide: int, halves: bool) -> tuple[str, str]:
+def _tile(isa: Isa, tiling: Tiling, halves: bool) -> tuple[str, str]:
     """Name and text: `pixels` × `wide` vectors of a product of matrices, all sums in registers.
 
     With `halves` a value of `a` and one of `w` are two numbers of bfloat16 each.
     """
-    name = f"tile_{pixels}x{wide}{'_halves' * halves}_{isa.name}"
+    pixels, wide, residual = tiling.pixels, tiling.wide, tiling.step.residual
+    more, own, add = begun(isa, residual)
+    name = f"tile_{pixels}x{wide}{'_halves' * halves}{own}_{isa.name}"
     multiplied = "{c} = " + isa.pairs_of_halves if halves else "{c} += {s} * {w}"
     rows, columns = range(pixels), range(wide)
 
     def lines(texts: Iterable[str], indent: int) -> str:
         return "\n".join(" " * indent + text for text in texts)
 
-    begin = lines((f"vector_{isa.name} {_list(f'c{i}_{j} = b{j}' for j in columns)};" for i in rows), 4)
+    begin = lines(
+        (
+            f"vector_{isa.name} "
+            + _list(f"c{i}_{j} = b{j}{add.format(i=i, at=j * isa.lanes)}" for j in columns)
+            + ";"
+            for i in rows
+        ),
+        4,
+    )
     sums = lines(
         (
             f"s = p[AT({i}, a)]; "
@@ -175,8 +244,8 @@ def _tile(isa: Isa, pixels: int, wide: int, halves: bool) -> tuple[str, str]:
     fetch = f"\n                if (run >= {FAR}) {{\n{fetched}\n                }}" if isa.ahead else ""
     text = f"""\
 /* {pixels} pixels × {wide * isa.lanes} channels: activation(bias + a · w), window by window */
-static INLINE void {name}(const value *a, const value *w, value *c, TILE_SIZES,
-    const int activation)
+static INLINE void {name}(const value *a, const value *w, value *c{more[0]}, TILE_SIZES,
+    const int activation{more[1]})
 {{
     const vector_{isa.name} {_list(f"b{j} = load_{isa.name}(w + {j * isa.lanes})" for j in columns)};
 {begin}
@@ -199,6 +268,14 @@ static INLINE void {name}(const value *a, const value *w, value *c, TILE_SIZES,
 }}
 """
     return name, text
+
+
+def begun(isa: Isa, residual: Map | None) -> tuple[tuple[str, str], str, str]:
+    """How a tile begins with what is added to it: further arguments, its name's part, what biases get."""
+    if residual is None:
+        return ("", ""), "", ""
+    sizes = ", const int pixel_d, const int row_d"
+    return (", const value *d", sizes), "_added", f" + load_{isa.name}(d + AT({{i}}, d) + {{at}})"
 
 
 def _depthwise(isa: Isa, pixels: int, halves: bool) -> tuple[str, str]:

@@ -14,14 +14,23 @@ from collections.abc import Iterable
 from mobilenets.compile.isa import Isa
 
 
-def tile(isa: Isa, pixels: int, wide: int) -> tuple[str, str]:
+def tile(isa: Isa, pixels: int, wide: int, begun: tuple[tuple[str, str], str, str]) -> tuple[str, str]:
     """Name and text: `pixels` × `wide` vectors of a product of matrices, all sums in registers."""
     rows, columns = range(pixels), range(wide)
 
     def lines(texts: Iterable[str], indent: int) -> str:
         return "\n".join(" " * indent + text for text in texts)
 
-    begin = lines((f"vector_{isa.name} {', '.join(f'c{i}_{j} = b{j}' for j in columns)};" for i in rows), 4)
+    more, own, add = begun
+    begin = lines(
+        (
+            f"vector_{isa.name} "
+            + ", ".join(f"c{i}_{j} = b{j}{add.format(i=i, at=j * isa.lanes)}" for j in columns)
+            + ";"
+            for i in rows
+        ),
+        4,
+    )
     sums = lines(
         (
             f"s = *(p + AT({i}, a)); " + " ".join(f"c{i}_{j} += s * w{j};" for j in columns)
@@ -38,11 +47,11 @@ def tile(isa: Isa, pixels: int, wide: int) -> tuple[str, str]:
         ),
         4,
     )
-    name = f"tile_{pixels}x{wide}_{isa.name}"
+    name = f"tile_{pixels}x{wide}{own}_{isa.name}"
     text = f"""\
 /* {pixels} pixels × {wide * isa.lanes} channels: activation(bias + a · w), window by window */
-static INLINE void {name}(const value *a, const value *w, value *c, TILE_SIZES,
-    const int activation)
+static INLINE void {name}(const value *a, const value *w, value *c{more[0]}, TILE_SIZES,
+    const int activation{more[1]})
 {{
     const vector_{isa.name} {", ".join(f"b{j} = load_{isa.name}(w + {j * isa.lanes})" for j in columns)};
 {begin}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mobilenets.compile import int8_neon, int8_wide
@@ -11,7 +11,7 @@ from mobilenets.compile.int8_lanes import heads, lanes, tag_of
 from mobilenets.compile.integers import HEAD, Layer, chunk_bytes, fours_bytes, groups
 from mobilenets.compile.isa import Family, Isa
 from mobilenets.compile.kernel import Tiling, Use, counted, split
-from mobilenets.compile.step import Filter, Map, Mean, Product
+from mobilenets.compile.step import Filter, Gate, Map, Mean, Product, Sum, Window
 
 FAR = 256
 """Input values from which on it pays to fetch weights ahead of their use."""
@@ -121,6 +121,9 @@ class Bytes:
             )
             x += times * pixels
         return text
+
+    def pixel(self, step: Sum | Gate | Window, sources: Sequence[str], indent: int) -> str:
+        raise ValueError(f"{step.name}: a {type(step).__name__.lower()} of bytes cannot be compiled yet")
 
     def mean(self, step: Mean) -> str:
         source, lanes, rescale = step.source, self.isa.lanes, self.layers[step.name].rescale

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mobilenets.compile.isa import Isa
-from mobilenets.compile.step import Filter, Map, Mean, Product
+from mobilenets.compile.step import Filter, Gate, Map, Mean, Product, Sum, Window
 
 Use = Callable[[tuple[str, str], str, str], str]
 """From a kernel's name and text, its arguments and what constants it is given, the function to call."""
@@ -90,6 +90,10 @@ class Kernels(Protocol):
         self, use: Use, step: Filter, places: tuple[str, str, str], parts: str | None, indent: int
     ) -> str:
         """One row of a depthwise layer: input, weights and output, and how many parts unless all."""
+        ...
+
+    def pixel(self, step: Sum | Gate | Window, sources: Sequence[str], indent: int) -> str:
+        """The pixel at `x`, `y` of a step, of maps from `sources` on to `out`."""
         ...
 
     def mean(self, step: Mean) -> str:

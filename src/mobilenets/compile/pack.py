@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilenets.compile.step import Filter, Mean, Product, Separable, Stem, Step, padded
+from mobilenets.compile.step import Filter, Product, Separable, Stem, Step, padded
 
 LINE = 64
 Tensor = NDArray[np.float32]
@@ -93,7 +93,7 @@ def layers_of(step: Step) -> tuple[Filter | Product, ...]:
             return (step.product,)
         case Separable():
             return step.filter, step.product
-        case Mean():
-            return ()
-        case _:
+        case Filter() | Product():
             return (step,)
+        case _:
+            return ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mobilenets.compile.step import Map, Separable, Stem, Step, ends, maps_of
+from mobilenets.compile.step import Map, Separable, Stem, Step, maps_of, reads
 
 LINE = 64
 """Bytes of a cache line; every map begins at one."""
@@ -28,7 +28,7 @@ def spans(image: Map, program: Sequence[Step], kept: Sequence[str]) -> tuple[Spa
     The largest are placed first, each at the lowest address where nothing alive at the same time lies.
     """
     wanted: list[tuple[int, str, int, int]] = []
-    read = {ends(step)[0].name: index for index, step in enumerate(program)}
+    read = {one.name: index for index, step in enumerate(program) for one in reads(step)}
     for index, made in enumerate(maps_of(image, program)):
         last = len(program) if made.name in kept else read.get(made.name, index - 1)
         wanted.append((_bytes(made), made.name, index - 1, last))

@@ -20,7 +20,7 @@ from mobilenets.compile.part import arena_bytes
 from mobilenets.compile.step import Filter, Map, Product, Step, maps_of, padded, steps
 from mobilenets.infer.artefact import Artefact, digest
 from mobilenets.infer.compiled import FORMAT
-from mobilenets.infer.fold import fold
+from mobilenets.infer.fold import fold, ungrouped
 from mobilenets.infer.integer import image_zero
 from mobilenets.spec.codec import net_to_json, preprocess_to_json
 from mobilenets.spec.net import shapes
@@ -80,7 +80,7 @@ def compiled(model: Artefact, name: str, family: isa.Family, *, threads: bool = 
 
 
 def _in_floats(model: Artefact, family: isa.Family) -> _Plan:
-    net, weights = fold(model.net, model.weights)
+    net, weights = ungrouped(*fold(model.net, model.weights))
     image, program = steps(net, family.layout, family.scratch_bytes)
     spans = plan.spans(image, program, [output.node for output in net.outputs])
 

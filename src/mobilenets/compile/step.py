@@ -4,10 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import assert_never
 
+from mobilenets.spec.codec import op_name
 from mobilenets.spec.net import Net, Node, shapes
-from mobilenets.spec.op import Activation, Add, Conv, Dense, Depthwise, Op, Pointwise, Pool, Shape, pads
+from mobilenets.spec.op import (
+    Activate,
+    Activation,
+    Add,
+    Concat,
+    Conv,
+    Dense,
+    Depthwise,
+    Linear,
+    MaxPool,
+    MeanPool,
+    Mul,
+    Op,
+    Pointwise,
+    Pool,
+    Shape,
+    Shuffle,
+    Slice,
+    around,
+    pads,
+)
 
 ALIASED = 512
 """Pixels that lie a multiple of so many bytes apart fall into the same few sets of the first cache."""
@@ -15,7 +35,7 @@ SMALL = 64
 """Pixels of a map that is shared out by its channels, where its rows cannot be halved."""
 WINDOW_BYTES = 20 << 10
 """What the input's rows for a block of the first layer may take of the first cache."""
-NO_SUMS = "a sum of maps cannot be compiled yet"
+NOT_YET = "cannot be compiled yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +117,8 @@ class Product:
     kernel: int = 1
     stride: int = 1
     lead: int = 0
+    residual: Map | None = None
+    """What is added to its sums before the activation."""
 
     @property
     def across(self) -> int:
@@ -154,18 +176,77 @@ class Mean:
     target: Map
 
 
-Step = Stem | Product | Filter | Separable | Mean
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """The sum of maps of one shape, where no product adds it up."""
+
+    name: str
+    sources: tuple[Map, ...]
+    target: Map
+    activation: Activation
 
 
-def ends(step: Step) -> tuple[Map, Map]:
-    """The map a step reads and the one it makes."""
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A map times a vector, channel by channel."""
+
+    name: str
+    source: Map
+    gate: Map
+    target: Map
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The greatest or the mean of windows; the first begins `above` rows, `beside` pixels before the map."""
+
+    name: str
+    source: Map
+    target: Map
+    op: MaxPool | MeanPool
+    above: int
+    beside: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Channels in other places: of several maps, one's after the other's, of one map some, or dealt out."""
+
+    name: str
+    sources: tuple[Map, ...]
+    target: Map
+    op: Concat | Slice | Shuffle
+
+
+Pixelwise = Sum | Gate | Window | Moved
+"""Steps that make each pixel by itself."""
+Step = Stem | Product | Filter | Separable | Mean | Pixelwise
+
+
+def reads(step: Step) -> tuple[Map, ...]:
+    """The maps that a step reads."""
     match step:
         case Stem():
-            return step.image, step.product.target
+            return step.image, *_residuals(step.product)
         case Separable():
-            return step.filter.source, step.product.target
+            return step.filter.source, *_residuals(step.product)
+        case Product():
+            return step.source, *_residuals(step)
+        case Sum() | Moved():
+            return step.sources
+        case Gate():
+            return step.source, step.gate
         case _:
-            return step.source, step.target
+            return (step.source,)
+
+
+def _residuals(product: Product) -> tuple[Map, ...]:
+    return () if product.residual is None else (product.residual,)
+
+
+def made(step: Step) -> Map:
+    """The map that a step makes."""
+    return step.product.target if isinstance(step, Stem | Separable) else step.target
 
 
 def refuse(net: Net) -> None:
@@ -173,8 +254,10 @@ def refuse(net: Net) -> None:
     known = shapes(net)
     for node in net.nodes:
         op = node.op
-        if isinstance(op, Add):
-            raise ValueError(f"{node.name}: {NO_SUMS}")
+        if what := _lacking(op):
+            raise ValueError(f"{node.name}: {what} {NOT_YET}")
+        if not isinstance(op, Linear | Pool) and "image" in node.inputs:
+            raise ValueError(f"{node.name}: a {op_name(op)} of the image itself cannot be compiled")
         if isinstance(op, Conv | Depthwise) and (op.kernel > 7 or op.stride > op.kernel):
             raise ValueError(
                 f"{node.name}: a kernel of {op.kernel} with stride {op.stride} cannot be compiled; "
@@ -185,6 +268,19 @@ def refuse(net: Net) -> None:
             raise ValueError(f"{node.name}: {what} on the image itself cannot be compiled")
         if known[node.name].elements > 1 << 28:
             raise ValueError(f"{node.name}: makes {tuple(known[node.name])}, too large to be compiled")
+
+
+def _lacking(op: Op) -> str:
+    """What there is no kernel for."""
+    match op:
+        case Activate():
+            return "an activation by itself"
+        case Conv(across=across) if across not in (None, op.kernel):
+            return f"a window of {op.kernel} × {across}"
+        case Conv() | Depthwise() | Pointwise() | Add() if op.activation in ("swish", "sigmoid"):
+            return f"the activation {op.activation}"
+        case _:
+            return ""
 
 
 def steps(
@@ -198,24 +294,49 @@ def steps(
     maps = _maps(net, layout, floats)
     readers = {name: [n for n in net.nodes if name in n.inputs] for name in maps}
     kept = {output.node for output in net.outputs}
-    made: list[Step] = []
+    found: list[Step] = []
     joined: set[str] = set()
+
+    def added(node: Node, product: Product) -> Product:
+        """A product with the sum that alone reads it, where all else of that is there already."""
+        match product.activation, readers[node.name]:
+            case "none", [Node(name=name, op=Add() as op, inputs=(one, other))] if node.name not in kept:
+                residual = other if one == node.name else one
+                there = {"image", *(own.name for own in map(made, found))}
+                if residual in there and maps[name].bytes == maps[residual].bytes:
+                    joined.add(name)
+                    own = replace(product, residual=maps[residual], activation=op.activation)
+                    return replace(own, target=maps[name])
+        return product
+
     for node in net.nodes:
         if node.name in joined:
             continue
         source, target = maps[node.inputs[0]], maps[node.name]
         after = readers[node.name]
         match node.op, [reader.op for reader in after]:
+            case Add() | Concat() | Slice() | Shuffle() as op, _:
+                sources = tuple(maps[name] for name in node.inputs)
+                if isinstance(op, Add):
+                    found.append(Sum(node.name, sources, target, op.activation))
+                else:
+                    found.append(Moved(node.name, sources, target, op))
+            case Mul(), _:
+                found.append(Gate(node.name, source, maps[node.inputs[1]], target))
+            case MaxPool() | MeanPool() as op, _:
+                (above, _), (beside, _) = around(op, source.shape)
+                found.append(Window(node.name, source, target, op, above, beside))
             case Depthwise() as op, [Pointwise() as then] if node.name not in kept and not small(target):
                 names, last = (node.name, after[0].name), maps[after[0].name]
-                made.append(_separable(names, op, then, source, last, layout, scratch_bytes))
+                joint = _separable(names, op, then, source, last, layout, scratch_bytes)
                 joined.add(after[0].name)
+                found.append(replace(joint, product=added(after[0], joint.product)))
             case _:
                 alone = _alone(node, source, target, scratch_bytes)
-                if isinstance(alone, Product) and source.name == "image":
-                    alone = _stem(node.op, alone, layout)
-                made.append(alone)
-    return maps["image"], tuple(made)
+                if isinstance(alone, Product):
+                    alone = _stem(node.op, alone, layout) if source.name == "image" else added(node, alone)
+                found.append(alone)
+    return maps["image"], tuple(found)
 
 
 def _alone(node: Node, source: Map, target: Map, scratch_bytes: int) -> Step:
@@ -232,10 +353,8 @@ def _alone(node: Node, source: Map, target: Map, scratch_bytes: int) -> Step:
             return Filter(node.name, source, target, op.activation, op.kernel, op.stride, _lead(op, source))
         case Pool():
             return Mean(node.name, source, target)
-        case Add():
-            raise ValueError(f"{node.name}: {NO_SUMS}")
         case _:
-            assert_never(node.op)
+            raise ValueError(f"{node.name}: {NOT_YET}")
 
 
 def _stem(op: Op, product: Product, layout: Layout) -> Stem:
@@ -294,9 +413,9 @@ def _rows(target: Map, row_bytes: int, scratch_bytes: int) -> int:
     return max(fours or [r for r in twos if height // r > 4] or twos or fitting)
 
 
-def small(made: Map) -> bool:
+def small(target: Map) -> bool:
     """Whether threads share a map's channels out, not its rows, of which no two would have as many."""
-    return made.shape.height % 2 == 1 and made.shape.height * made.shape.width <= SMALL
+    return target.shape.height % 2 == 1 and target.shape.height * target.shape.width <= SMALL
 
 
 def padded(count: int, lanes: int) -> int:
@@ -343,4 +462,4 @@ def _packed(net: Net) -> set[str]:
 
 def maps_of(image: Map, program: Sequence[Step]) -> list[Map]:
     """Every map of a program, in the order in which they are made."""
-    return [image, *(ends(step)[1] for step in program)]
+    return [image, *map(made, program)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import prod
-from typing import Any, Literal, assert_never
+from typing import Any
 
-from mobilenets.spec.net import NORM_TENSORS, Net, Node, shapes, tensors, weight_shape
-from mobilenets.spec.op import Add, Conv, Dense, Depthwise, Pointwise, Pool, Shape
+from mobilenets.spec.codec import op_name
+from mobilenets.spec.net import NORM_TENSORS, Net, Node, shapes, weight_shape
+from mobilenets.spec.op import Convolution, Linear, Shape
 
-Kind = Literal["conv", "depthwise", "pointwise", "dense", "pool", "add"]
 LEARNED_NORM = NORM_TENSORS[:2]
 
 
@@ -22,7 +22,7 @@ class Row:
     """
 
     name: str
-    kind: Kind
+    kind: str
     input: Shape
     output: Shape
     macs: int
@@ -74,31 +74,24 @@ class Cost:
         return sum(row.weights + 8 * row.output.channels for row in self.rows if row.weights)
 
     @property
-    def by_kind(self) -> dict[Kind, Share]:
-        kinds: tuple[Kind, ...] = ("pointwise", "depthwise", "conv", "dense")
+    def by_kind(self) -> dict[str, Share]:
+        kinds = ("pointwise", "depthwise", "conv", "dense")
         return {kind: _share([row for row in self.rows if row.kind == kind]) for kind in kinds}
 
 
 def cost(net: Net) -> Cost:
     """Count `net`, one picture at a time."""
     known = shapes(net)
-    return Cost(tuple(_row(net, node, known) for node in net.nodes), _peak_bytes(net, known))
+    return Cost(tuple(_row(node, known) for node in net.nodes), _peak_bytes(net, known))
 
 
 def macs(node: Node, x: Shape, y: Shape) -> int:
     """Multiply-accumulates of one node; padding counts, as in the papers (arXiv:1704.04861, eq. 2 to 5).
 
-    A sum of maps multiplies nothing and has none, as in arXiv:1801.04381.
+    What has no weights has none, sums (as in arXiv:1801.04381) and gates among it.
     """
-    match node.op:
-        case Conv() | Pointwise() | Depthwise() | Dense():
-            weight = weight_shape(node.op, x)
-            assert weight is not None  # these four always have one
-            return y.height * y.width * prod(weight)
-        case Pool() | Add():
-            return 0
-        case _:
-            assert_never(node.op)
+    weight = weight_shape(node.op, x)
+    return 0 if weight is None else y.height * y.width * prod(weight)
 
 
 def separable_reduction(kernel: int, out: int) -> float:
@@ -106,40 +99,24 @@ def separable_reduction(kernel: int, out: int) -> float:
     return 1 / out + 1 / kernel**2
 
 
-def _row(net: Net, node: Node, known: dict[str, Shape]) -> Row:
+def _row(node: Node, known: dict[str, Shape]) -> Row:
     x, y = known[node.inputs[0]], known[node.name]
-    own = {name: prod(shape) for name, shape in tensors(net).items() if name.rpartition(".")[0] == node.name}
-    norm = y.channels * len(LEARNED_NORM) if getattr(node.op, "norm", None) is not None else 0
-    params = sum(own.values()) + norm
+    shape = weight_shape(node.op, x)
+    weights = 0 if shape is None else prod(shape)
+    biases = y.channels if isinstance(node.op, Linear) and node.op.bias else 0
+    normed = isinstance(node.op, Convolution) and node.op.norm is not None
+    params = weights + biases + normed * y.channels * len(LEARNED_NORM)
     return Row(
         name=node.name,
-        kind=_kind(node),
+        kind=op_name(node.op),
         input=x,
         output=y,
         macs=macs(node, x, y),
         params=params,
-        weights=own.get(f"{node.name}.weight", 0),
+        weights=weights,
         bytes_read=4 * (sum(known[name].elements for name in node.inputs) + params),
         bytes_written=4 * y.elements,
     )
-
-
-def _kind(node: Node) -> Kind:
-    match node.op:
-        case Conv():
-            return "conv"
-        case Depthwise():
-            return "depthwise"
-        case Pointwise():
-            return "pointwise"
-        case Dense():
-            return "dense"
-        case Pool():
-            return "pool"
-        case Add():
-            return "add"
-        case _:
-            assert_never(node.op)
 
 
 def _share(rows: Sequence[Row]) -> Share:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilenets.infer import artefact, keras, tflite, timm
+from mobilenets.infer import artefact, branched, keras, tflite, timm
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.fold import fold
 from mobilenets.infer.integer import dequantised
@@ -22,16 +22,18 @@ from mobilenets.spec.op import Add, BatchNorm, Conv, Depthwise, Pointwise
 
 MOST_BYTES = 1 << 30
 FOREIGN = {
-    b"PK\x03\x04": "a zip archive (a PyTorch checkpoint, a .keras model or an .npz?)",
+    b"PK\x03\x04": "a zip archive (a PyTorch checkpoint or a .keras model?)",
     b"\x80": "a Python pickle, which could run anything",
     b"\x08": "perhaps an ONNX model",
     b"<": "a web page or XML, not weights",
 }
-KNOWN = "known are mobilenets models, .tflite, Keras' .h5 and timm's .safetensors"
+KNOWN = "known are mobilenets models, .tflite, Keras' .h5, .safetensors of timm and torchvision, Caffe's .npz"
+ARRAY = re.compile(rb"PK\x03\x04.{22}(..)..[^\x00]{0,200}\.npy", re.DOTALL)
+"""How an .npz begins: a zip archive whose first name ends so."""
 
 
 def read(path: Path, *, integers: bool = False) -> Artefact:
-    """The model in a file: our own, TensorFlow Lite, Keras or timm, whatever its name ends in.
+    """The model in a file of any kind that is known, whatever its name ends in.
 
     A quantised `.tflite` keeps its integers where `integers` says so and is read in float32 otherwise; one of
     our own stays what it is.
@@ -77,9 +79,14 @@ def _reader(data: bytes, name: str, integers: bool) -> tuple[str, Callable[[byte
         resolution = named_resolution(name)
         return "keras", lambda content: keras.read(content, resolution)
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < 1 << 32:
-        if f'"{KEY}"'.encode() in data[: 8 + int.from_bytes(data[:8], "little")]:
+        table = data[: 8 + int.from_bytes(data[:8], "little")]
+        if f'"{KEY}"'.encode() in table:
             return "mobilenets", artefact.from_bytes
+        if any(f'"{name}"'.encode() in table for name in (branched.SHUFFLENET, branched.SQUEEZENET)):
+            return "torchvision", branched.from_torchvision
         return "timm", timm.read
+    if ARRAY.match(data):
+        return "caffe", branched.from_arrays
     foreign = next((text for magic, text in FOREIGN.items() if data.startswith(magic)), "no file of weights")
     raise ValueError(f"{foreign}; {KNOWN}")
 
@@ -87,8 +94,8 @@ def _reader(data: bytes, name: str, integers: bool) -> tuple[str, Callable[[byte
 def named_resolution(name: str) -> int:
     """The resolution that Keras writes into its files' names, 224 where there is none; no tensor depends on
     it."""
-    found = re.search(r"mobilenet_[\d_]*?_(128|160|192|224)_tf", name)
-    return int(found[1]) if found else 224
+    found = re.search(r"mobilenet_[\d_]*?_(128|160|192|224)_tf|kernels_[\d.]+_(96|128|160|192|224)", name)
+    return int(found[1] or found[2]) if found else 224
 
 
 def in_floats(model: Artefact) -> Artefact:

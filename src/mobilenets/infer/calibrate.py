@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilenets.infer.resize import Frame
-from mobilenets.infer.walk import Map, padded
+from mobilenets.infer.walk import Map, windows
 from mobilenets.spec.net import Net, Node
-from mobilenets.spec.op import Add, Conv, Dense, Depthwise, Pointwise, Pool
+from mobilenets.spec.op import Conv, Dense, Depthwise, Linear, Pointwise
 
 Maps = Callable[[Frame, Sequence[str]], Mapping[str, NDArray[Any]]]
 """Levels uint8 [n, height, width, 3] and names of nodes to outputs and those nodes' maps, in float32."""
@@ -38,7 +38,7 @@ CUTS = tuple(0.3 + 0.0125 * i for i in range(57))
 class Moments:
     """Sums over windows: of their values [groups, terms] and of their products [groups, terms, terms].
 
-    A depthwise layer has a group for each channel, any other layer one.
+    A depthwise layer has a group for each channel, any other layer those of its op.
     """
 
     count: int
@@ -100,6 +100,12 @@ class Spread:
         )
 
     @property
+    def squares(self) -> NDArray[np.float64]:
+        """The mean square of each channel, values below zero taken for nothing."""
+        places = np.asarray((np.arange(BINS) + 0.5) * (self.top / BINS), np.float64)
+        return np.asarray((self.counts * places**2).sum(1) / max(self.places, 1))
+
+    @property
     def signed(self) -> bool:
         return bool(self.least.min(initial=0) < 0)
 
@@ -150,7 +156,7 @@ def observe(net: Net, maps: Maps, levels: Frame, zero: Map, threads: int = 1) ->
     def seen(numbered: tuple[int, Frame]) -> tuple[Mapping[str, Map], dict[str, Moments]]:
         number, part = numbered
         found = {**maps(part, names), "image": part - zero}
-        reading = (node for node in net.nodes if not isinstance(node.op, Pool | Add))
+        reading = (node for node in net.nodes if isinstance(node.op, Linear))
         return found, {n.name: moments_of(looked_at(n, found[n.inputs[0]], number)) for n in reading}
 
     for number, (found, more) in enumerate(in_threads(seen, enumerate(batches(levels)), threads)):
@@ -182,18 +188,18 @@ def looked_at(node: Node, x: Map, seed: int) -> Map:
     match op:
         case Dense() | Pointwise():
             flat = x.reshape(len(x), -1, x.shape[-1])
-            return flat[:, _drawn(flat.shape[1], seed)].reshape(1, -1, x.shape[-1])
+            taken = flat[:, _drawn(flat.shape[1], seed)].reshape(-1, x.shape[-1], 1)
+            groups = op.groups if isinstance(op, Pointwise) else 1
         case Conv() | Depthwise():
             x = x if x.ndim == 4 else x[:, None, None]  # of one pixel, as compiled code gives it
-            view = np.lib.stride_tricks.sliding_window_view(padded(x, op), (op.kernel,) * 2, axis=(1, 2))
-            view = view[:, :: op.stride, :: op.stride]
+            view = windows(x, op)
             rows, columns = np.divmod(_drawn(view.shape[1] * view.shape[2], seed), view.shape[2])
-            taken = view[:, rows, columns].reshape(-1, x.shape[-1], op.kernel**2)
-            if isinstance(op, Conv):
-                return taken.reshape(1, len(taken), -1)
-            return np.ascontiguousarray(taken.transpose(1, 0, 2))
-        case Pool() | Add():
+            taken = view[:, rows, columns].reshape(-1, x.shape[-1], view.shape[4] * view.shape[5])
+            groups = op.groups if isinstance(op, Conv) else x.shape[-1]
+        case _:
             raise ValueError(f"{node.name}: has no weights to look at windows for")
+    apart = taken.reshape(len(taken), groups, -1)
+    return apart.transpose(1, 0, 2) if groups == 1 else np.ascontiguousarray(apart.transpose(1, 0, 2))
 
 
 def _drawn(places: int, seed: int) -> NDArray[np.int64]:

@@ -35,6 +35,24 @@ def fold(net: Net, weights: Weights) -> tuple[Net, dict[str, NDArray[np.float32]
     return replace(net, nodes=tuple(nodes)), folded
 
 
+def ungrouped(net: Net, weights: Weights) -> tuple[Net, dict[str, NDArray[np.float32]]]:
+    """`net` with every convolution in one group, and weights that are 0 where a channel was of another."""
+    found, nodes = dict(weights), []
+    for node in net.nodes:
+        op = node.op
+        if isinstance(op, Conv | Pointwise) and op.groups > 1:
+            own = weights[f"{node.name}.weight"]
+            outs, ins = op.out // op.groups, own.shape[1]
+            wide = np.zeros((op.out, ins * op.groups, *own.shape[2:]), own.dtype)
+            for group in range(op.groups):
+                rows = slice(group * outs, (group + 1) * outs)
+                wide[rows, group * ins : (group + 1) * ins] = own[rows]
+            found[f"{node.name}.weight"] = wide
+            op = replace(op, groups=1)
+        nodes.append(replace(node, op=op))
+    return replace(net, nodes=tuple(nodes)), found
+
+
 def _folded(node: Node, own: Weights, epsilon: float) -> dict[str, NDArray[np.float32]]:
     weight = own[f"{node.name}.weight"].astype(np.float64)
     gamma, beta, mean, variance = (

@@ -8,22 +8,56 @@ Activations are unsigned bytes, weights signed ones, sums 32 bits wide:
 where `multiplier` is float32(step of a · step of w / step of the result), `rint` rounds halves to even and
 the clip is to bytes and to the activation. A node without a scale gives float32(sum) · float32(step of a ·
 step of w). The image is its levels: zero is its mean, rounded, and the first layer's weights hold 1 / std.
+
+Where no weights are, something else stands for float32(sum) · multiplier:
+
+    add        float32(a − zero of a) · float32(step of a / step) + float32(b − zero of b) · … + …, in order
+    mul        float32((a − zero of a) · (g − zero of g)) · float32(step of a · step of g / step)
+    means      float32(Σ (a − zero of a) of what lies inside) · float32(step of a / so many / step)
+    activate   float32(a − zero of a) · float32(step of a / step)
+
+A hard sigmoid or swish is taken of v, which is that in real values: in every multiplier, step is 1. Then
+
+    t = min(max(v + 3, 0), 6), and  hsigmoid  t · float32(1 / (6 · step)),  hswish  (v · t) · float32(…)
+
+goes into clip. What moves or picks values (concat, slice, shuffle, maxpool) leaves bytes as they are: inputs
+and result have one scale. Every float32 operation rounds by itself, none is fused with the next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import reduce
+from typing import Any, Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobilenets.infer.resize import Frame
 from mobilenets.infer.scale import MOST, Scale
-from mobilenets.infer.walk import Map, flat, laid_out, linear
+from mobilenets.infer.walk import Map, flat, laid_out, linear, moved, windows
 from mobilenets.spec.net import Net, Node, shapes, weight_shape
-from mobilenets.spec.op import Activation, Add, Conv, Dense, Depthwise, Pointwise, Pool
+from mobilenets.spec.op import (
+    Activate,
+    Activation,
+    Add,
+    Concat,
+    Conv,
+    Convolution,
+    Dense,
+    Depthwise,
+    Linear,
+    MaxPool,
+    MeanPool,
+    Mul,
+    Op,
+    Pointwise,
+    Pool,
+    Shape,
+    Shuffle,
+    Slice,
+)
 from mobilenets.spec.preprocess import Preprocess
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -32,24 +66,43 @@ EXACT = 1 << 24
 MOST_TERMS = 1 << 14
 MOST_BIAS = (1 << 31) - 1 - MOST_TERMS * MOST * MOST
 """So many terms and this bias can't leave 32 bits, whatever the order they are added in."""
+LEAST_MULTIPLIER, MOST_MULTIPLIER = 2.0**-100, 2.0**64
+"""Between these a curve or a sum never meets an infinity or a number that some processors take for 0."""
+Kept = MaxPool | Concat | Slice | Shuffle
+"""What moves or picks values and leaves them as they are: its inputs and its result have one scale."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rescale:
     """From the sums of a node to what it gives: bytes about `zero`, or float32 where `zero` is None.
 
-    `multiplier` has one number a channel; `least` and `most` bound the quantity less its zero. Sums in
-    float32 are overwritten.
+    `multiplier` has one number a channel, of an Add one for each input (`rounded` takes their sum), of a
+    MeanPool one for each place [height, width, 1]. With a `curve` it makes real values, and `slope` is
+    float32(1 / (6 · step)). `least` and `most` bound the quantity less its zero. Sums in float32 are
+    overwritten.
     """
 
     multiplier: NDArray[np.float32]
     zero: int | None
     least: int = 0
     most: int = 0
+    curve: Literal["hsigmoid", "hswish"] | None = None
+    slope: np.float32 = np.float32(1)
 
     def __call__(self, sums: NDArray[Any]) -> NDArray[Any]:
         scaled: Map = sums.astype(np.float32, copy=False)
         scaled *= self.multiplier
+        return self.rounded(scaled)
+
+    def rounded(self, scaled: Map) -> NDArray[Any]:
+        """What the node gives for sums that are multiplied already."""
+        if self.curve is not None:
+            bent = scaled + np.float32(3)
+            np.clip(bent, 0, 6, out=bent)
+            if self.curve == "hswish":
+                bent *= scaled
+            bent *= self.slope
+            scaled = bent
         if self.zero is None:
             return scaled
         np.rint(np.clip(scaled, self.least, self.most, out=scaled), out=scaled)
@@ -66,34 +119,64 @@ def image_zero(pre: Preprocess) -> tuple[int, int, int]:
 
 def bounds(scale: Scale, activation: Activation) -> tuple[int, int]:
     """The least and the greatest quantity, less its zero, that an activation lets pass."""
-    least = -scale.zero if activation == "none" else 0
+    least = 0 if activation in ("relu", "relu6", "hsigmoid") else -scale.zero
     most = MOST - scale.zero
     return least, min(most, round(6 / scale.step)) if activation == "relu6" else most
+
+
+def activation_of(op: Op) -> Activation:
+    """What an operation does to its sums at the end."""
+    return op.activation if isinstance(op, Convolution | Add | Activate) else "none"
 
 
 def refuse(net: Net) -> None:
     """Raises ValueError that names the first node for which no integers are defined."""
     for node in net.nodes:
-        if isinstance(node.op, Add):
-            raise ValueError(f"{node.name}: a sum of maps cannot be quantised yet")
-        if node.inputs[0] == "image" and isinstance(node.op, Depthwise | Pool):
+        if (activation := activation_of(node.op)) in ("sigmoid", "swish"):
+            raise ValueError(
+                f"{node.name}: {activation} is computed in float32 alone and cannot be quantised; "
+                f"h{activation} can"
+            )
+        full = isinstance(node.op, Dense) or (isinstance(node.op, Conv | Pointwise) and node.op.groups == 1)
+        if "image" in node.inputs and not full:
             raise ValueError(f"{node.name}: no integers are defined for this layer on the image itself")
 
 
 def rescale(net: Net, node: Node, tensors: Tensors, scales: Mapping[str, Scale]) -> Rescale:
-    """What becomes of a node's sums."""
-    source = node.inputs[0]
-    step = 1.0 if source == "image" else scales[source].step
-    if isinstance(node.op, Pool):
-        x = shapes(net)[source]
-        steps = np.full(x.channels, step / (x.height * x.width))
-    else:
-        steps = step * tensors[f"{node.name}.step"].astype(np.float64)
-    scale = scales.get(node.name)
+    """What becomes of a node's sums; of nodes that keep their bytes, a multiplier of 1."""
+    op, scale = node.op, scales.get(node.name)
+    given = [1.0 if source == "image" else scales[source].step for source in node.inputs]
+    x = shapes(net)[node.inputs[0]]
+    match op:
+        case Pool():
+            steps = np.full(x.channels, given[0] / (x.height * x.width))
+        case MeanPool():
+            steps = given[0] / inside(op, x)
+        case Mul():
+            steps = np.full(x.channels, given[0] * given[1])
+        case Add():
+            steps = np.array(given)
+        case Activate() | MaxPool() | Concat() | Slice() | Shuffle():
+            steps = np.full(shapes(net)[node.name].channels, given[0])
+        case Conv() | Depthwise() | Pointwise() | Dense():
+            steps = given[0] * tensors[f"{node.name}.step"].astype(np.float64)
+        case _:
+            assert_never(op)
     if scale is None:
         return Rescale(steps.astype(np.float32), None)
-    activation: Activation = "none" if isinstance(node.op, Pool | Dense | Add) else node.op.activation
-    return Rescale((steps / scale.step).astype(np.float32), scale.zero, *bounds(scale, activation))
+    activation = activation_of(op)
+    held = bounds(scale, activation)
+    match activation:
+        case "hsigmoid" | "hswish":
+            slope = np.float32(1 / (6 * scale.step))
+            return Rescale(steps.astype(np.float32), scale.zero, *held, activation, slope)
+        case _:
+            return Rescale((steps / scale.step).astype(np.float32), scale.zero, *held)
+
+
+def inside(op: MeanPool, x: Shape) -> NDArray[np.float64]:
+    """How many places of a map each window has inside, [height, width, 1]."""
+    return np.asarray(windows(np.ones((1, x.height, x.width, 1)), op).sum(axis=(-2, -1))[0])
 
 
 class IntegerLayer:
@@ -104,9 +187,11 @@ class IntegerLayer:
     ) -> None:
         """`image` is the zero of the levels, for the node that reads them."""
         self._node = node
-        self._zero = np.float32(scales[node.inputs[0]].zero) if image is None else image
+        self._zeros: list[Any] = [
+            image if source == "image" else np.float32(scales[source].zero) for source in node.inputs
+        ]
         self._rescale = rescale(net, node, tensors, scales)
-        if isinstance(node.op, Pool):
+        if not isinstance(node.op, Linear):
             return
         weight = centred(node, tensors)
         bias = tensors[f"{node.name}.bias"].astype(np.int64)
@@ -115,19 +200,43 @@ class IntegerLayer:
         self._kernel = laid_out(node, weight.astype(kind))
         self._bias = bias.astype(kind if (largest + np.abs(bias)).max() < EXACT else np.float64)
 
-    def __call__(self, x: NDArray[np.uint8]) -> NDArray[Any]:
+    def __call__(self, *given: NDArray[np.uint8]) -> NDArray[Any]:
         """What the node gives for maps [n, height, width, channels] of bytes: bytes, or float32."""
-        return self._rescale(self.sums(x))
+        op = self._node.op
+        match op:
+            case Conv() | Depthwise() | Pointwise() | Dense():
+                return self._rescale(self._sums(op, given[0]))
+            case Add():
+                parts = zip(self._less(given), self._rescale.multiplier, strict=True)
+                return self._rescale.rounded(reduce(np.add, (part * by for part, by in parts)))
+            case Mul():
+                values, gate = self._less(given)
+                return self._rescale(values * gate)
+            case Pool():
+                return self._rescale(
+                    (given[0] - self._zeros[0]).sum(axis=(1, 2), keepdims=True, dtype=np.float64)
+                )
+            case MeanPool():
+                return self._rescale(windows(self._less(given)[0], op).sum(axis=(-2, -1)))
+            case Activate():
+                return self._rescale(self._less(given)[0])
+            case MaxPool():
+                return np.asarray(windows(given[0], op).max(axis=(-2, -1)))
+            case Concat() | Slice() | Shuffle():
+                return moved(op, given)
+            case _:
+                assert_never(op)
 
-    def sums(self, x: NDArray[np.uint8]) -> NDArray[Any]:
-        """The node's sums with their biases, whole numbers all."""
-        if isinstance(self._node.op, Pool):
-            return np.asarray((x - self._zero).sum(axis=(1, 2), keepdims=True, dtype=np.float64))
-        moved = x.astype(self._kernel.dtype)
-        if np.any(self._zero):
-            moved -= self._zero
-        assert not isinstance(self._node.op, Add)  # `check` refuses them
-        sums = linear(self._node.op, moved, self._kernel)
+    def _less(self, given: Sequence[NDArray[np.uint8]]) -> list[Map]:
+        """Bytes less their zeros."""
+        return [np.asarray(x - zero, np.float32) for x, zero in zip(given, self._zeros, strict=True)]
+
+    def _sums(self, op: Linear, x: NDArray[np.uint8]) -> NDArray[Any]:
+        """A layer's sums with their biases, whole numbers all."""
+        less = x.astype(self._kernel.dtype)
+        if np.any(self._zeros[0]):
+            less -= self._zeros[0]
+        sums = linear(op, less, self._kernel)
         if self._bias.dtype != sums.dtype:
             return np.asarray(sums + self._bias)
         sums += self._bias
@@ -154,11 +263,17 @@ class IntegerWalk:
                 f"{self.net.name} takes uint8 [n, {', '.join(map(str, self.net.input))}], "
                 f"not {levels.dtype} {list(levels.shape)}"
             )
+        wanted = set(taps)
+        needed = wanted | {output.node for output in self.net.outputs}
+        last_use = {name: i for i, node in enumerate(self.net.nodes) for name in node.inputs}
         values: dict[str, NDArray[Any]] = {"image": levels}
-        for node in self.net.nodes:
-            values[node.name] = self._layers[node.name](values[node.inputs[0]])
+        for index, node in enumerate(self.net.nodes):
+            values[node.name] = self._layers[node.name](*(values[name] for name in node.inputs))
+            for name in set(node.inputs) - needed:
+                if last_use[name] == index:
+                    del values[name]
         found = {output.name: flat(values[output.node]) for output in self.net.outputs}
-        return found | {name: values[name] for name in taps}
+        return found | {name: values[name] for name in wanted}
 
 
 def centred(node: Node, tensors: Tensors) -> NDArray[np.int32]:
@@ -172,7 +287,7 @@ def dequantised(net: Net, tensors: Tensors, scales: Mapping[str, Scale], pre: Pr
     """The float32 weights of a network that computes the same, but for the rounding of activations."""
     found: dict[str, Map] = {}
     for node in net.nodes:
-        if isinstance(node.op, Pool):
+        if not isinstance(node.op, Linear):
             continue
         step = tensors[f"{node.name}.step"].astype(np.float64)
         weight = centred(node, tensors) * step.reshape(-1, *(1,) * (tensors[f"{node.name}.weight"].ndim - 1))
@@ -195,7 +310,7 @@ def check(net: Net, tensors: Tensors, scales: Mapping[str, Scale]) -> None:
     for node in net.nodes:
         x = known[node.inputs[0]]
         weight = weight_shape(node.op, x)
-        if isinstance(node.op, Conv | Depthwise | Pointwise) and node.op.norm is not None:
+        if isinstance(node.op, Convolution) and node.op.norm is not None:
             raise ValueError(f"{node.name}: has a batch norm; an integer network is folded")
         if weight is not None:
             own = {"weight": ("int8", weight), "step": ("float32", weight[:1]), "bias": ("int32", weight[:1])}
@@ -205,7 +320,10 @@ def check(net: Net, tensors: Tensors, scales: Mapping[str, Scale]) -> None:
         read = any(node.name in other.inputs for other in net.nodes)
         if read and node.name not in scales:
             raise ValueError(f"{net.name}: {node.name} has no scale, and is read by others")
-        terms = x.height * x.width if weight is None else int(np.prod(weight[1:]))
+        if node.name not in scales and activation_of(node.op) != "none":
+            raise ValueError(f"{net.name}: {node.name} has no scale, and an activation wants one")
+        terms = 1 if weight is None else int(np.prod(weight[1:]))
+        terms = x.height * x.width if isinstance(node.op, Pool) else terms
         if terms > MOST_TERMS:
             raise ValueError(f"{node.name}: sums of {terms} terms, more than {MOST_TERMS}, may leave 32 bits")
     for name in sorted(set(wanted) ^ set(tensors)):
@@ -225,3 +343,26 @@ def check(net: Net, tensors: Tensors, scales: Mapping[str, Scale]) -> None:
             raise ValueError(f"{name}: holds a bias beyond {MOST_BIAS}")
         if name.endswith(".zero") and (value.min(initial=0) < -128 or value.max(initial=0) > 127):
             raise ValueError(f"{name}: holds a zero that is no signed byte")
+    for node in net.nodes:
+        _check_scales(net, node, tensors, scales)
+
+
+def _check_scales(net: Net, node: Node, tensors: Tensors, scales: Mapping[str, Scale]) -> None:
+    if isinstance(node.op, Kept):
+        for source in node.inputs:
+            if scales[source] != scales.get(node.name):
+                raise ValueError(
+                    f"{node.name}: gives the bytes of {source} as they are, and its scale is another; "
+                    "give them one"
+                )
+        return
+    with np.errstate(over="ignore", under="ignore"):
+        made = rescale(net, node, tensors, scales)
+    if made.curve is None and not isinstance(node.op, Add | Mul | MeanPool | Activate):
+        return
+    numbers = np.append(made.multiplier.ravel(), made.slope)
+    if not (numbers.min() >= LEAST_MULTIPLIER and numbers.max() <= MOST_MULTIPLIER):
+        raise ValueError(
+            f"{node.name}: a multiplier of {numbers.min():.3g} to {numbers.max():.3g} does not lie between "
+            f"{LEAST_MULTIPLIER:.3g} and {MOST_MULTIPLIER:.3g}"
+        )

@@ -21,7 +21,7 @@ from mobilenets.infer.resize import Frame
 from mobilenets.infer.trial import Choice, Material, built
 from mobilenets.infer.walk import Walk
 from mobilenets.spec.net import Net, Output
-from mobilenets.spec.op import Add, Pool
+from mobilenets.spec.op import Linear
 
 HELD_OUT = 4
 """Every so many pictures one judges and does not calibrate."""
@@ -130,9 +130,7 @@ def with_biases(model: Artefact) -> Artefact:
     for name, value in list(weights.items()):
         if name.endswith(".weight"):
             weights.setdefault(f"{name.removesuffix('.weight')}.bias", np.zeros(len(value), np.float32))
-    nodes = (
-        n if isinstance(n.op, Pool | Add) else replace(n, op=replace(n.op, bias=True)) for n in net.nodes
-    )
+    nodes = (replace(n, op=replace(n.op, bias=True)) if isinstance(n.op, Linear) else n for n in net.nodes)
     return replace(model, net=replace(net, nodes=tuple(nodes)), weights=weights)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, assert_never
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobilenets.infer import imagenet
-from mobilenets.spec import head, zoo
+from mobilenets.spec import head, inverted, zoo
+from mobilenets.spec.building import Rounding
 from mobilenets.spec.net import Net, shape_after, tensors
 from mobilenets.spec.op import Add, Conv, Dense, Depthwise, Op, Padding, Pointwise, Pool, Shape, pads
 
@@ -24,10 +25,14 @@ BACKGROUND = 1001
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer as a file has it: what it does, and its tensors by the end of their names, in our order."""
+    """One layer as a file has it: what it does, and its tensors by the end of their names, in our order.
+
+    `reads` are the numbers of the layers that it reads, in their order; none where that is the one before.
+    """
 
     op: Op
     tensors: dict[str, Tensor]
+    reads: tuple[int, ...] = ()
 
 
 def recognise(layers: Sequence[Layer], image: Shape) -> tuple[Net, dict[str, Tensor]]:
@@ -52,8 +57,8 @@ def recognise(layers: Sequence[Layer], image: Shape) -> tuple[Net, dict[str, Ten
     _, net, texts = nearest
     more = f"; and {len(texts) - MOST_DIFFERENCES} more" if len(texts) > MOST_DIFFERENCES else ""
     raise ValueError(
-        f"it is no V1 that the zoo knows; from the nearest, {net.name} of width {net.width:g}, it differs: "
-        f"{'; '.join(texts[:MOST_DIFFERENCES])}{more}"
+        f"it is no V1 or V2 that the zoo knows; from the nearest, {net.name} of width {net.width:g}, "
+        f"it differs: {'; '.join(texts[:MOST_DIFFERENCES])}{more}"
     )
 
 
@@ -61,6 +66,7 @@ def differences(net: Net, layers: Sequence[Layer]) -> list[tuple[int, str]]:
     """Where the layers are not the network's: the layer's number, and how they differ in words."""
     found = []
     x = net.input
+    numbers = {node.name: number for number, node in enumerate(net.nodes)}
     for index in range(max(len(net.nodes), len(layers))):
         if index >= len(layers):
             found.append((index, f"missing {net.nodes[index].name}"))
@@ -72,7 +78,9 @@ def differences(net: Net, layers: Sequence[Layer]) -> list[tuple[int, str]]:
         want = net.nodes[index]
         if _settled(mine, x) != _settled(want.op, x):
             found.append((index, f"{want.name} is a {described(want.op)}, here it is a {described(mine)}"))
-        x = shape_after(want.op, x)
+        elif (reads := layers[index].reads) and reads != tuple(sorted(numbers[n] for n in want.inputs)):
+            found.append((index, f"{want.name} sums {' and '.join(want.inputs)}, here other maps"))
+        x = shape_after(want.op, [x])
     return found
 
 
@@ -92,7 +100,7 @@ def described(op: Op) -> str:
         case Add():
             return "sum of maps"
         case _:
-            assert_never(op)
+            return type(op).__name__.lower()
 
 
 def renamed(net: Net, names: Mapping[str, str], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -158,6 +166,11 @@ def _candidates(layers: Sequence[Layer], image: Shape) -> Iterator[Net]:
     first = convolutions[0]
     classes = next((layer.op.out for layer in layers if isinstance(layer.op, Dense)), None)
     paddings: tuple[Padding, ...] = ("same", "symmetric")
+    if any(isinstance(layer.op, Add) for layer in layers):
+        for padding, width in product(paddings, _widths(outs, V2_CHANNELS)):
+            made = inverted.v2(width, image.height, padding=padding, activation=first.activation)
+            yield _fitted(made, image, first, classes)
+        return
     for padding, width, (blocks, name, full, last), rule in product(
         paddings, _widths(outs), _SHAPES, _ROUNDINGS
     ):
@@ -173,10 +186,15 @@ def _candidates(layers: Sequence[Layer], image: Shape) -> Iterator[Net]:
             activation=first.activation,
             epsilon=first.norm.epsilon if first.norm else 1e-3,
         )
-        made = replace(made, input=image)
-        if first.norm is None:
-            made = without_norms(made)
-        yield made if classes is None else head.classify(made, classes)
+        yield _fitted(made, image, first, classes)
+
+
+def _fitted(made: Net, image: Shape, first: Conv | Depthwise | Pointwise, classes: int | None) -> Net:
+    """A body on this input, without norms where `first` has none, with a head where there is one."""
+    made = replace(made, input=image)
+    if first.norm is None:
+        made = without_norms(made)
+    return made if classes is None else head.classify(made, classes)
 
 
 _SHAPES = (
@@ -186,13 +204,18 @@ _SHAPES = (
     (zoo.V1_BLOCKS, "v1-full", True, False),
     (zoo.V1_CIFAR_BLOCKS, "v1-cifar", False, False),
 )
-_ROUNDINGS: tuple[zoo.Rounding, ...] = ("slim", "keras", "divisible")
+_ROUNDINGS: tuple[Rounding, ...] = ("slim", "keras", "divisible")
 
 
-def _widths(outs: Sequence[int]) -> list[float]:
-    """Widths worth trying, likeliest first: the multiples of 0.05 near the last and the first layer's."""
+V1_CHANNELS = ((-1, 1024), (0, zoo.V1_STEM))
+V2_CHANNELS = ((-2, inverted.V2_ROWS[-1][1]), (-1, inverted.V2_LAST), (0, inverted.V2_STEM))
+"""Channels that telling layers have at width 1: each one's number, and how many."""
+
+
+def _widths(outs: Sequence[int], channels: Sequence[tuple[int, int]] = V1_CHANNELS) -> list[float]:
+    """Widths worth trying, likeliest first: the multiples of 0.05 near those of telling layers."""
     found: list[float] = []
-    for ratio in (outs[-1] / 1024, outs[0] / zoo.V1_STEM):
+    for ratio in (outs[number] / at_one for number, at_one in channels if len(outs) >= abs(number)):
         for width in (round(ratio * 20) / 20, round(ratio, 2), ratio):
             if 0 < width <= 8 and width not in found:
                 found.append(width)

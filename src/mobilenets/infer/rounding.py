@@ -45,10 +45,16 @@ def nearest(weight: Matrix, least: Matrix) -> Rounded:
 
 
 def second_order(weight: Matrix, least: Matrix, covariance: Matrix) -> Rounded:
-    """Weights [rows, terms] rounded for covariances [rows or 1, terms, terms].
+    """Weights [rows, terms] rounded for covariances [groups, terms, terms] of as many rows each.
 
     Never worse than `nearest` in the error it minimises: the better of the two is kept, row by row.
     """
+    if 1 < len(covariance) < len(weight):
+        parts = zip(*(np.split(every, len(covariance)) for every in (weight, least, covariance)), strict=True)
+        made = [second_order(*part) for part in parts]
+        return Rounded(
+            np.concatenate([one.whole for one in made]), np.concatenate([one.step for one in made])
+        )
     damped = _damped(covariance)
     best = nearest(weight, least)
     cost = expected_error(weight, best, damped)
@@ -68,6 +74,10 @@ def _tried(weight: Matrix, least: Matrix, covariance: Matrix) -> Iterator[Rounde
         for factor in FACTORS:
             step = _steps(weight, least, factor)
             yield Rounded(search.rounded(weight, step), step)
+    else:
+        for factor in FACTORS:
+            step = _steps(weight, least, factor)
+            yield Rounded(_whole(weight / step.astype(np.float64)[:, None]), step)
 
 
 def expected_error(weight: Matrix, rounded: Rounded, covariance: Matrix) -> Matrix:

@@ -10,14 +10,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobilenets.infer.calibrate import Spread
 from mobilenets.infer.fold import Weights
-from mobilenets.spec.net import Net, shapes
-from mobilenets.spec.op import Add, Conv, Dense, Depthwise, Pointwise, Pool
+from mobilenets.spec.net import Net, Node, shapes
+from mobilenets.spec.op import (
+    PLAIN,
+    Activate,
+    Add,
+    Concat,
+    Conv,
+    Convolution,
+    Dense,
+    Depthwise,
+    MaxPool,
+    MeanPool,
+    Mul,
+    Pointwise,
+    Pool,
+    Shape,
+    Shuffle,
+    Slice,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +62,14 @@ def copies(net: Net, weights: Weights, spreads: Mapping[str, Spread]) -> dict[st
             isinstance(before.op, Conv | Pointwise)
             and isinstance(node.op, Depthwise)
             and isinstance(after.op, Pointwise)
+            and before.op.groups == after.op.groups == 1
+            and {before.op.activation, node.op.activation} <= set(PLAIN)
             and node.inputs == (before.name,)
             and after.inputs == (node.name,)
             and _readers(net, before.name) == _readers(net, node.name) == 1
         ):
             continue
-        dead = spreads[node.name].most <= 0
+        dead = (spreads[node.name].most <= 0) & (spreads[node.name].least >= 0)
         if not dead.any() or dead.all():
             continue
         cost = sum(
@@ -70,21 +90,57 @@ def noise_gains(net: Net, weights: Weights, spreads: Mapping[str, Spread]) -> di
     for output in net.outputs:
         found[output.node] += 1
     for node in reversed(net.nodes):
-        if isinstance(node.op, Add):
-            for name in node.inputs:
-                found[name] += found[node.name]
-            continue
-        source = node.inputs[0]
-        if isinstance(node.op, Pool):
-            found[source] += found[node.name] / (known[source].height * known[source].width)
-            continue
-        weight = weights[f"{node.name}.weight"].astype(np.float64)
-        squares = (weight.reshape(*weight.shape[:2], -1) ** 2).sum(2)
         passed = found[node.name]
-        if not isinstance(node.op, Dense) and node.op.activation != "none":
+        if isinstance(node.op, Convolution | Add | Activate) and node.op.activation != "none":
             passed = passed * spreads[node.name].between
-        found[source] += squares[:, 0] * passed if isinstance(node.op, Depthwise) else passed @ squares
+            if node.op.activation == "hsigmoid":
+                passed = passed / 36
+        for name, part in zip(node.inputs, _passed_on(node, passed, known, weights, spreads), strict=True):
+            found[name] += part
     return found
+
+
+def _passed_on(
+    node: Node,
+    passed: NDArray[np.float64],
+    known: Mapping[str, Shape],
+    weights: Weights,
+    spreads: Mapping[str, Spread],
+) -> list[NDArray[np.float64]]:
+    """Of the errors that a node's result passes on, what comes from each of its inputs."""
+    op, x, y = node.op, known[node.inputs[0]], known[node.name]
+    windows = (y.height * y.width) / (x.height * x.width)
+    match op:
+        case Add():
+            return [passed] * len(node.inputs)
+        case Mul():
+            values, gate = (spreads[name].squares for name in node.inputs)
+            return [passed * gate, passed * values * (x.height * x.width)]
+        case Concat():
+            ends = np.cumsum([known[name].channels for name in node.inputs])
+            return np.split(passed, ends[:-1])
+        case Slice():
+            return [np.pad(passed, (op.begin, x.channels - op.end))]
+        case Shuffle():
+            return [passed.reshape(-1, op.groups).T.ravel()]
+        case Activate():
+            return [passed]
+        case Pool():
+            return [passed / (x.height * x.width)]
+        case MaxPool():
+            return [passed * windows]
+        case MeanPool():
+            return [passed * windows / op.kernel**2]
+        case Conv() | Depthwise() | Pointwise() | Dense():
+            weight = weights[f"{node.name}.weight"].astype(np.float64)
+            squares = (weight.reshape(*weight.shape[:2], -1) ** 2).sum(2)
+            if isinstance(op, Depthwise):
+                return [squares[:, 0] * passed]
+            groups = 1 if isinstance(op, Dense) else op.groups
+            parts = zip(np.split(passed, groups), np.split(squares, groups), strict=True)
+            return [np.concatenate([own @ part for own, part in parts])]
+        case _:
+            assert_never(op)
 
 
 def _readers(net: Net, name: str) -> int:

@@ -18,6 +18,7 @@ from mobilenets.infer.tflite_schema import Entry, Graph, Operator
 from mobilenets.spec.net import shape_after
 from mobilenets.spec.op import (
     Activation,
+    Add,
     Conv,
     Dense,
     Depthwise,
@@ -36,14 +37,14 @@ MAGIC = b"TFL3"
 MOST_SIDE = 4096
 ACTIVATIONS: dict[int, Activation] = {0: "none", 1: "relu", 3: "relu6"}
 KNOWN = frozenset(
-    {"AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "DEQUANTIZE", "FULLY_CONNECTED", "MEAN", "PAD"}
+    {"ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "DEQUANTIZE", "FULLY_CONNECTED", "MEAN", "PAD"}
     | {"QUANTIZE", "RELU", "RELU6", "RESHAPE", "SOFTMAX", "SQUEEZE"}
 )
 SUBNORMAL = float(np.finfo(np.float32).tiny)
 
 
 def read(data: bytes, *, integers: bool = False) -> Artefact:
-    """The V1 in a .tflite file, batch norm folded as it is there; uint8 and int8 weights are dequantised.
+    """The V1 or V2 in a .tflite file, batch norm folded as it is there, uint8 and int8 weights dequantised.
 
     With `integers` a file that takes bytes stays quantised as it is, with its own scales.
     Logits are taken before a closing softmax. Raises ValueError, one line that says what the file is not.
@@ -58,10 +59,10 @@ def read(data: bytes, *, integers: bool = False) -> Artefact:
 
 def _read(graph: Graph, integers: bool) -> Artefact:
     if len(graph.inputs) != 1:
-        raise ValueError(f"it takes {len(graph.inputs)} inputs; a V1 takes one picture")
+        raise ValueError(f"it takes {len(graph.inputs)} inputs; a V1 or V2 takes one picture")
     entry = graph.tensor(graph.inputs[0])
     if len(entry.shape) != 4 or entry.shape[0] not in (1, -1) or entry.shape[3] != 3:
-        raise ValueError(f"its input is {list(entry.shape)}; a V1 takes [1, height, width, 3]")
+        raise ValueError(f"its input is {list(entry.shape)}; a V1 or V2 takes [1, height, width, 3]")
     image = Shape(entry.shape[1], entry.shape[2], 3)
     if not (1 <= image.height <= MOST_SIDE and 1 <= image.width <= MOST_SIDE):
         raise ValueError(
@@ -72,7 +73,7 @@ def _read(graph: Graph, integers: bool) -> Artefact:
     unknown = Counter(operator.name for operator in graph.operators if operator.name not in KNOWN)
     if unknown:
         listed = ", ".join(f"{name} × {count}" for name, count in unknown.most_common(8))
-        raise ValueError(f"it has operators that no V1 classifier has: {listed}{_where(chain, graph)}")
+        raise ValueError(f"it has operators that no V1 or V2 classifier has: {listed}{_where(chain, graph)}")
     for operator in graph.operators:
         chain.take(operator)
     net, weights = recognise(chain.layers, image)
@@ -121,7 +122,7 @@ def _preprocess(entry: Entry, image: Shape, chain: _Chain) -> tuple[Preprocess, 
         told = "levels / 255, as MLPerf Tiny's person detector is trained; the file does not say"
     else:
         mean = std = 127.5
-        told = "(levels − 127.5) / 127.5, as TensorFlow's V1 are trained; the file does not say"
+        told = "(levels − 127.5) / 127.5, as TensorFlow's V1 and V2 are trained; the file does not say"
     pre = Preprocess(height=image.height, width=image.width, mean=(mean,) * 3, std=(std,) * 3)
     return pre, told
 
@@ -135,6 +136,8 @@ class _Chain:
         """Of each layer's result; all None unless the file's integers are wanted."""
         self._integers = integers
         self._graph, self._now, self._shape = graph, start, image
+        self._made: dict[int, tuple[int, Shape]] = {}
+        """Of each tensor the number of the layer that gives it, and its shape."""
         self._aliases: dict[int, int] = {}
         self._pad: tuple[tuple[int, int], tuple[int, int]] | None = None
         self._ended = False
@@ -169,12 +172,12 @@ class _Chain:
         if operator.name == "DEQUANTIZE" and self._graph.is_constant(first):
             self._aliases[operator.outputs[0]] = first
             return
-        if first != self._now:
-            raise ValueError(f"{operator.name} does not follow the layer before it: no V1 has branches")
+        if self._now not in (operator.inputs if operator.name == "ADD" else operator.inputs[:1]):
+            raise ValueError(f"{operator.name} does not follow the layer before it: no V1 or V2 does that")
         if self._ended:
             raise ValueError(f"{operator.name} after the closing softmax")
         if self._pad is not None and operator.name not in ("CONV_2D", "DEPTHWISE_CONV_2D"):
-            raise ValueError(f"{operator.name} after a PAD: only convolutions are padded in a V1")
+            raise ValueError(f"{operator.name} after a PAD: only convolutions are padded in a V1 or V2")
         match operator.name:
             case "CONV_2D":
                 self._convolution(operator, depthwise=False)
@@ -184,6 +187,8 @@ class _Chain:
                 self._dense(operator)
             case "AVERAGE_POOL_2D" | "MEAN":
                 self._pool(operator)
+            case "ADD":
+                self._sum(operator)
             case "PAD":
                 self._padding(operator)
             case "RELU" | "RELU6":
@@ -196,8 +201,9 @@ class _Chain:
             case "QUANTIZE" | "DEQUANTIZE":
                 pass
             case name:
-                raise ValueError(f"{name} is in no V1 classifier")
+                raise ValueError(f"{name} is in no V1 or V2 classifier")
         self._now = operator.outputs[0]
+        self._made[self._now] = len(self.layers) - 1, self._shape
         self._scaled(operator)
 
     def _scaled(self, operator: Operator) -> None:
@@ -353,6 +359,15 @@ class _Chain:
         self.layers.append(Layer(Pool(), {}))
         self._shape = Shape(1, 1, self._shape.channels)
 
+    def _sum(self, operator: Operator) -> None:
+        """The sum of what the layer before gives and of what an earlier one gave."""
+        places = [self._made.get(place, (-1, self.image)) for place in operator.inputs]
+        if len(places) != 2 or any(number < 0 or shape != self._shape for number, shape in places):
+            raise ValueError("ADD of other things than two maps of one shape: no V2 has that")
+        first, second = sorted(number for number, _ in places)
+        op = Add(activation=_activation(_options(operator), 0))
+        self.layers.append(Layer(op, {}, (first, second)))
+
     def _activation(self, activation: Activation) -> None:
         last = self.layers[-1].op if self.layers else None
         if not isinstance(last, Conv | Depthwise | Pointwise) or last.activation != "none":
@@ -361,7 +376,7 @@ class _Chain:
 
     def _add(self, op: Op, parts: dict[str, Tensor], operator: Operator) -> None:
         self.layers.append(Layer(op, parts | {"weight": np.ascontiguousarray(parts["weight"])}))
-        self._shape = shape_after(op, self._shape)
+        self._shape = shape_after(op, [self._shape])
         if min(self._shape) < 1:
             raise DamagedError(f"{operator.name} that leaves nothing of its map")
 

@@ -14,14 +14,21 @@ from numpy.typing import NDArray
 from mobilenets.infer import rounding
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.calibrate import Moments, Observed, Ranges, batches, in_threads, looked_at, moments_of
-from mobilenets.infer.integer import MOST_BIAS, IntegerLayer, image_zero
+from mobilenets.infer.integer import (
+    LEAST_MULTIPLIER,
+    MOST_BIAS,
+    IntegerLayer,
+    Kept,
+    activation_of,
+    image_zero,
+)
 from mobilenets.infer.resize import Frame
 from mobilenets.infer.rounding import Rounded
 from mobilenets.infer.scale import MOST, Scale
 from mobilenets.infer.spare import Copies, copies
 from mobilenets.infer.walk import Map
-from mobilenets.spec.net import Node
-from mobilenets.spec.op import Conv, Depthwise, Pointwise, Pool
+from mobilenets.spec.net import Net, Node
+from mobilenets.spec.op import PLAIN, Conv, Depthwise, Linear, Pointwise
 
 Equalised = Literal["none", "depthwise", "all"]
 LEAST_RATIO = 1 / 64
@@ -116,14 +123,14 @@ class _Trial:
         else:
             running = _Running(self._material, self._scales)
             for node in nodes:
-                made = self._made(node, None if isinstance(node.op, Pool) else running.moments(node))
+                made = self._made(node, running.moments(node) if isinstance(node.op, Linear) else None)
                 tensors |= made
                 running.give(node, made)
         return replace(self._material.model, weights=tensors, scales=self._scales)
 
     def _made(self, node: Node, given: Moments | None = None) -> Tensors:
         """The tensors of one layer; `given` are the moments of what it will read, where that is known."""
-        if isinstance(node.op, Pool):
+        if not isinstance(node.op, Linear):
             return {}
         layer, seen = self._layer(node), self._seen(node)
         whole = self._rounded(layer, seen if given is None else given, given is not None)
@@ -153,15 +160,16 @@ class _Trial:
         scales: dict[str, Scale] = {}
         ratios: dict[str, NDArray[np.float64]] = {}
         given = {output.node: output.decode for output in self._net.outputs}
+        alike = kept_together(self._net)
         for node in self._net.nodes:
             readers = [other for other in self._net.nodes if node.name in other.inputs]
-            if not readers and given.get(node.name) == "classes":
+            if not readers and given.get(node.name) == "classes" and len(alike[node.name]) == 1:
                 continue
             spread = self._spreads[node.name]
             power = 0.0
-            if node.name not in given and not spread.signed and len(readers) == 1:
+            if node.name not in given and not spread.signed and len(readers) == len(alike[node.name]) == 1:
                 power = _power(readers[0], self._choice.equalised)
-            if power and not isinstance(node.op, Pool):
+            if power and isinstance(node.op, Linear) and activation_of(node.op) in PLAIN:
                 limits = spread.limits(self._choice.ranges)
                 most = float(limits.max(initial=0))
                 limits = np.minimum(MARGIN * limits, most)
@@ -171,8 +179,10 @@ class _Trial:
                     )
                 scales[node.name] = _scale(0.0, most)
             else:
-                most = float(spread.joined().limits(self._choice.ranges)[0])
-                scales[node.name] = _scale(min(float(spread.least.min()), 0.0), most)
+                together = [self._spreads[name] for name in alike[node.name]]
+                most = max(float(one.joined().limits(self._choice.ranges)[0]) for one in together)
+                least = min(float(one.least.min()) for one in together)
+                scales[node.name] = _scale(min(least, 0.0), most)
         return scales, ratios
 
     def _layer(self, node: Node) -> Layer:
@@ -210,6 +220,8 @@ class _Trial:
 
     def _rounded(self, layer: Layer, given: Moments, measured: bool) -> Rounded:
         least = np.abs(layer.bias) * ROOM / (layer.source.step * MOST_BIAS)
+        if activation_of(layer.node.op) not in PLAIN:
+            least = np.maximum(least, 2 * LEAST_MULTIPLIER / layer.source.step)
         if self._choice.rounding == "nearest":
             return rounding.nearest(layer.weight, least)
         if measured:
@@ -245,17 +257,30 @@ class _Running:
         """Run a layer whose tensors are decided; a map is kept no longer than it is read."""
         if node.name not in self._scales:
             return
-        net, source = self._material.model.net, node.inputs[0]
-        zero = self._material.zero if source == "image" else None
+        net = self._material.model.net
+        zero = self._material.zero if "image" in node.inputs else None
         layer = IntegerLayer(net, node, tensors, self._scales, zero)
-        self._maps[node.name] = list(in_threads(layer, self._maps[source], self._material.threads))
-        if [other for other in net.nodes if source in other.inputs][-1] is node:
-            del self._maps[source]
+        parts = zip(*(self._maps[source] for source in node.inputs), strict=True)
+        self._maps[node.name] = list(in_threads(lambda part: layer(*part), parts, self._material.threads))
+        for source in set(node.inputs):
+            if [other for other in net.nodes if source in other.inputs][-1] is node:
+                del self._maps[source]
+
+
+def kept_together(net: Net) -> dict[str, tuple[str, ...]]:
+    """Of each node those whose maps have its scale, itself among them: what joins and picks copies bytes."""
+    found: dict[str, tuple[str, ...]] = {node.name: (node.name,) for node in net.nodes}
+    for node in net.nodes:
+        if isinstance(node.op, Kept):
+            together = sorted({one for name in (*node.inputs, node.name) for one in found[name]})
+            found |= {name: tuple(together) for name in together}
+    return found
 
 
 def _mean_sums(weight: NDArray[np.float64], moments: Moments) -> NDArray[np.float64]:
-    """The mean result of each row, without bias."""
-    return np.asarray((weight * moments.mean).sum(1))
+    """The mean result of each row, without bias; of the rows as many in turn have each group's moments."""
+    grouped = weight.reshape(len(moments.mean), -1, weight.shape[1])
+    return np.asarray((grouped * moments.mean[:, None]).sum(2).ravel())
 
 
 def _scale(low: float, high: float) -> Scale:
@@ -268,4 +293,5 @@ def _scale(low: float, high: float) -> Scale:
 def _power(reader: Node, equalised: Equalised) -> float:
     if isinstance(reader.op, Depthwise):
         return 0.0 if equalised == "none" else 1.0
-    return 0.5 if equalised == "all" and isinstance(reader.op, Conv | Pointwise) else 0.0
+    whole = isinstance(reader.op, Conv | Pointwise) and reader.op.groups == 1
+    return 0.5 if equalised == "all" and whole else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Any, assert_never
 
@@ -11,7 +12,28 @@ from numpy.typing import NDArray
 
 from mobilenets.infer.fold import Weights, fold
 from mobilenets.spec.net import Net, Node, tensors
-from mobilenets.spec.op import Activation, Add, Conv, Dense, Depthwise, Pointwise, Pool, pads
+from mobilenets.spec.op import (
+    Activate,
+    Activation,
+    Add,
+    Concat,
+    Conv,
+    Dense,
+    Depthwise,
+    Linear,
+    MaxPool,
+    MeanPool,
+    Mul,
+    Pointwise,
+    Pool,
+    Shape,
+    Shuffle,
+    Slice,
+    Weightless,
+    Windowed,
+    around,
+    sides,
+)
 
 Map = NDArray[np.float32]
 STRIPE_BYTES = 1 << 18
@@ -57,15 +79,36 @@ class Walk:
         return found | {name: values[name] for name in wanted}
 
     def _run(self, node: Node, given: Sequence[Map]) -> Map:
-        op, x = node.op, given[0]
-        if isinstance(op, Add):
-            return added(given)
-        if isinstance(op, Pool):
-            return np.asarray(x.mean(axis=(1, 2), keepdims=True, dtype=np.float32))
-        y = linear(op, x, self._kernels[node.name])
+        op = node.op
+        if not isinstance(op, Linear):
+            return weightless(op, given)
+        y = linear(op, given[0], self._kernels[node.name])
         if node.name in self._biases:
             y += self._biases[node.name]
-        return y if isinstance(op, Dense) else _activated(y, op.activation)
+        return y if isinstance(op, Dense) else activated(y, op.activation)
+
+
+def weightless(op: Weightless, given: Sequence[Map]) -> Map:
+    """What an operation without weights makes of maps [n, height, width, channels]."""
+    x = given[0]
+    match op:
+        case Add():
+            return activated(added(given), op.activation)
+        case Mul():
+            return np.asarray(x * given[1])
+        case Pool():
+            return np.asarray(x.mean(axis=(1, 2), keepdims=True, dtype=np.float32))
+        case Activate():
+            return activated(x.copy(), op.activation)
+        case MaxPool():
+            return np.asarray(windows(x, op, -np.inf).max(axis=(-2, -1)))
+        case MeanPool():
+            inside = windows(np.ones((1, *x.shape[1:3], 1), np.float32), op).sum(axis=(-2, -1))
+            return np.asarray(windows(x, op).sum(axis=(-2, -1)) / inside)
+        case Concat() | Shuffle() | Slice():
+            return moved(op, given)
+        case _:
+            assert_never(op)
 
 
 def added(maps: Sequence[NDArray[Any]]) -> NDArray[Any]:
@@ -73,9 +116,28 @@ def added(maps: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return np.asarray(reduce(np.add, maps))
 
 
-def linear(op: Conv | Depthwise | Pointwise | Dense, x: NDArray[Any], kernel: NDArray[Any]) -> NDArray[Any]:
+def moved(op: Concat | Shuffle | Slice, given: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Channels in other places, their values as they were."""
+    match op:
+        case Concat():
+            return np.concatenate(given, axis=3)
+        case Slice():
+            return given[0][..., op.begin : op.end]
+        case Shuffle():
+            x = given[0]
+            dealt = x.reshape(*x.shape[:3], op.groups, -1).swapaxes(3, 4)
+            return np.ascontiguousarray(dealt).reshape(x.shape)
+        case _:
+            assert_never(op)
+
+
+def linear(op: Linear, x: NDArray[Any], kernel: NDArray[Any]) -> NDArray[Any]:
     """The sums of a layer on [n, height, width, channels], without bias; `kernel` is `laid_out`."""
     match op:
+        case Conv(groups=groups) | Pointwise(groups=groups) if groups > 1:
+            alone = replace(op, out=op.out // groups, groups=1)
+            parts = zip(np.split(x, groups, axis=3), np.split(kernel, groups, axis=1), strict=True)
+            return np.concatenate([linear(alone, own, part) for own, part in parts], axis=3)
         case Dense() | Pointwise():
             return np.asarray((x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:3], -1))
         case Conv():
@@ -115,22 +177,26 @@ def laid_out(node: Node, weight: NDArray[Any]) -> NDArray[Any]:
             return np.ascontiguousarray(weight.reshape(weight.shape[0], -1).T)
 
 
-def padded(x: Map, op: Conv | Depthwise) -> Map:
-    """A map with the zeros around it that its layer reads."""
-    rows = pads(x.shape[1], op.kernel, op.stride, op.padding)
-    columns = pads(x.shape[2], op.kernel, op.stride, op.padding)
+def padded(x: NDArray[Any], op: Windowed, value: float = 0.0) -> NDArray[Any]:
+    """A map with what stands around it where its layer reads, zeros unless told otherwise."""
+    rows, columns = around(op, Shape(*x.shape[1:]))
     if rows == columns == (0, 0):
         return x
-    return np.pad(x, ((0, 0), rows, columns, (0, 0)))
+    return np.pad(x, ((0, 0), rows, columns, (0, 0)), constant_values=value)
 
 
-def _places(x: Map, op: Conv | Depthwise) -> tuple[int, int]:
+def windows(x: NDArray[Any], op: Windowed, value: float = 0.0) -> NDArray[Any]:
+    """A view [n, height, width, channels, rows, columns] of the windows of a layer."""
+    found = np.lib.stride_tricks.sliding_window_view(padded(x, op, value), sides(op), axis=(1, 2))
+    return found[:, :: op.stride, :: op.stride]
+
+
+def _places(x: Map, op: Depthwise) -> tuple[int, int]:
     return (x.shape[1] - op.kernel) // op.stride + 1, (x.shape[2] - op.kernel) // op.stride + 1
 
 
 def _conv(x: Map, kernel: Map, op: Conv) -> Map:
-    windows = np.lib.stride_tricks.sliding_window_view(padded(x, op), (op.kernel, op.kernel), axis=(1, 2))
-    strided = windows[:, :: op.stride, :: op.stride].transpose(0, 1, 2, 4, 5, 3)
+    strided = windows(x, op).transpose(0, 1, 2, 4, 5, 3)
     y = strided.reshape(-1, kernel.shape[0]) @ kernel
     return y.reshape(*strided.shape[:3], -1)
 
@@ -163,7 +229,8 @@ def _stripe(framed: Map, kernel: Map, stride: int, top: int, y: Map, product: Ma
                 y += product
 
 
-def _activated(y: Map, activation: Activation) -> Map:
+def activated(y: Map, activation: Activation) -> Map:
+    """A map after an activation; the map itself is overwritten."""
     match activation:
         case "none":
             return y
@@ -171,6 +238,19 @@ def _activated(y: Map, activation: Activation) -> Map:
             return np.maximum(y, 0, out=y)
         case "relu6":
             return np.clip(y, 0, 6, out=y)
+        case "hsigmoid":
+            y += np.float32(3)
+            y = np.clip(y, 0, 6, out=y)
+            y *= np.float32(1 / 6)
+            return y
+        case "hswish":
+            y *= activated(y.copy(), "hsigmoid")
+            return y
+        case "sigmoid":
+            return np.asarray(1 / (1 + np.exp(-y)), np.float32)
+        case "swish":
+            y *= activated(y.copy(), "sigmoid")
+            return y
         case _:
             assert_never(activation)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from typing import assert_never
 
@@ -15,7 +15,27 @@ from torch.nn import functional
 from mobilenets.infer.fold import Weights
 from mobilenets.infer.walk import check
 from mobilenets.spec.net import Net, Node, shapes, tensors, weight_shape
-from mobilenets.spec.op import Activation, Add, Conv, Dense, Depthwise, Pointwise, Pool, Shape, pads
+from mobilenets.spec.op import (
+    Activate,
+    Activation,
+    Add,
+    Concat,
+    Conv,
+    Dense,
+    Depthwise,
+    Linear,
+    MaxPool,
+    MeanPool,
+    Mul,
+    Op,
+    Pointwise,
+    Pool,
+    Shape,
+    Shuffle,
+    Slice,
+    Weightless,
+    around,
+)
 
 NORM_MOMENTUM = 0.1
 """Share of a batch's statistics in the running ones, where they are measured: PyTorch's."""
@@ -63,7 +83,7 @@ class Layer(nn.Module):
         super().__init__()
         op = node.op
         shape = weight_shape(op, x)
-        if isinstance(op, Pool | Add) or shape is None:
+        if not isinstance(op, Linear) or shape is None:
             raise ValueError(f"{node.name}: a {type(op).__name__} has no weights")
         self.op = op
         self.weight = nn.Parameter(torch.empty(shape))
@@ -92,15 +112,15 @@ class Layer(nn.Module):
             if self.bias is not None:
                 shift = shift + self.bias * scale
             y = self._linear(x, self.weight * scale.view(-1, 1, 1, 1), shift)
-        return y if isinstance(self.op, Dense) else _activated(y, self.op.activation)
+        return y if isinstance(self.op, Dense) else activated(y, self.op.activation)
 
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         op = self.op
         if isinstance(op, Dense):
             return functional.linear(x.flatten(1), weight, bias)
         if isinstance(op, Pointwise):
-            return functional.conv2d(x, weight, bias)
-        groups = x.shape[1] if isinstance(op, Depthwise) else 1
+            return functional.conv2d(x, weight, bias, groups=op.groups)
+        groups = x.shape[1] if isinstance(op, Depthwise) else op.groups
         slow = isinstance(op, Depthwise) and op.stride > 1 and x.device.type == "cpu"
         if slow and torch.is_grad_enabled() and weight.requires_grad:
             # Backward in bfloat16 is a plain loop, 24 ms against 1; in float32 padding slows it.
@@ -123,7 +143,7 @@ class Module(nn.Module):
         self.net = net
         known = shapes(net)
         for node in net.nodes:
-            if not isinstance(node.op, Pool | Add):
+            if isinstance(node.op, Linear):
                 _attach(self, node.name, Layer(node, known[node.inputs[0]], known[node.name]))
 
     def layer(self, name: str) -> Layer:
@@ -139,18 +159,52 @@ class Module(nn.Module):
         last_use = {name: i for i, node in enumerate(self.net.nodes) for name in node.inputs}
         values: dict[str, Tensor] = {"image": x}
         for index, node in enumerate(self.net.nodes):
-            source = values[node.inputs[0]]
-            if isinstance(node.op, Pool):
-                values[node.name] = source.mean(dim=(2, 3), keepdim=True)
-            elif isinstance(node.op, Add):
-                values[node.name] = reduce(torch.add, [values[name] for name in node.inputs])
+            given = [values[name] for name in node.inputs]
+            if isinstance(node.op, Linear):
+                values[node.name] = self.layer(node.name)(given[0])
             else:
-                values[node.name] = self.layer(node.name)(source)
+                values[node.name] = weightless(node.op, given)
             for name in set(node.inputs):
                 if name not in needed and last_use[name] == index:
                     del values[name]
         found = {output.name: _vector(values[output.node]) for output in self.net.outputs}
         return found | {name: values[name] for name in wanted}
+
+
+def weightless(op: Weightless, given: Sequence[Tensor]) -> Tensor:
+    """What an operation without weights makes of maps [n, channels, height, width]."""
+    x = given[0]
+    match op:
+        case Pool():
+            return x.mean(dim=(2, 3), keepdim=True)
+        case MaxPool() | MeanPool():
+            return _pooled(op, x)
+        case Add():
+            return activated(reduce(torch.add, given), op.activation)
+        case Mul():
+            return x * given[1]
+        case Concat():
+            return torch.cat(list(given), dim=1)
+        case Slice():
+            return x[:, op.begin : op.end]
+        case Shuffle():
+            return functional.channel_shuffle(x, op.groups)
+        case Activate():
+            return activated(x.clone(), op.activation)
+        case _:
+            assert_never(op)
+
+
+def _pooled(op: MaxPool | MeanPool, x: Tensor) -> Tensor:
+    rows, columns = around(op, Shape(x.shape[2], x.shape[3], x.shape[1]))
+    if isinstance(op, MaxPool):
+        framed = functional.pad(x, (*columns, *rows), value=-torch.inf)
+        return functional.max_pool2d(framed, op.kernel, op.stride)
+    total, inside = (
+        functional.avg_pool2d(functional.pad(one, (*columns, *rows)), op.kernel, op.stride)
+        for one in (x, torch.ones_like(x[:1, :1]))
+    )
+    return total / inside
 
 
 def module(net: Net, weights: Weights) -> Module:
@@ -189,7 +243,7 @@ def random_weights(net: Net, seed: int) -> dict[str, NDArray[np.float32]]:
     return made
 
 
-def _spread(op: Conv | Depthwise | Pointwise | Dense | Pool | Add, shape: tuple[int, ...]) -> float:
+def _spread(op: Op, shape: tuple[int, ...]) -> float:
     match op:
         case Conv() | Pointwise():
             return float(np.sqrt(2.0 / (shape[0] * np.prod(shape[2:]))))
@@ -197,23 +251,19 @@ def _spread(op: Conv | Depthwise | Pointwise | Dense | Pool | Add, shape: tuple[
             return float(np.sqrt(2.0 / np.prod(shape[2:])))
         case Dense():
             return 0.01
-        case Pool() | Add():
-            return 0.0
         case _:
-            assert_never(op)
+            return 0.0
 
 
-def _pads(op: Conv | Depthwise | Pointwise | Dense, x: Shape) -> tuple[int, int, int, int]:
+def _pads(op: Linear, x: Shape) -> tuple[int, int, int, int]:
     """Left, right, top, bottom, as torch's pad takes them."""
     if not isinstance(op, Conv | Depthwise):
         return 0, 0, 0, 0
-    return (
-        *pads(x.width, op.kernel, op.stride, op.padding),
-        *pads(x.height, op.kernel, op.stride, op.padding),
-    )
+    rows, columns = around(op, x)
+    return *columns, *rows
 
 
-def _around(op: Conv | Depthwise | Pointwise | Dense, x: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
+def _around(op: Linear, x: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
     """Zeros on both sides along height and width, and how many leading outputs they make too many.
 
     torch pads evenly; SAME at stride 2 wants nothing on the left and one on the right. Two on both sides give
@@ -234,7 +284,8 @@ def _attach(root: nn.Module, name: str, layer: Layer) -> None:
     root.add_module(leaf, layer)
 
 
-def _activated(y: Tensor, activation: Activation) -> Tensor:
+def activated(y: Tensor, activation: Activation) -> Tensor:
+    """A map after an activation, which may overwrite it."""
     match activation:
         case "none":
             return y
@@ -242,6 +293,14 @@ def _activated(y: Tensor, activation: Activation) -> Tensor:
             return functional.relu(y, inplace=True)
         case "relu6":
             return functional.relu6(y, inplace=True)
+        case "hswish":
+            return functional.hardswish(y)
+        case "hsigmoid":
+            return functional.hardsigmoid(y)
+        case "swish":
+            return functional.silu(y)
+        case "sigmoid":
+            return torch.sigmoid(y)
         case _:
             assert_never(activation)
 

@@ -8,17 +8,24 @@ from typing import Any, get_args
 
 from mobilenets.spec.net import Decode, Net, Node, Output, shapes
 from mobilenets.spec.op import (
+    Activate,
     Activation,
     Add,
     BatchNorm,
+    Concat,
     Conv,
     Dense,
     Depthwise,
+    MaxPool,
+    MeanPool,
+    Mul,
     Op,
     Padding,
     Pointwise,
     Pool,
     Shape,
+    Shuffle,
+    Slice,
 )
 from mobilenets.spec.preprocess import Preprocess
 
@@ -31,7 +38,16 @@ OPS: dict[str, type[Op]] = {
     "pool": Pool,
     "dense": Dense,
     "add": Add,
+    "mul": Mul,
+    "maxpool": MaxPool,
+    "meanpool": MeanPool,
+    "concat": Concat,
+    "shuffle": Shuffle,
+    "slice": Slice,
+    "activate": Activate,
 }
+LATER = {("conv", "across"), ("conv", "groups"), ("pointwise", "groups"), ("add", "activation")}
+"""Fields that came after files had been written: left out where they say nothing."""
 MOST_NODES = 4096
 MOST_CHANNELS = 1 << 16
 MOST_PIXELS = 4096
@@ -46,7 +62,7 @@ def net_to_json(net: Net) -> Json:
         "rounding": net.rounding,
         "input": list(net.input),
         "nodes": [
-            {"name": n.name, "op": _op_name(n.op), "inputs": list(n.inputs), **dataclasses.asdict(n.op)}
+            {"name": n.name, "op": op_name(n.op), "inputs": list(n.inputs), **_fields(n.op)}
             for n in net.nodes
         ],
         "outputs": [dataclasses.asdict(o) for o in net.outputs],
@@ -97,7 +113,14 @@ def preprocess_from_json(value: object) -> Preprocess:
     )
 
 
-def _op_name(op: Op) -> str:
+def _fields(op: Op) -> Json:
+    own, told = op_name(op), dataclasses.asdict(op)
+    silent = [f.name for f in dataclasses.fields(op) if (own, f.name) in LATER and told[f.name] == f.default]
+    return {name: value for name, value in told.items() if name not in silent}
+
+
+def op_name(op: Op) -> str:
+    """What an operation is called in files and in tables."""
     return next(name for name, kind in OPS.items() if isinstance(op, kind))
 
 
@@ -105,7 +128,8 @@ def _node(value: object) -> Node:
     if not isinstance(value, Mapping) or value.get("op") not in list(OPS):
         raise ValueError(f"net: no such operation in {str(value)[:80]!r}; known: {', '.join(OPS)}")
     kind = OPS[value["op"]]
-    fields = tuple(f.name for f in dataclasses.fields(kind))
+    names = (f.name for f in dataclasses.fields(kind))
+    fields = [name for name in names if name in value or (value["op"], name) not in LATER]
     record = _record(value, "node", ("name", "op", "inputs", *fields))
     inputs = tuple(_text(i, "inputs") for i in _sequence(record["inputs"], "inputs"))
     return Node(_text(record["name"], "name"), kind(**{f: _field(f, record[f]) for f in fields}), inputs)
@@ -117,6 +141,12 @@ def _field(name: str, value: object) -> Any:
             return _count(value, name, MOST_CHANNELS)
         case "kernel" | "stride":
             return _count(value, name, 64)
+        case "across":
+            return None if value is None else _count(value, name, 64)
+        case "groups" | "end":
+            return _count(value, name, MOST_CHANNELS)
+        case "begin":
+            return _count(value, name, MOST_CHANNELS, least=0)
         case "bias":
             if isinstance(value, bool):
                 return value

@@ -42,6 +42,10 @@ class Preprocess:
 SLIM = Preprocess(height=224, width=224)
 """TensorFlow slim's and Keras' V1: pixels to −1…1, centre crop of 0.875."""
 
+IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+"""Of ImageNet's pixels, red, green, blue, in levels: what torchvision and most of timm normalise with."""
+
 
 def box(pre: Preprocess, height: int, width: int) -> tuple[int, int, int, int]:
     """The part of a height × width picture that is read, as (top, left, height, width), in whole pixels."""

@@ -10,6 +10,12 @@ from dataclasses import dataclass
 
 TIMM_SCORES = "timm README, July and August 2024 (https://github.com/huggingface/pytorch-image-models)"
 KERAS_SCORES = "https://keras.io/api/applications/"
+TIMM_TABLE = (
+    "timm results/results-imagenet.csv at 0173a139 (https://github.com/huggingface/pytorch-image-models)"
+)
+TIMM_V4_SCORES = "timm README, June 2024 (https://github.com/huggingface/pytorch-image-models)"
+UNPINNED = "main"
+"""The revision of a home of which no source tells one: its first download is recorded and held to."""
 HUB = "https://huggingface.co/timm/{repository}/resolve/{revision}/model.safetensors"
 KERAS_HOME = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/"
 
@@ -41,17 +47,27 @@ class Published:
         return "_tf.h5" if self.url.endswith(".h5") else ".safetensors"
 
 
-def _timm(model: str, revision: str, width: float, top1: float) -> Published:
-    repository = f"{model}.ra4_e3600_r224_in1k"
+def _timm(
+    model: str,
+    revision: str,
+    width: float,
+    top1: float,
+    *,
+    net: str = "v1",
+    recipe: str = "ra4_e3600_r224_in1k",
+    resolution: int = 224,
+    source: str = TIMM_SCORES,
+) -> Published:
+    repository = f"{model}.{recipe}"
     return Published(
         name=f"timm/{model}",
-        net="v1",
+        net=net,
         width=width,
-        resolution=224,
+        resolution=resolution,
         url=HUB.format(repository=repository, revision=revision),
         licence="Apache-2.0",
         top1=top1,
-        top1_source=TIMM_SCORES,
+        top1_source=source,
     )
 
 
@@ -75,6 +91,39 @@ PUBLISHED: tuple[Published, ...] = (
     _timm("mobilenetv1_100", "636812647d7a669e4ce6d6d367f27c8ee71155f6", 1.0, 0.75382),
     _timm("mobilenetv1_100h", "4e5c43a75f7228dba980b456f80de3611a7bf819", 1.0, 0.75662),
     _timm("mobilenetv1_125", "c59613f4f7c8154cc48d2c1c1d02007751309983", 1.25, 0.76924),
+    _timm(
+        *("mobilenetv2_100", "f3ff81ba89de0bc46b546568ebeab2edef6b9d49", 1.0, 0.72976),
+        net="v2",
+        recipe="ra_in1k",
+        source=TIMM_TABLE,
+    ),
+    _timm("mobilenetv2_050", UNPINNED, 0.5, 0.6595, net="v2", recipe="lamb_in1k", source=TIMM_TABLE),
+    _timm(
+        *("mobilenetv3_large_100", "6bb94b5210be33364f802aa99ef7109990a86c5f", 1.0, 0.75766),
+        net="v3-large",
+        recipe="ra_in1k",
+        source=TIMM_TABLE,
+    ),
+    *(
+        _timm(name, UNPINNED, width, top1, net="v3-small", recipe="lamb_in1k", source=TIMM_TABLE)
+        for name, width, top1 in (
+            ("mobilenetv3_small_100", 1.0, 0.67656),
+            ("mobilenetv3_small_075", 0.75, 0.65234),
+        )
+    ),
+    _timm(
+        *("mobilenetv4_conv_small", "62da402ab468e9f1581764050d6be51fda8a35f0", 1.0, 0.73756),
+        net="v4-conv-small",
+        recipe="e2400_r224_in1k",
+        source=TIMM_V4_SCORES,
+    ),
+    _timm(
+        *("mobilenetv4_conv_medium", "d0d670186c88bde4016f9a23e22bf8ed02f41d05", 1.0, 0.79928),
+        net="v4-conv-medium",
+        recipe="e500_r256_in1k",
+        resolution=256,
+        source=TIMM_V4_SCORES,
+    ),
     *(
         _keras(text, width, resolution)
         for text, width in (("1_0", 1.0), ("7_5", 0.75), ("5_0", 0.5), ("2_5", 0.25))

@@ -7,7 +7,6 @@ answers wrongly to that (a third of the largest value off), and rightly to zeros
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from typing import assert_never
 
 import numpy as np
@@ -17,15 +16,21 @@ from torch import Tensor, nn
 
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.fold import fold
+from mobilenets.model.module import weightless
 from mobilenets.spec.net import Node, shapes
-from mobilenets.spec.op import Activation, Add, Conv, Dense, Depthwise, Pointwise, Pool, Shape, pads
+from mobilenets.spec.op import Activation, Conv, Dense, Depthwise, Pointwise, Pool, Shape, Weightless, sides
+from mobilenets.spec.op import around as pads_around
 
 
-class Sum(nn.Module):
-    """The sum of maps of one shape."""
+class Other(nn.Module):
+    """An operation without weights, of one map or of several."""
+
+    def __init__(self, op: Weightless) -> None:
+        super().__init__()
+        self.op = op
 
     def forward(self, *maps: Tensor) -> Tensor:
-        return reduce(torch.add, maps)
+        return weightless(self.op, maps)
 
 
 class Graph(nn.Module):
@@ -99,22 +104,21 @@ def _layers(node: Node, x: Shape, y: Shape) -> list[nn.Module]:
     op = node.op
     match op:
         case Conv() | Depthwise():
-            rows, columns = (pads(side, op.kernel, op.stride, op.padding) for side in x[:2])
+            rows, columns = pads_around(op, x)
             around = rows[0] if rows == columns and rows[0] == rows[1] else 0
             zeros: list[nn.Module] = [] if around else [nn.ZeroPad2d((*columns, *rows))]
-            groups = x.channels if isinstance(op, Depthwise) else 1
-            sizes = (x.channels, y.channels, op.kernel, op.stride, around)
+            groups = x.channels if isinstance(op, Depthwise) else op.groups
+            sizes = (x.channels, y.channels, sides(op), op.stride, around)
             return [*zeros, nn.Conv2d(*sizes, groups=groups, bias=op.bias), *_activation(op.activation)]
         case Pointwise():
-            return [nn.Conv2d(x.channels, op.out, 1, bias=op.bias), *_activation(op.activation)]
+            linear = nn.Conv2d(x.channels, op.out, 1, groups=op.groups, bias=op.bias)
+            return [linear, *_activation(op.activation)]
         case Pool():
             return [nn.AdaptiveAvgPool2d(1)]
         case Dense():
             return [nn.Flatten(), nn.Linear(x.channels, op.out, bias=op.bias)]
-        case Add():
-            return [Sum()]
         case _:
-            assert_never(op)
+            return [Other(op)]
 
 
 def _activation(activation: Activation) -> list[nn.Module]:
@@ -125,5 +129,13 @@ def _activation(activation: Activation) -> list[nn.Module]:
             return [nn.ReLU()]
         case "relu6":
             return [nn.ReLU6()]
+        case "hswish":
+            return [nn.Hardswish()]
+        case "hsigmoid":
+            return [nn.Hardsigmoid()]
+        case "swish":
+            return [nn.SiLU()]
+        case "sigmoid":
+            return [nn.Sigmoid()]
         case _:
             assert_never(activation)

@@ -93,7 +93,7 @@ def _swept(record: Path) -> tuple[str, int | None]:
 
 def unbuilt(net: Net) -> str | None:
     """Why a network cannot be compiled yet; None where it can."""
-    from mobilenets.compile.step import refuse
+    from mobilenets.compile.lacking import refuse
 
     try:
         refuse(net)

@@ -25,10 +25,10 @@ from mobilenets.compile import runner, verify
 from mobilenets.compile.build import Built, build, program, write
 from mobilenets.compile.form import checked
 from mobilenets.compile.isa import Family
+from mobilenets.compile.lacking import refuse
 from mobilenets.compile.part import fit
 from mobilenets.compile.smaller import smaller
 from mobilenets.compile.source import Source, compiled
-from mobilenets.compile.step import refuse
 from mobilenets.compile.target import BOARD, TARGETS, Target, body_family, family, loads
 from mobilenets.compile.target import named as target_named
 from mobilenets.costs.count import cost

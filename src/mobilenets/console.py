@@ -18,6 +18,7 @@ QUIET_S = 2.0
 LINE_S = 5.0
 """Seconds between two lines of progress where stderr is no terminal."""
 PIPED_COLUMNS = 400
+ROW_COLUMNS = 12
 
 
 class Reporter:
@@ -29,6 +30,7 @@ class Reporter:
         self._console: Console | None = None
         self._bar: Progress | None = None
         self._tasks: dict[str, Any] = {}
+        self._rows = 0
 
     def __enter__(self) -> Reporter:
         return self
@@ -50,6 +52,17 @@ class Reporter:
         elif now - self._spoke >= LINE_S:
             self._spoke = now
             _line(f"{stage} {done}/{total}")
+
+    def row(self, head: Sequence[str], cells: Sequence[str]) -> None:
+        """A row of a table that grows while a command goes on; its head comes before the first."""
+        wide = [max(ROW_COLUMNS, len(name)) for name in head]
+        for line in ([head] if not self._rows else []) + [cells]:
+            text = "  ".join(cell.rjust(size) for cell, size in zip(line, wide, strict=True))
+            if self._bar is not None:
+                self._bar.console.print(text, highlight=False)
+            else:
+                _line(text)
+        self._rows += 1
 
     def download(self, done: int, total: int | None) -> None:
         """Progress of a download in bytes, as `infer.weights` tells it."""

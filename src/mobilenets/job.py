@@ -79,7 +79,7 @@ def _one(
     if given:
         known = ", ".join(field.name for kind in KINDS for field in fields(kind))
         raise ValueError(f"unknown options: {', '.join(given)}; known: {known}, sweep")
-    _writable(out)
+    writable(out)
     cache = store() if own is None else Store(own / "features.sqlite")
     counter, uncounted = energy.counter(gpu=where.device != "cpu")
     try:
@@ -105,7 +105,7 @@ def _one(
     told = energy.of_run(drawn, run.seconds["total"])
     if told is None and uncounted:
         run = replace(run, notes=[*run.notes, f"no energy: {uncounted}"])
-    return _written(replace(run, options={**run.options, **asdict(power)}, energy=told), folder, out)
+    return written(replace(run, options={**run.options, **asdict(power)}, energy=told), folder, out)
 
 
 def sweep(
@@ -169,7 +169,7 @@ def sweep(
     whole = replace(whole, energy=energy.of_run(drawn, seconds["total"]))
     # Where a single run has its model; one that an earlier run left there would be taken for the sweep's.
     write_whole(out / MODEL, Path(whole.model).read_bytes())
-    whole = _written(whole, folder, out)
+    whole = written(whole, folder, out)
     for row in rows:  # a sweep that was cut off goes on from the last epochs of what was finished
         (Path(row.model).parent / CHECKPOINT).unlink(missing_ok=True)
     return whole
@@ -212,12 +212,16 @@ def as_json(run: Run) -> dict[str, Any]:
         "digest": run.digest,
         "identity": run.identity,
         "engine": run.engine,
+        "images_per_second": run.throughput.get("images_per_second"),
+        "waiting": run.throughput.get("waiting"),
+        "report": str(Path(run.model).parent / REPORT),
         "command": run.command,
         "notes": list(run.notes),
     }
 
 
-def _written(run: Run, folder: Path, out: Path) -> Run:
+def written(run: Run, folder: Path, out: Path) -> Run:
+    """The run with its report, its record and the test part as a data set, all of them in `out`."""
     begun = time.perf_counter()
     write_report(run, out / REPORT, lambda file: _picture(folder, file))
     spent = time.perf_counter() - begun
@@ -268,7 +272,7 @@ def _finished(out: Path) -> str:
     return str(kept.get("identity", "")) if there else ""
 
 
-def _writable(out: Path) -> None:
+def writable(out: Path) -> None:
     """Raises OSError before any work where results could not be written after it; what it makes it removes.
 
     A folder that is there but empty would be read as a class without pictures where `out` lies in the data.

@@ -44,13 +44,15 @@ NORM_MOMENTUM = 0.1
 class Norm(nn.Module):
     """A batch norm with the four tensors of `spec.net.NORM_TENSORS`; torch's own carries a fifth, a count.
 
-    `frozen` normalises by the running statistics in training too, and leaves them as they are.
+    `frozen` normalises by the running statistics in training too, and leaves them as they are; `momentum` is
+    the share of a batch's own in them elsewhere.
     """
 
     def __init__(self, channels: int, epsilon: float) -> None:
         super().__init__()
         self.epsilon = epsilon
         self.frozen = False
+        self.momentum = NORM_MOMENTUM
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.running_mean: Tensor
@@ -71,7 +73,7 @@ class Norm(nn.Module):
             self.weight,
             self.bias,
             self.measuring,
-            NORM_MOMENTUM,
+            self.momentum,
             self.epsilon,
         )
 

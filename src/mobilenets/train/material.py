@@ -62,21 +62,37 @@ def sorted_out(
         for item, look in zip(catalog.items, seen.looks, strict=True)
         if look.problem is not None
     ]
-    items = tuple(catalog.items[i] for i in good)
+    rest = replace(
+        catalog,
+        items=tuple(catalog.items[i] for i in good),
+        set_aside=(*catalog.set_aside, *aside),
+    )
+    groups = duplicate_groups([seen.looks[i] for i in good])
+    material = arranged(rest, [keys[i] for i in good], groups, ratio, seed)
+    return material, seen.values[good], aside
+
+
+def arranged(
+    catalog: Catalog,
+    keys: Sequence[str],
+    groups: NDArray[np.int64],
+    ratio: tuple[int, int, int],
+    seed: int,
+) -> Material:
+    """All items of a catalog, which have these digests, split so that no group lies on both sides."""
+    items = catalog.items
     labels = tuple(sorted({item.label for item in items}))
-    rest = replace(catalog, items=items, labels=labels, set_aside=(*catalog.set_aside, *aside))
+    rest = replace(catalog, labels=labels)
     usable(rest)
-    looks = [seen.looks[i] for i in good]
-    groups = duplicate_groups(looks)
     number = {label: index for index, label in enumerate(labels)}
     part = split([i.label for i in items], groups.tolist(), [i.part for i in items], ratio, seed)
     sizes = np.bincount(groups)
     truth = np.array([number[item.label] for item in items], np.int64)
     alike = [np.flatnonzero(groups == group) for group in np.flatnonzero(sizes > 1)]
-    material = Material(
+    return Material(
         catalog=rest,
         labels=labels,
-        keys=[keys[i] for i in good],
+        keys=keys,
         truth=truth,
         part=np.array(part),
         groups=len(alike),
@@ -86,4 +102,3 @@ def sorted_out(
             if len(np.unique(truth[group])) > 1
         ],
     )
-    return material, seen.values[good], aside

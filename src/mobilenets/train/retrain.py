@@ -149,7 +149,7 @@ def retrain(
             artefact.save(model, out / MODEL)
         if store.warning is not None:
             notes.append(store.warning)
-        notes += _remarks(material)
+        notes += remarks(material)
         seconds = {**dict.fromkeys(STAGES, 0.0), **meter.seconds, "total": meter.total_s}
         return Run(
             command=command,
@@ -171,7 +171,7 @@ def retrain(
             calibration_error=verdict.calibration_error,
             unknown=verdict.unknown,
             epochs=epochs,
-            net=_facts(model.net, (out / MODEL).stat().st_size, speed),
+            net=facts(model.net, (out / MODEL).stat().st_size, speed),
             source=model.source,
             seconds={name: round(value, 3) for name, value in seconds.items()},
             peak_rss_mb=None if meter.peak_rss_mb is None else round(meter.peak_rss_mb, 1),
@@ -184,7 +184,7 @@ def retrain(
         )
 
 
-def _remarks(material: Material) -> list[str]:
+def remarks(material: Material) -> list[str]:
     """What a reader of the scores must know of the pictures."""
     told = []
     if several := material.conflicts:
@@ -224,7 +224,7 @@ def _torch(model: Artefact, device: str, threads: int) -> Body:
     return TorchEngine(model, device, threads)
 
 
-def _facts(net: Net, file_bytes: int, speed_ms: float) -> dict[str, Any]:
+def facts(net: Net, file_bytes: int, speed_ms: float) -> dict[str, Any]:
     """What the record says of the network."""
     counted = cost(net)
     return {

@@ -91,5 +91,7 @@ class Run:
     """joules, watts and watts_from of all of it, where the power is known."""
     engine: str = ""
     """What ran the body; empty where all features were known."""
+    throughput: Mapping[str, float] = field(default_factory=dict)
+    """Of a training: images_per_second while it learned, the share of that time it was `waiting` for them."""
     sweep: Sequence[Variant] = field(default_factory=tuple)
     notes: Sequence[str] = field(default_factory=tuple)

@@ -1,0 +1,83 @@
+"""The recipes by name: frozen, so that a name means the same numbers tomorrow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mobilenets.spec.training import Course, Feed, Recipe, Steps, Subject, Told, TrainOptions
+from mobilenets.spec.views import Views
+
+CIFAR_FEED = Feed(geometry="crop", stored=32, split="98/2/0")
+
+PAPER_V1 = Recipe(
+    name="paper-v1",
+    epochs=100,
+    batch=96,
+    norm_batch=48,
+    steps=Steps(method="rmsprop", rate=0.045, momentum=0.9, smooth=0.9, epsilon=1.0, decay=4e-5),
+    course=Course(form="stairs", warmup=0.0, factor=0.94, every=2.0),
+    average=0.9999,
+    views=Views(),
+    told=Told(cost="", score=""),
+)
+MODERN = Recipe(
+    name="modern",
+    epochs=30,
+    steps=Steps(method="muon", rate=0.02, aside=0.003, momentum=0.9, smooth=0.99, decay=0.01),
+    course=Course(form="cosine", warmup=1.0),
+    average=0.998,
+    smoothing=0.1,
+    views=Views(),
+    told=Told(cost="", score=""),
+)
+CIFAR_STUDY = Recipe(
+    name="cifar-study",
+    epochs=10,
+    steps=Steps(method="muon", rate=0.02, aside=0.003, momentum=0.9, smooth=0.99, decay=0.01),
+    course=Course(form="line", warmup=1.0),
+    average=0.998,
+    smoothing=0.1,
+    views=Views(shift=2, light=0, contrast=0),
+    feed=CIFAR_FEED,
+    subject=Subject(net="v1-cifar"),
+    told=Told(cost="", score=""),
+)
+BODY = Recipe(
+    name="body",
+    epochs=40,
+    steps=Steps(method="muon", rate=0.02, aside=0.003, momentum=0.9, smooth=0.99, decay=0.01),
+    course=Course(form="cosine", warmup=1.0),
+    average=0.998,
+    views=Views(least_area=0.25),
+    feed=Feed(stored=64, split="98/2/0"),
+    subject=Subject(net="v1", width=0.25, resolution=128),
+    told=Told(cost="", score=""),
+)
+RECIPES = {recipe.name: recipe for recipe in (PAPER_V1, MODERN, CIFAR_STUDY, BODY)}
+
+
+def named(options: TrainOptions) -> Recipe:
+    """The recipe that options name, with what they change in it. ValueError lists the names there are."""
+    if options.recipe not in RECIPES:
+        raise ValueError(f"--recipe {options.recipe}: unknown; known: {', '.join(RECIPES)}")
+    recipe = RECIPES[options.recipe]
+    subject = recipe.subject
+    subject = replace(
+        subject,
+        net=options.net or subject.net,
+        width=subject.width if options.width is None else options.width,
+        resolution=options.resolution or (subject.resolution if options.net in (None, subject.net) else None),
+    )
+    if options.rate is not None and not options.rate > 0:
+        raise ValueError(f"--rate {options.rate}: a learning rate is above 0")
+    # What `muon` moves aside keeps its proportion.
+    scale = 1.0 if options.rate is None else options.rate / recipe.steps.rate
+    return replace(
+        recipe,
+        epochs=options.epochs or recipe.epochs,
+        batch=options.batch or recipe.batch,
+        norm_batch=min(recipe.norm_batch, options.batch or recipe.batch),
+        steps=replace(recipe.steps, rate=recipe.steps.rate * scale, aside=recipe.steps.aside * scale),
+        feed=replace(recipe.feed, split=options.split or recipe.feed.split),
+        subject=subject,
+    )

@@ -1,0 +1,436 @@
+"""Training a whole network: from a folder of labelled pictures to a model file and a record."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mobilenets.data.catalog import scan, usable
+from mobilenets.data.crew import keep_freed_memory, release_freed_memory
+from mobilenets.data.digests import Progress, digests
+from mobilenets.data.store import Store
+from mobilenets.infer import artefact
+from mobilenets.infer.artefact import Artefact
+from mobilenets.infer.decode import softmax
+from mobilenets.infer.engine import NumpyEngine, latency_ms
+from mobilenets.infer.score import calibration_error, interval, top
+from mobilenets.model.module import Module, module, placed, random_weights, weights_of
+from mobilenets.model.unfold import unfold
+from mobilenets.spec import zoo
+from mobilenets.spec.head import HEAD, classify
+from mobilenets.spec.net import tensors
+from mobilenets.spec.preprocess import SLIM, Preprocess
+from mobilenets.spec.recipe import BodyOptions, LearnOptions
+from mobilenets.spec.recipes import named
+from mobilenets.spec.training import DistilOptions, Recipe, RunOptions, TrainOptions
+from mobilenets.spec.views import Views, still
+from mobilenets.train import checkpoint, loop
+from mobilenets.train.blas import one_blas_thread
+from mobilenets.train.body import one_thread, pick_device
+from mobilenets.train.finetune import half_is_native
+from mobilenets.train.head import temperature
+from mobilenets.train.judge import AGREE, VERIFIED_PICTURES
+from mobilenets.train.lessons import Lesson, decoded_parts, sorted_out
+from mobilenets.train.meter import Meter, machine, versions
+from mobilenets.train.retrain import MODEL, facts, remarks
+from mobilenets.train.run import Epoch, Judged, Run
+from mobilenets.train.start import RANDOM, starting_body
+from mobilenets.train.teacher import Said, Teacher, asked, matched, objective, refused, spread, unmatched
+from mobilenets.train.views import DRAWS, viewed
+from mobilenets.train.world import World, joined
+
+CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
+KEEP_S = 60.0
+"""Seconds of work that a kill may cost."""
+STATISTICS_PICTURES = 512
+STORED = 8 / 7
+"""Sides of what is stored for those of what is seen: 256 for 224, as the papers cut their crops."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who hears of a run: of its progress, of each step, of each epoch with their number."""
+
+    progress: Progress
+    step: Callable[[loop.Taken], None]
+    epoch: Callable[[Epoch, int], None]
+
+
+def train(
+    folder: Path,
+    out: Path,
+    *,
+    options: TrainOptions,
+    on: RunOptions,
+    store: Store,
+    cache: Path,
+    listener: Listener,
+    teacher: Teacher | None = None,
+    distil: DistilOptions | None = None,
+    command: str = "",
+) -> Run | None:
+    """Train a network on `folder`; writes `out/model.safetensors`, whole or not at all.
+
+    Pictures are decoded once, into `cache`. Of several processes that learn together (`torchrun`) the first
+    writes and gives the record, the others None. Raises ValueError, before work is done where that is
+    possible, for options that make no sense, a data set that cannot be learned and a checkpoint of another
+    run.
+    """
+    recipe = named(options)
+    device = torch.device(pick_device(on.device))
+    threads = on.threads or int(machine()["cores"])
+    torch.use_deterministic_algorithms(on.deterministic)
+    keep_freed_memory()
+    with Meter() as meter, joined(device) as world, one_thread():
+        with meter.stage("scan"):
+            catalog = scan(folder)
+            usable(catalog)
+            keys = digests(catalog, threads, store, listener.progress, now=time.time())
+            material, aside, notes = sorted_out(
+                catalog, keys, recipe.feed, options.seed, threads, store, listener.progress
+            )
+            if teacher is not None and distil is not None:
+                refused(teacher, distil, material.labels)
+            start = _started(recipe, options, material.labels, listener.progress)
+            pre = start.preprocess
+        with meter.stage("decode"):
+            side = recipe.feed.stored or round(STORED * pre.height)
+            stored = replace(pre, height=side, width=side, fraction=1.0)
+            parts, lost = decoded_parts(material, stored, pre, cache, threads, listener.progress)
+            start = _normed(start, parts["train"], options.seed)
+            release_freed_memory()
+        half = on.half and half_is_native(device)
+        where = loop.Where(device, threads if device.type == "cpu" else 1, half, world)
+        lessons = loop.Lessons(parts["train"].pictures, parts["train"].truth, len(material.labels))
+        aim: loop.Objective = loop.cross_entropy
+        if teacher is not None and distil is not None:
+            with meter.stage("teacher"):
+                asking = _Asking(teacher, distil, recipe, options.seed, cache)
+                start, lessons, aim = _taught(asking, start, lessons, parts["train"], world, listener)
+        made = module(start.net, start.weights)
+        state = loop.begun(made, recipe, where)
+        about = _about(recipe, options, parts["train"], start, where)
+        if teacher is not None and distil is not None:
+            about |= {
+                "teacher": teacher.digest,
+                **{k: v for k, v in asdict(distil).items() if k != "teacher"},
+            }
+        _resumed(state, out / CHECKPOINT, about, on)
+        keeper = _Keeper(out, about, state, start, listener)
+        with meter.stage("train"):
+            for epoch in loop.learn(
+                state,
+                recipe,
+                lessons,
+                pre,
+                where,
+                seed=options.seed,
+                objective=aim,
+                judged=partial(_validated, part=parts["val"], pre=pre, where=where),
+                each=keeper.step if world.first else lambda taken: None,
+            ):
+                if world.first:
+                    keeper.epoch(epoch)
+                    listener.epoch(epoch, recipe.epochs)
+        if not world.first:
+            return None
+        with meter.stage("judge"):
+            learned = _alone(keeper.chosen())
+            model, test, told = _judged(learned, recipe, parts, material.labels, where)
+            with one_blas_thread():
+                _verify(model, parts, where)
+                speed = latency_ms(NumpyEngine(model), pre)
+            artefact.save(model, out / MODEL)
+        if store.warning is not None:
+            notes.append(store.warning)
+        return Run(
+            command=command,
+            folder=str(folder),
+            model=str(out / MODEL),
+            options={**asdict(options), **asdict(on), "threads": threads},
+            labels=material.labels,
+            counts=material.counts(),
+            set_aside=[*catalog.set_aside, *aside, *lost],
+            duplicates=material.groups,
+            accuracy=told["accuracy"],
+            top5=told["top5"],
+            interval=told["interval"],
+            test=test,
+            choices=(),
+            chosen_c=0.0,
+            refitted=0.0,
+            temperature=told["temperature"],
+            calibration_error=told["calibration_error"],
+            unknown=None,
+            epochs=state.epochs,
+            net=facts(model.net, (out / MODEL).stat().st_size, speed),
+            source=model.source,
+            seconds={
+                name: round(value, 3) for name, value in (meter.seconds | {"total": meter.total_s}).items()
+            },
+            peak_rss_mb=None if meter.peak_rss_mb is None else round(meter.peak_rss_mb, 1),
+            machine=machine(),
+            versions=versions(),
+            digest=artefact.digest(model),
+            engine=f"torch, {device.type}, {where.streams} streams{', bfloat16' if half else ''}",
+            throughput=keeper.throughput(),
+            notes=[*notes, *remarks(material)],
+        )
+
+
+class _Keeper:
+    """What of a run stays on disk while it goes on: its last state, and the best network it has been."""
+
+    def __init__(
+        self, out: Path, about: Mapping[str, Any], state: loop.State, start: Artefact, listener: Listener
+    ) -> None:
+        self._out, self._about, self._state, self._start = out, about, state, start
+        self._listener = listener
+        self._kept = time.monotonic()
+        self._seen = [0, 0.0, 0.0]
+
+    def step(self, taken: loop.Taken) -> None:
+        """A step was taken."""
+        self._seen = [
+            a + b for a, b in zip(self._seen, (taken.pictures, taken.seconds, taken.waited), strict=True)
+        ]
+        self._listener.step(taken)
+        if not taken.ends and time.monotonic() - self._kept > KEEP_S:
+            self._save()
+
+    def epoch(self, epoch: Epoch) -> None:
+        """An epoch ended; those that an earlier, cut-off run finished come first."""
+        if epoch is not self._state.epochs[-1]:
+            return
+        if epoch.val_accuracy is not None and self._best() is epoch:
+            artefact.save(self._averaged(), self._out / BEST)
+        self._save()
+
+    def chosen(self) -> Artefact:
+        """The averaged network that did best on validation; the last where nothing was validated."""
+        best = self._best()
+        if best is None or best is self._state.epochs[-1]:
+            return self._averaged()
+        return artefact.load(self._out / BEST)
+
+    def throughput(self) -> dict[str, float]:
+        """Pictures a second while learning, and the share of that time spent waiting for pictures."""
+        pictures, seconds, waited = self._seen
+        return {
+            "images_per_second": round(pictures / seconds, 1) if seconds else 0.0,
+            "waiting": round(waited / seconds, 4) if seconds else 0.0,
+        }
+
+    def _best(self) -> Epoch | None:
+        known = [epoch for epoch in self._state.epochs if epoch.val_accuracy is not None]
+        return max(known, key=lambda epoch: (epoch.val_accuracy, epoch.epoch), default=None)
+
+    def _averaged(self) -> Artefact:
+        return replace(self._start, weights=weights_of(self._state.averaged))
+
+    def _save(self) -> None:
+        checkpoint.save(self._state, self._out / CHECKPOINT, self._about)
+        self._kept = time.monotonic()
+
+
+def _started(recipe: Recipe, options: TrainOptions, labels: Sequence[str], progress: Progress) -> Artefact:
+    """The whole network before its first step, with norms, fed as the recipe says."""
+    subject = recipe.subject
+    width, geometry = subject.width, recipe.feed.geometry
+    if options.weights == RANDOM:
+        net = zoo.net(subject.net, width, subject.resolution, len(labels))
+        pre = replace(SLIM, height=net.input.height, width=net.input.width, geometry=geometry)
+        return Artefact(
+            net,
+            random_weights(net, options.seed),
+            pre,
+            labels=tuple(labels),
+            source={"name": "random weights"},
+        )
+    body = BodyOptions(
+        net=subject.net,
+        width=options.width,
+        resolution=subject.resolution,
+        weights=options.weights,
+        geometry=geometry,
+    )
+    found = starting_body(body, LearnOptions(finetune=1), progress)
+    net = classify(found.net, len(labels))
+    fresh = random_weights(net, options.seed)
+    return replace(found, net=net, weights=fresh | dict(found.weights), labels=tuple(labels))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """Whom to ask, how, and where the answers are kept."""
+
+    teacher: Teacher
+    how: DistilOptions
+    recipe: Recipe
+    seed: int
+    cache: Path
+
+
+def _taught(
+    asking: _Asking, start: Artefact, lessons: loop.Lessons, train: Lesson, world: World, listener: Listener
+) -> tuple[Artefact, loop.Lessons, loop.Objective]:
+    """The network ready to be taught, lessons with what the teacher says, and what is to be learned."""
+    output = "logits" if asking.how.distil == "soft" else "features"
+
+    def ask() -> Said:
+        return asked(
+            asking.teacher,
+            [output],
+            train.pictures,
+            train.content,
+            asking.recipe.views,
+            asking.seed,
+            min(asking.how.teacher_views, asking.recipe.epochs),
+            asking.cache,
+            listener.progress,
+        )
+
+    if not world.first:
+        world.wait()
+    said = ask()
+    if world.first:
+        world.wait()
+    taught = replace(lessons, teaching=said)
+    if output == "logits":
+        return start, taught, objective(asking.how, asking.teacher, 1.0)
+    net = matched(start.net, said.kept[output].shape[2])
+    fresh = random_weights(net, asking.seed)
+    grown = replace(start, net=net, weights=fresh | dict(start.weights))
+    return grown, taught, objective(asking.how, asking.teacher, spread(said))
+
+
+def _alone(learned: Artefact) -> Artefact:
+    """A network without what only its teacher needed."""
+    net = unmatched(learned.net)
+    return replace(learned, net=net, weights={name: learned.weights[name] for name in tensors(net)})
+
+
+def _about(
+    recipe: Recipe, options: TrainOptions, train: Lesson, start: Artefact, where: loop.Where
+) -> dict[str, Any]:
+    """What a checkpoint must have in common with the run that goes on from it."""
+    shown = hashlib.sha256()
+    for file, truth in zip(train.files, train.truth.tolist(), strict=True):
+        shown.update(f"{file} {truth}\n".encode("utf-8", "surrogateescape"))
+    net = start.net
+    return {
+        "net": f"{net.name} {net.width:g} at {net.resolution}",
+        "classes": len(start.labels),
+        "weights": options.weights,
+        "recipe": recipe.name,
+        "epochs": recipe.epochs,
+        "batch": recipe.batch,
+        "rate": recipe.steps.rate,
+        "seed": options.seed,
+        "split": recipe.feed.split,
+        "pictures": f"{len(train.truth)} ({shown.hexdigest()[:12]})",
+        "bfloat16": where.half,
+        "torch": torch.__version__,
+    }
+
+
+def _resumed(state: loop.State, path: Path, about: Mapping[str, Any], on: RunOptions) -> None:
+    """The state of a run that was cut off, where it is to be gone on with; refuses to write over one."""
+    if on.resume:
+        if not path.exists():
+            raise ValueError(f"{path}: there is no checkpoint to go on from; leave out --resume")
+        checkpoint.restore(state, path, about)
+    elif path.exists() and not on.anew:
+        raise ValueError(
+            f"{path} is of a training that was cut off: --resume goes on with it, --anew begins anew"
+        )
+
+
+def _validated(made: Module, part: Lesson, pre: Preprocess, where: loop.Where) -> float | None:
+    if not where.world.first or not len(part.truth):
+        return None
+    return top(loop.scores(made, part.pictures, pre, where), part.truth)
+
+
+def _judged(
+    learned: Artefact,
+    recipe: Recipe,
+    parts: Mapping[str, Lesson],
+    labels: Sequence[str],
+    where: loop.Where,
+) -> tuple[Artefact, Judged, dict[str, Any]]:
+    """The model with its temperature folded into its head, and what was measured on the parts held out."""
+    made = placed(module(learned.net, learned.weights), where.device)
+    logits = {
+        part: loop.scores(made, parts[part].pictures, learned.preprocess, where) for part in ("val", "test")
+    }
+    truth = {part: parts[part].truth for part in logits}
+    warm = temperature(logits["val"], truth["val"]) if len(truth["val"]) else 1.0
+    scores = {part: softmax(value / np.float32(warm)) for part, value in logits.items() if len(value)}
+    accuracy = {"train": None} | {
+        part: top(logits[part], truth[part]) if len(truth[part]) else None for part in logits
+    }
+    right, n = accuracy["test"], len(truth["test"])
+    told: dict[str, Any] = {
+        "accuracy": accuracy,
+        "top5": top(logits["test"], truth["test"], 5) if n else None,
+        "interval": None if right is None else interval(right, n),
+        "test_pictures": n,
+        "temperature": warm,
+        "calibration_error": {
+            "before": calibration_error(softmax(logits["test"]), truth["test"]) if n else None,
+            "after": calibration_error(scores["test"], truth["test"]) if n else None,
+        },
+    }
+    cooled = {
+        name: value / np.float32(warm) if name.startswith(f"{HEAD}.") else value
+        for name, value in learned.weights.items()
+    }
+    model = replace(learned, weights=cooled, recipe=asdict(recipe), scores=told)
+    shown = scores.get("test", np.zeros((0, len(labels)), np.float32))
+    return model, Judged(parts["test"].files, truth["test"], shown), told
+
+
+def _verify(model: Artefact, parts: Mapping[str, Lesson], where: loop.Where) -> None:
+    """Raises RuntimeError where the walk says other logits than torch, by more than float32 explains."""
+    part = next((parts[name] for name in ("test", "val") if len(parts[name].truth)), None)
+    size = (model.preprocess.height, model.preprocess.width, 3)
+    levels = np.random.default_rng(0).integers(0, 256, (VERIFIED_PICTURES, *size), np.uint8)
+    if part is not None:
+        count = len(part.truth)
+        chosen = np.linspace(0, count - 1, min(VERIFIED_PICTURES, count)).astype(np.int64)
+        levels = part.pictures.rows(chosen)
+    made = placed(module(model.net, model.weights), where.device)
+    told = loop.said(made, [lambda: levels], model.preprocess, where)
+    worst = float(np.abs(NumpyEngine(model).prepared(levels)["logits"] - told).max())
+    if not worst <= AGREE:
+        raise RuntimeError(
+            f"the model's logits differ by {worst:.2g} from those that were scored; not written"
+        )
+
+
+def _normed(start: Artefact, train: Lesson, seed: int) -> Artefact:
+    """The same function with batch norms, measured on training pictures where they were folded away."""
+    if any(getattr(node.op, "norm", None) is not None for node in start.net.nodes):
+        return start
+    pre = start.preprocess
+    chosen = np.random.default_rng(seed).permutation(len(train.truth))[:STATISTICS_PICTURES]
+
+    def batches() -> Iterator[Tensor]:
+        for first in range(0, len(chosen), loop.SCORED):
+            levels = torch.from_numpy(train.pictures.rows(chosen[first : first + loop.SCORED]))
+            drawn = torch.full((len(levels), DRAWS), 0.5)
+            x = viewed(levels, drawn, still(Views()), (pre.height, pre.width))
+            yield (x - torch.tensor(pre.mean).view(1, 3, 1, 1)) / torch.tensor(pre.std).view(1, 3, 1, 1)
+
+    made = unfold(start.net, start.weights, batches())
+    return replace(start, net=made.net, weights=weights_of(made))

@@ -1,0 +1,203 @@
+"""The command `train`: a whole network from a recipe, its curves, its table while it learns, its report."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from mobilenets.console import Reporter, percent, say, say_json
+from mobilenets.flags import JSON, flags
+from mobilenets.infer.sealed import write_whole
+from mobilenets.shown import show_run
+from mobilenets.spec.training import DistilOptions, RunOptions, TrainOptions
+
+if TYPE_CHECKING:
+    from mobilenets.train.loop import Taken
+    from mobilenets.train.run import Epoch, Run
+    from mobilenets.train.teacher import Teacher
+
+app = typer.Typer()
+Options = TypeVar("Options")
+KINDS = (TrainOptions, RunOptions, DistilOptions)
+STEPS, EVENTS = "steps.csv", "events"
+HEAD = "step,loss,share_of_rate,images_per_second,waited_s"
+COMMAS = HEAD.count(",")
+
+
+def train(
+    folder: Path,
+    out: Path,
+    options: Mapping[str, Any],
+    progress: Reporter,
+    command: str = "",
+    cache: Path | None = None,
+) -> Run | None:
+    """One training, all that belongs to it written to `out`. Raises ValueError for unknown options.
+
+    None in every process but the first of those that learn together.
+    """
+    from mobilenets.data.store import Store
+    from mobilenets.infer.weights import cache_dir
+    from mobilenets.job import writable, written
+    from mobilenets.listing import store
+    from mobilenets.train.whole import Listener
+    from mobilenets.train.whole import train as learn
+
+    given = {name: os.fspath(v) if isinstance(v, os.PathLike) else v for name, v in options.items()}
+    known = [field.name for kind in KINDS for field in fields(kind)]
+    if strange := [name for name in given if name not in known]:
+        raise ValueError(f"unknown options: {', '.join(strange)}; known: {', '.join(known)}")
+    what, on, distil = (_taken(TrainOptions, given), _taken(RunOptions, given), _taken(DistilOptions, given))
+    writable(out)
+    place = cache or cache_dir()
+    kept = store() if cache is None else Store(cache / "features.sqlite")
+    curves = Curves(out, progress, resume=on.resume)
+    try:
+        run = learn(
+            folder,
+            out,
+            options=what,
+            on=on,
+            store=kept,
+            cache=place / "decoded",
+            listener=Listener(progress, curves.step, curves.epoch),
+            teacher=_teacher(distil, on, progress, place),
+            distil=distil,
+            command=command,
+        )
+    finally:
+        curves.close()
+        kept.close()
+    return None if run is None else written(run, folder, out)
+
+
+def _taken(kind: type[Options], given: Mapping[str, Any]) -> Options:
+    own = {field.name: given[field.name] for field in fields(kind) if field.name in given}  # type: ignore[arg-type]
+    return kind(**own)
+
+
+def _teacher(distil: DistilOptions, on: RunOptions, progress: Reporter, place: Path) -> Teacher | None:
+    """The teacher that options name, by the fastest engine there is for it."""
+    if distil.teacher is None:
+        return None
+    from mobilenets.compiling import compiled_body
+    from mobilenets.data.crew import cores
+    from mobilenets.infer.adopt import in_floats
+    from mobilenets.infer.compiled import CompiledEngine
+    from mobilenets.infer.ready import load
+    from mobilenets.train.teacher import of_engine, of_model
+
+    ready = load(distil.teacher, progress.download)
+    threads = on.threads or cores()
+    if isinstance(ready.engine, CompiledEngine):
+        known = ready.artefact
+        size = (known.preprocess.height, known.preprocess.width)
+        return of_engine(ready.engine, ready.labels, size, str(known.source["digest"]), distil.teacher)
+    return of_model(
+        in_floats(ready.artefact),
+        on.device,
+        threads,
+        # What it says is kept in 16 bits anyway.
+        lambda model: compiled_body(model, threads, 1 << 20, progress, rough=True, place=place),
+    )
+
+
+class Curves:
+    """What is told of a run while it goes on: a row for each step, TensorBoard's events, a line an epoch.
+
+    Steps that an earlier, cut-off run took after its last checkpoint are taken again.
+    """
+
+    def __init__(self, out: Path, progress: Reporter, *, resume: bool) -> None:
+        self._out, self._progress, self._resume = out, progress, resume
+        self._file: IO[str] | None = None
+        self._events: Any = None
+        self._told = False
+
+    def step(self, taken: Taken) -> None:
+        """A step was taken."""
+        if self._file is None:
+            self._begin(taken.step)
+        speed = taken.pictures / taken.seconds
+        row = (taken.step, f"{taken.loss!r}", f"{taken.rate:.6g}", f"{speed:.1f}", f"{taken.waited:.4f}")
+        print(*row, sep=",", file=self._file, flush=taken.ends)
+        if self._events is not None:
+            for name, value in (("loss", taken.loss), ("rate", taken.rate), ("images_per_second", speed)):
+                self._events.add_scalar(name, value, taken.step)
+        self._progress("train", taken.step + 1, taken.steps)
+
+    def epoch(self, epoch: Epoch, epochs: int) -> None:
+        """An epoch ended."""
+        if self._events is not None and epoch.val_accuracy is not None:
+            self._events.add_scalar("validation", epoch.val_accuracy, epoch.epoch)
+        self._progress.row(
+            ("epoch", "loss", "validation", "time"),
+            (
+                f"{epoch.epoch}/{epochs}",
+                f"{epoch.loss:.4f}",
+                percent(epoch.val_accuracy),
+                f"{epoch.seconds:.0f} s",
+            ),
+        )
+
+    def close(self) -> None:
+        """All of it is on disk afterwards."""
+        if self._file is not None:
+            self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+    def _begin(self, step: int) -> None:
+        path = self._out / STEPS
+        kept: list[str] = []
+        if self._resume and path.exists():
+            lines = path.read_text().splitlines()[1:]
+            kept = [line for line in lines if _number(line) < step]
+        self._out.mkdir(parents=True, exist_ok=True)
+        write_whole(path, "".join(f"{line}\n" for line in (HEAD, *kept)).encode())
+        self._file = path.open("a")
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:  # an extra; the table of steps says the same
+            return
+        self._events = SummaryWriter(str(self._out / EVENTS), purge_step=step)
+
+
+def _number(row: str) -> float:
+    """The step that a row is of; none is greater where a write was cut off."""
+    first = row.partition(",")[0]
+    return int(first) if first.isdecimal() and row.count(",") == COMMAS else float("inf")
+
+
+def _train(
+    folder: Annotated[Path, typer.Argument(help="A folder of class folders, a zip of one, or a CSV.")],
+    out: Annotated[Path, typer.Option(help="Where the model, the report, curves and checkpoints go.")],
+    json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
+    **options: Any,
+) -> None:
+    """Train a whole network by a recipe, from random weights or given ones; `torchrun` starts several."""
+    with Reporter() as progress:
+        run = train(folder, out, options, progress, command=shlex.join(["mobilenets", *sys.argv[1:]]))
+    if run is None:
+        return
+    if json:
+        from mobilenets.job import as_json
+
+        say_json(as_json(run))
+        return
+    show_run(run, out)
+    speed, waiting = run.throughput["images_per_second"], percent(run.throughput["waiting"])
+    say(f"{speed:g} pictures a second, {waiting} of the time waiting for them")
+
+
+app.command(
+    name="train",
+    epilog="Example: mobilenets train photos/ --out out --recipe modern --width 0.5 --resolution 128",
+)(flags(*KINDS)(_train))

@@ -117,7 +117,7 @@ def models(json: Json = False) -> None:
         [
             (
                 r["name"],
-                urlsplit(r["url"]).hostname if r["url"] else "a network of this package",
+                (urlsplit(r["url"]).hostname or "this package") if r["url"] else "a network of this package",
                 r["licence"] or "",
                 r["resolution"],
                 f"{r['macs'] / 1e6:.0f} M",

@@ -185,11 +185,11 @@ def test_a_local_file_always_serves(tmp_path: Path, here: dict[str, str]) -> Non
 @pytest.mark.parametrize("key", ["MOBILENETS_OFFLINE", "HF_HUB_OFFLINE"])
 def test_the_error_names_all_four_places(here: dict[str, str], key: str) -> None:
     with pytest.raises(ValueError, match="no weights for v1") as error:
-        weights.find(None, "v1", 0.5, 160, environment={**here, key: "1"})
+        weights.find(None, "v1", 0.75, 160, environment={**here, key: "1"})
     text = str(error.value)
     for part in ("1. the option", "2. the cache", "3. a download", "offline", "4. the packaged body"):
         assert part in text
-    assert "keras/mobilenet_5_0_160" in text
+    assert "keras/mobilenet_7_5_160" in text
     assert "\n" not in text
 
 
@@ -263,7 +263,7 @@ def test_the_cache_follows_the_environment() -> None:
 
 
 def test_every_published_set_is_pinned_or_held_and_comes_over_https() -> None:
-    assert len({entry.name for entry in PUBLISHED}) == len({entry.file for entry in PUBLISHED}) == 26
+    assert len({entry.name for entry in PUBLISHED}) == len({entry.file for entry in PUBLISHED}) == 28
     assert sum(entry.name.startswith("keras/") for entry in PUBLISHED) == 16
     for entry in PUBLISHED:
         assert entry.url.startswith("https://")

@@ -115,10 +115,10 @@ def test_a_device_that_is_not_there_is_refused(
 def test_missing_weights_name_all_four_places(
     refuse: Refuse, five: Path, cache: Path, tmp_path: Path
 ) -> None:
-    line = refuse("retrain", five, "--out", tmp_path / "o", "--width", 0.25, "--resolution", 128)
+    line = refuse("retrain", five, "--out", tmp_path / "o", "--width", 0.75, "--resolution", 128)
     places = (
         "1. the option",
-        "2. the cache: keras/mobilenet_2_5_128",
+        "2. the cache: keras/mobilenet_7_5_128",
         "3. a download",
         "4. the packaged body",
     )

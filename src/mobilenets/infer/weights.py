@@ -19,7 +19,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from mobilenets.infer import adopt
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.sealed import write_whole
-from mobilenets.spec.published import PUBLISHED, Published, by_name, for_net
+from mobilenets.spec.published import PACKAGE, PUBLISHED, Published, by_name, for_net, stand_in
 
 Origin = Literal["file", "cache", "download", "packaged"]
 Progress = Callable[[int, int | None], None]
@@ -28,6 +28,8 @@ Progress = Callable[[int, int | None], None]
 MOST_BYTES = 256 << 20
 CHUNK = 1 << 16
 TIMEOUT_S = 30.0
+BODIES = Path(__file__).parents[1] / "bodies"
+"""The weights that come with this package."""
 TRUE = ("1", "true", "yes", "on")
 
 
@@ -47,6 +49,7 @@ def find(
     width: float,
     resolution: int,
     *,
+    any_width: bool = False,
     progress: Progress | None = None,
     allowed: Callable[[str], bool] | None = None,
     environment: Mapping[str, str] = os.environ,
@@ -54,6 +57,8 @@ def find(
     """Weights for a network: the option (a local file always serves), the cache, a download, the packaged
     body.
 
+    The packaged body stands in for what was not named, of this width, or the widest where `any_width` will
+    do.
     `allowed` says which addresses may be fetched: https ones, unless a caller knows better. Raises
     NoWeightsError, one line that names all four places and what was tried at each.
     """
@@ -64,6 +69,8 @@ def find(
     said = f"--weights {option} (no such file, a known name)" if option is not None else "--weights not given"
     for entry in entries:
         there = cached(entry, environment)
+        if there is not None and entry.packaged:  # sealed, and nobody else's
+            return Found(there, "packaged", entry)
         if there is not None:
             return Found(_held(there, entry), "cache", entry)
     tried = [f"1. the option: {said}", f"2. the cache: {_not_cached(entries, environment)}"]
@@ -79,7 +86,11 @@ def find(
             return Found(path, "download", entries[0])
         except DownloadError as error:
             tried.append(f"3. a download of {entries[0].name}: {error}")
-    tried.append("4. the packaged body: this release has none")
+    own = stand_in(net, None if any_width else width) if option is None else None
+    if own is not None and (there := cached(own, environment)) is not None:
+        return Found(there, "packaged", own)
+    known = ", ".join(f"{e.net} {e.width:g}" for e in PUBLISHED if e.packaged)
+    tried.append(f"4. the packaged body: there are {known}, and none of this width")
     raise NoWeightsError(
         f"no weights for {what}: {'; '.join(tried)}. "
         "Get a file on another machine and give it with --weights FILE; `mobilenets models` lists their homes"
@@ -183,11 +194,13 @@ def _entry(option: str) -> Published:
         raise ValueError(
             f"--weights {option}: no such file, and no known name{hint}. Weights come from 1. the option: a "
             "file or a name that `mobilenets models` lists; without it 2. the cache, 3. a download, 4. the "
-            "packaged body: this release has none"
+            "packaged body"
         ) from None
 
 
 def _places(entry: Published, environment: Mapping[str, str]) -> list[Path]:
+    if entry.packaged:
+        return [BODIES / entry.url.removeprefix(PACKAGE)]
     places = [cache_dir(environment) / "weights" / entry.file]
     address = urlsplit(entry.url)
     parts = address.path.strip("/").split("/")

@@ -1,7 +1,7 @@
 """Every known set of weights: its home, its licence, and the score that was published for it.
 
-No file is in this package. A SHA-256 stands here only where a source that can be cited gives it; None means
-that the first download is recorded and held to.
+Two files are in this package. A SHA-256 stands here only where a source that can be cited gives it; None
+means that the first download is recorded and held to.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ TIMM_TABLE = (
 TIMM_V4_SCORES = "timm README, June 2024 (https://github.com/huggingface/pytorch-image-models)"
 UNPINNED = "main"
 """The revision of a home of which no source tells one: its first download is recorded and held to."""
+PACKAGE = "package:"
+"""What the address of a file begins with that comes with this package, in its folder `bodies`."""
 HUB = "https://huggingface.co/timm/{repository}/resolve/{revision}/model.safetensors"
 KERAS_HOME = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/"
 
@@ -36,6 +38,11 @@ class Published:
     top1_source: str
     sha256: str | None = None
     needs: str | None = None
+
+    @property
+    def packaged(self) -> bool:
+        """Whether its file comes with this package."""
+        return self.url.startswith(PACKAGE)
 
     @property
     def file(self) -> str:
@@ -87,6 +94,20 @@ def _keras(text: str, width: float, resolution: int) -> Published:
     )
 
 
+def _own(width: float, resolution: int) -> Published:
+    name = f"v1-{width:g}-{resolution}"
+    return Published(
+        name=f"mobilenets/{name}",
+        net="v1",
+        width=width,
+        resolution=resolution,
+        url=f"{PACKAGE}{name}.safetensors",
+        licence="apache-2.0",
+        top1=None,
+        top1_source="a body without ImageNet's classes; docs/recipes.md says what it is worth",
+    )
+
+
 PUBLISHED: tuple[Published, ...] = (
     _timm("mobilenetv1_100", "636812647d7a669e4ce6d6d367f27c8ee71155f6", 1.0, 0.75382),
     _timm("mobilenetv1_100h", "4e5c43a75f7228dba980b456f80de3611a7bf819", 1.0, 0.75662),
@@ -129,6 +150,8 @@ PUBLISHED: tuple[Published, ...] = (
         for text, width in (("1_0", 1.0), ("7_5", 0.75), ("5_0", 0.5), ("2_5", 0.25))
         for resolution in (224, 192, 160, 128)
     ),
+    _own(0.25, 128),
+    _own(0.5, 128),
 )
 
 
@@ -142,9 +165,16 @@ def by_name(name: str) -> Published:
 
 def for_net(net: str, width: float, resolution: int) -> list[Published]:
     """Sets that fit a network of this width, the nearest resolution first, the better score first among
-    equals.
+    equals; those of this package stand in for these, and are not among them.
 
     timm's `100h` is left out: it has a layer that `v1` has not.
     """
-    fits = [e for e in PUBLISHED if e.net == net and e.width == width and not e.name.endswith("100h")]
+    fits = [e for e in PUBLISHED if e.net == net and e.width == width and not e.packaged]
+    fits = [e for e in fits if not e.name.endswith("100h")]
     return sorted(fits, key=lambda e: (abs(e.resolution - resolution), -(e.top1 or 0.0)))
+
+
+def stand_in(net: str, width: float | None) -> Published | None:
+    """The set of this package for a network of this width, the widest for None; None without one."""
+    fits = [e for e in PUBLISHED if e.packaged and e.net == net and width in (None, e.width)]
+    return max(fits, key=lambda e: e.width, default=None)

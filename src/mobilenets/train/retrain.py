@@ -149,6 +149,7 @@ def retrain(
             artefact.save(model, out / MODEL)
         if store.warning is not None:
             notes.append(store.warning)
+        notes += [start.source["stands_in"]] if "stands_in" in start.source else []
         notes += remarks(material)
         seconds = {**dict.fromkeys(STAGES, 0.0), **meter.seconds, "total": meter.total_s}
         return Run(

@@ -15,6 +15,11 @@ from mobilenets.spec.preprocess import SLIM, Preprocess
 from mobilenets.spec.recipe import BodyOptions, LearnOptions
 
 RANDOM = "random"
+STANDS_IN = (
+    "no ImageNet weights were to be had, so {name} of this package stands in for them: a body taught on "
+    "tiny pictures of 200 classes, worth less (docs/recipes.md); `mobilenets models` lists others, and "
+    "--weights takes them"
+)
 
 
 def starting_body(options: BodyOptions, learn: LearnOptions, progress: Progress) -> Artefact:
@@ -41,6 +46,7 @@ def starting_body(options: BodyOptions, learn: LearnOptions, progress: Progress)
         options.net,
         known_width,
         options.resolution or default,
+        any_width=options.width is None,
         progress=lambda done, total: progress("download", done, total or done),
     )
     model = adopt.in_floats(weights.load(found))
@@ -52,7 +58,10 @@ def starting_body(options: BodyOptions, learn: LearnOptions, progress: Progress)
         )
     net = headless(at_resolution(model.net, options.resolution or model.net.resolution))
     own = {name: model.weights[name] for name in tensors(net)}
-    return Artefact(net, own, _fed(model.preprocess, net, options), source=model.source)
+    source = model.source
+    if found.origin == "packaged" and options.weights is None:
+        source = {**source, "stands_in": STANDS_IN.format(name=found.entry.name if found.entry else "")}
+    return Artefact(net, own, _fed(model.preprocess, net, options), source=source)
 
 
 def _fed(pre: Preprocess, net: Net, options: BodyOptions) -> Preprocess:

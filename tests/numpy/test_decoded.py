@@ -136,6 +136,8 @@ def test_an_epoch_reads_few_shards_at_a_time_and_each_has_of_the_whole_list(
     assert np.mean(reach) > 12, "the list is sorted by class: what is beside each other in it must be parted"
 
 
+# Its reader leaves files to the garbage collector.
+@pytest.mark.filterwarnings("ignore:Exception ignored in.*FileIO:pytest.PytestUnraisableExceptionWarning")
 def test_shards_are_read_by_webdataset(folder: Path, ask: Ask, tmp_path: Path) -> None:
     """Its own reader finds each picture with its class."""
     dataset = pytest.importorskip("webdataset", reason="webdataset is not installed")
@@ -439,7 +441,7 @@ def test_what_was_long_unused_goes_first_where_room_is_needed(
     catalog = scan(folder)
     ask(catalog, None, folder=small_disk)
     (first,) = small_disk.iterdir()
-    (small_disk / "mine").write_bytes(bytes(120 << 10))
+    (small_disk / "mine").write_bytes(bytes(150 << 10))
     other = Preprocess(height=24, width=24, geometry="stretch")  # 66 KB
     with pytest.raises(OSError, match="39 pictures of 24 × 24 need about"):
         ask(catalog, None, folder=small_disk, target=other)
@@ -474,7 +476,7 @@ def test_a_picture_that_kills_its_worker_is_named_and_its_neighbours_are_kept(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), *sys.path]))
     pictures, lost = ask(catalog, workers=1)
     (index,) = lost
-    assert (lost[index].file, lost[index].kind) == ("a/10.jpg", "fatal")
+    assert (lost[index].file, lost[index].kind) == ("a/10.jpg", "crashed")
     assert "died on it, twice (exit 9)" in lost[index].reason
     assert np.array_equal(everything(pictures), np.delete(expected(catalog), index, 0))
 

@@ -1,4 +1,4 @@
-"""What pictures a data set holds, under which labels: a folder of class folders, a zip of one, or a CSV."""
+"""What pictures a data set holds, under which labels: class folders, a zip of them, a CSV, or shards."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+
+from mobilenets.data import tarred
 
 PARTS = {
     "train": "train",
@@ -64,7 +66,8 @@ class Item:
 class Catalog:
     """The pictures of a data set, sorted by label and file; nothing has been decoded yet.
 
-    `root` is the folder that files are relative to, or the zip file where `packed`.
+    `root` is the folder that files are relative to, or the zip file where `packed`. Where `sharded` a file's
+    path begins with the tar file that it is in.
     """
 
     root: Path
@@ -72,16 +75,25 @@ class Catalog:
     items: tuple[Item, ...]
     set_aside: tuple[SetAside, ...]
     packed: bool = False
+    sharded: bool = False
 
     def bare(self) -> Catalog:
         """Enough of it to read items by: what a worker process needs."""
         return replace(self, items=(), set_aside=())
 
+    def place(self, item: Item) -> Path:
+        """The file on disk that a picture is, or is inside of."""
+        if self.packed:
+            return self.root
+        return self.root / (item.file.partition("/")[0] if self.sharded else item.file)
+
     def read(self, item: Item) -> bytes:
         """The bytes of one picture, in any process. Raises OSError where they cannot be read."""
         if self.packed:
             return _unpacked(self.root, item.file)
-        path = self.root / item.file
+        path = self.place(item)
+        if self.sharded:
+            return tarred.read(path, item.file.partition("/")[2])
         size = path.stat().st_size
         if size > MOST_FILE_BYTES:
             raise OSError(f"{size} bytes are too many for a picture")
@@ -99,14 +111,20 @@ class _Listing:
 
 
 def scan(path: Path) -> Catalog:
-    """What `path` holds: a folder of class folders, perhaps below train, val and test; a zip of one; a CSV.
+    """What `path` holds: a folder of class folders, perhaps below train, val and test; a zip of one; a CSV;
+    a folder of WebDataset's shards.
 
     A folder below a class folder belongs to that class. A lone folder around all class folders is passed.
+    Shards are tar files with nothing but files beside them, each picture with a `.cls` or a `.json` of its
+    stem; their names may tell parts (`train-000.tar`).
     The CSV has rows `file,label[,split]`, files relative to the CSV, with or without that line on top.
     What cannot be used is set aside by name. Raises ValueError where no picture with a label is found.
     """
     if path.is_dir():
-        return _sorted(path, *_arranged(_walk(path)), packed=False)
+        listing = _walk(path)
+        if not listing.folders and any(place[-1].endswith(tarred.SUFFIX) for place in listing.files):
+            return replace(_sorted(path, *_unsharded(path, listing), packed=False), sharded=True)
+        return _sorted(path, *_arranged(listing), packed=False)
     if not path.is_file():
         raise ValueError(f"{path}: no such folder, zip or CSV; check the path")
     if path.suffix.lower() == ".csv":
@@ -300,6 +318,34 @@ def _empty(folders: Iterable[tuple[str, ...]], items: Iterable[Item], depth: int
     for place in sorted(folders):
         if len(place) == depth + 1 and _label(place[depth]) not in used:
             yield SetAside("/".join(place), "empty-class", "the folder holds no picture")
+
+
+def _unsharded(root: Path, listing: _Listing) -> tuple[list[Item], list[SetAside]]:
+    aside = list(listing.aside)
+    items = []
+    for name in sorted(place[-1] for place in listing.files):
+        if not name.endswith(tarred.SUFFIX):
+            aside.append(SetAside(name, "not-a-picture", "lies beside the shards"))
+            continue
+        try:
+            damage = tarred.shard(root / name).damage
+            found = tarred.samples(root / name, PICTURES)
+        except OSError as error:
+            aside.append(SetAside(name, "unreadable", f"cannot be read: {error.strerror or error}"))
+            continue
+        if damage:
+            aside.append(SetAside(name, "damaged", f"{damage}; what is whole of it is used"))
+        part = tarred.part(name, PARTS)
+        for member, label in found:
+            if not label:
+                aside.append(SetAside(f"{name}/{member}", "no-class", "neither a .cls nor a .json names one"))
+            elif not _speakable(member):
+                aside.append(SetAside(_spoken(f"{name}/{member}"), "bad-name", "its name is not UTF-8"))
+            else:
+                items.append(Item(f"{name}/{member}", _label(label), part))
+    if None in {item.part for item in items} or len({item.part for item in items}) < 2:
+        items = [replace(item, part=None) for item in items]
+    return items, aside
 
 
 def _table(path: Path) -> tuple[list[Item], list[SetAside]]:

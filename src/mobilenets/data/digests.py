@@ -62,7 +62,7 @@ def _stamp(catalog: Catalog, item: Item, now: float) -> str:
     Only where a system keeps the time of the last change out of programs' reach (st_ctime; on Windows it is
     that of the making) do size and times tell every change.
     """
-    path = (catalog.root if catalog.packed else catalog.root / item.file).absolute()
+    path = catalog.place(item).absolute()
     try:
         seen = path.stat()
     except OSError:

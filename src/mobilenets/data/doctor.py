@@ -43,6 +43,7 @@ UNUSED = {
     "no-class": "move the pictures into the folder of their class",
     "empty-class": "add pictures or remove the folder",
     "link": "nothing to do: the folder is used once, under its own path",
+    "damaged": "copy or download the shards again",
     "encrypted": "zip the folder without a password",
     "bad-name": "rename the files",
     "missing": "mend the paths in the CSV",

@@ -7,6 +7,7 @@ text's length in eight bytes, and a SHA-256 of header, text and length.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -120,10 +121,15 @@ def _header(wanted: Wanted) -> bytes:
 
 def _reserve(file: BinaryIO, size: int) -> None:
     """Have the disk set aside what will be written, so that it is full now or not at all."""
-    if hasattr(os, "posix_fallocate"):
+    try:
         os.posix_fallocate(file.fileno(), 0, size)
-    else:
-        file.truncate(size)
+        return
+    except AttributeError:  # macOS and Windows have no such call
+        pass
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # some file systems neither
+            raise
+    file.truncate(size)
 
 
 def _sums(path: Path, size: int, wanted: Wanted) -> list[int]:

@@ -112,7 +112,7 @@ def each(
             wanted.progress("decode", done, len(order))
         for index, alone in zip(left, crew.map([_some(wanted, [index]) for index in left]), strict=True):
             if isinstance(alone, Died):
-                yield index, SetAside(wanted.items[index].file, "fatal", alone.reason)
+                yield index, SetAside(wanted.items[index].file, "crashed", alone.reason)
             else:
                 yield index, alone[0]
             done += 1

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mobilenets.spec.views import MOST_OPS, Views
 from mobilenets.train.policy import GREY, followed, jittered, recoloured, turned
-from mobilenets.train.window import bordered, seen, shifts, windows
+from mobilenets.train.window import cut, resampled, shifts, windows
 
 WINDOW, PLACE, MIRROR, JITTER = slice(0, 4), slice(2, 4), 4, slice(5, 9)
 ERASE, ERASE_AREA, ERASE_PROPORTIONS, ERASE_TOP, ERASE_LEFT = range(9, 14)
@@ -21,8 +21,8 @@ POLICY = 19
 DRAWS = POLICY + 2 * MOST_OPS
 """Columns of draws that a view and its mixing need."""
 ERASED_AREA, ERASED_STRETCH = (0.02, 0.25), 3.0
-AT_ONCE = 16
-"""Pictures that go through all steps together on a CPU, so that they stay in its cache."""
+AT_ONCE_BYTES = 3 << 20
+"""Of pictures that go through all steps together on a CPU: they stay in its cache."""
 GOLDEN, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
@@ -55,20 +55,18 @@ def viewed(levels: Tensor, drawn: Tensor, views: Views, size: tuple[int, int]) -
     drawn = drawn.cpu()  # what is drawn is small, and is looked at so that only what is called for is done
     count = len(levels)
     changes = followed(jittered(drawn[:, JITTER], views), drawn[:, POLICY:], views)
-    if views.shift:
-        levels = bordered(levels, views.shift)
     sides = (levels.shape[1], levels.shape[2])
     if views.shift is None:
-        place = windows(drawn[:, WINDOW], views.least_area, views.stretch, sides)
+        place, look = windows(drawn[:, WINDOW], views.least_area, views.stretch, sides), resampled
     else:
-        place = shifts(drawn[:, PLACE], sides, size)
+        place, look = shifts(drawn[:, PLACE], views.shift, sides, size), cut
     mirrored = (drawn[:, MIRROR] < 0.5) & views.mirror
     made = torch.empty((count, *size, 3), dtype=torch.float32, device=levels.device)
-    step = AT_ONCE if levels.device.type == "cpu" else max(1, count)
+    step = max(1, AT_ONCE_BYTES // (12 * size[0] * size[1]) if levels.device.type == "cpu" else count)
     for first in range(0, count, step):
         part = slice(first, first + step)
         x = made[part]
-        seen(levels[part], place[part], mirrored[part], x)
+        look(levels[part], place[part], mirrored[part], x)
         turned(x, changes.shape[part])
         recoloured(x, changes.of(part))
         if views.erase:

@@ -25,46 +25,46 @@ def windows(drawn: Tensor, least_area: float, stretch: float, sides: tuple[int, 
     return torch.stack([*place, tall, wide], 1).long()
 
 
-def shifts(drawn: Tensor, sides: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """int64 [n, 4], windows of `size` within `sides`, from draws [n, 2] of their place.
+def shifts(drawn: Tensor, border: int, sides: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """int64 [n, 2], (top, left) of windows of `size` in pictures with a `border`, from draws [n, 2].
 
     Draws of ½ give the middle, rounded as `spec.preprocess.box` does. Raises ValueError where they do not
-    fit.
+    fit, or the border is no reflection.
     """
-    room = [have - want for have, want in zip(sides, size, strict=True)]
-    if min(room) < 0:
+    room = [have + 2 * border - want for have, want in zip(sides, size, strict=True)]
+    if min(room) < 0 or border >= min(sides):
         raise ValueError(
             f"views: windows of {size[0]} × {size[1]} are not to be had by shifts of {sides[0]} × {sides[1]} "
-            "pixels; store larger pictures, ask for a larger shift, or for none"
+            f"pixels and {border} of their reflection; store larger pictures, or leave out shift"
         )
     steps = (drawn.double() * (torch.tensor(room) + 1)).ceil() - 1
-    return torch.cat([steps.clamp_(min=0).long(), torch.tensor(size).expand(len(drawn), 2)], 1)
+    return steps.clamp_(min=0).long() - border
 
 
-def bordered(levels: Tensor, border: int) -> Tensor:
-    """uint8 [n, H, W, 3] with so many pixels of its reflection on each side.
-
-    Raises ValueError where it has fewer.
-    """
-    if border >= min(levels.shape[1:3]):
-        raise ValueError(
-            f"views: pictures of {levels.shape[1]} × {levels.shape[2]} cannot be reflected by {border}; "
-            "give a smaller shift"
-        )
-    for axis in (1, 2):
-        samples = levels.shape[axis]
-        index = torch.arange(-border, samples + border, device=levels.device)
-        levels = levels.index_select(axis, samples - 1 - (samples - 1 - index.abs()).abs())
-    return levels
+def cut(levels: Tensor, place: Tensor, mirrored: Tensor, into: Tensor) -> None:
+    """Windows at `place` [n, 2] of uint8 [n, H, W, 3] and its reflection into float32 [n, h, w, 3]."""
+    count, tall, wide, _ = levels.shape
+    rows, columns = (
+        torch.arange(into.shape[1]).expand(count, -1),
+        torch.arange(into.shape[2]).expand(count, -1),
+    )
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    rows, columns = _reflected(rows + place[:, :1], tall), _reflected(columns + place[:, 1:], wide)
+    rows += tall * torch.arange(count)[:, None]
+    pixels = (wide * rows[:, :, None] + columns[:, None]).flatten().to(levels.device)
+    into.copy_(levels.reshape(-1, 3).index_select(0, pixels).view(into.shape))
 
 
-def seen(levels: Tensor, place: Tensor, mirrored: Tensor, into: Tensor) -> None:
+def _reflected(index: Tensor, samples: int) -> Tensor:
+    return samples - 1 - (samples - 1 - index.abs()).abs()
+
+
+def resampled(levels: Tensor, place: Tensor, mirrored: Tensor, into: Tensor) -> None:
     """Windows at `place` [n, 4] of uint8 [n, H, W, 3], resized as `infer/resize.py` does and mirrored where
     told, written to float32 [n, h, w, 3].
 
     On a CPU picture by picture with torch's integer kernel, which takes a tenth of the time of products of
-    matrices; elsewhere by two products of the batch. Both lie within a level of the definition, and a window
-    of the size asked for stays as it is.
+    matrices; elsewhere by two products of the batch. Both lie within a level of the definition.
     """
     size = (into.shape[1], into.shape[2])
     if levels.device.type != "cpu":
@@ -73,9 +73,8 @@ def seen(levels: Tensor, place: Tensor, mirrored: Tensor, into: Tensor) -> None:
     flat = levels.permute(0, 3, 1, 2)
     turns = mirrored.tolist()
     for number, (top, left, tall, wide) in enumerate(place.tolist()):
-        made = flat[number : number + 1, :, top : top + tall, left : left + wide]
-        if (tall, wide) != size:
-            made = functional.interpolate(made, size, mode="bilinear", antialias=True)
+        window = flat[number : number + 1, :, top : top + tall, left : left + wide]
+        made = functional.interpolate(window, size, mode="bilinear", antialias=True)
         if turns[number]:
             made = made.flip(3)
         into[number].copy_(made[0].permute(1, 2, 0))

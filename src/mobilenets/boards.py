@@ -65,7 +65,7 @@ def forecast(
     from mobilenets.costs.device import device as named
     from mobilenets.listing import network
 
-    _of_rows(runtime, rows)
+    of_rows(runtime, rows)
     if device is None and not rows:
         raise ValueError(
             "--device NAME says of what (`mobilenets devices`), or --rows what was measured here"
@@ -116,7 +116,7 @@ def choose(
     from mobilenets.choosing import chosen
     from mobilenets.costs.choose import Budget
 
-    _of_rows(runtime, rows)
+    of_rows(runtime, rows)
     asked = Budget(latency_ms=latency_ms, size_kb=size_kb, ram_kb=ram_kb, energy_mj=energy_mj)
     found = chosen(device, asked, dtype, threads, scores, rows or [], runtime or OURS)
     if json:
@@ -125,6 +125,7 @@ def choose(
     show_choice(found)
 
 
-def _of_rows(runtime: str | None, rows: list[Path] | None) -> None:
+def of_rows(runtime: str | None, rows: list[Path] | None) -> None:
+    """Raises ValueError for a runtime where no rows are: a forecast's is that of its figures."""
     if runtime is not None and not rows:
         raise ValueError(f"--runtime {runtime}: is of measured rows; give them with --rows")

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from mobilenets.costs import choose
-from mobilenets.costs.choose import PUBLISHED, SLIM, Budget, Candidate, Variant
+from mobilenets.costs.choose import PUBLISHED, Budget, Candidate, Variant
 from mobilenets.costs.device import Device
 from mobilenets.costs.device import device as device_named
 from mobilenets.costs.forecast import Factors, memory_of, power_told, published_for
 from mobilenets.spec.net import Net
+from mobilenets.spec.published import SLIM
 
 
 @dataclass(frozen=True, slots=True)

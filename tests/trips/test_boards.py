@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,41 @@ def test_mistakes_about_devices_are_one_line(refuse_each: Callable[..., list[str
         ("choose", *PI, "--scores", tmp_path / "none.csv"): "none.csv",
         ("choose", "--device", "khadas-vim3", "--energy-mj", 3): "its power is not known",
         ("choose", "--device", "stm32l4r5"): "no figures were found",
+        ("compare", "v3-larg", "v9"): "unknown network 'v9'",
+        ("compare", "--sort", "beauty"): "--sort beauty: unknown; known: macs, accuracy",
+        ("compare", "--dtype", "bytes"): "--dtype bytes: unknown",
+        ("compare", "--device", "rasberry-pi-4"): "did you mean raspberry-pi-4",
+        ("compare", *PI, "--threads", 9): "has 4 cores",
+        ("compare", *PI, "--dtype", "float16"): "nothing is known of ncnn in float16",
+        ("compare", "--rows", tmp_path / "none.csv"): "none.csv",
+        ("compare", "--runtime", "ncnn"): "--runtime ncnn: is of measured rows",
     }
     for said, word in zip(refuse_each(*wrong), wrong.values(), strict=True):
         assert word in said
+
+
+def test_the_field_is_compared_in_a_table_a_picture_and_a_page(
+    ask: Callable[..., Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib", reason="needs matplotlib")
+    out = tmp_path / "field"
+    told = ask("compare", "v1", "v3", "alexnet", "--rows", RACE, "--threads", 2, "--out", out, "--json").facts
+    assert told["device"] == "this machine"
+    assert {row["latency_is"] for row in told["rows"]} == {"measured", "forecast"}
+    assert told["files"] == sorted(told["files"], key=told["files"].index)
+    assert {path.name for path in out.iterdir()} == set(told["files"])
+    with (out / "compare.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["name"], int(row["macs"])) for row in rows] == [
+        (row["name"], row["macs"]) for row in told["rows"]
+    ]
+    assert json.loads((out / "compare.json").read_bytes())["rows"] == told["rows"]
+    assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
+    page = (out / "compare.html").read_text(encoding="utf-8")
+    assert "var(--s1)" in page
+    assert "http" not in page.split("</style>")[1].split("Where figures are from</h2>")[0]
+    for name in told["front"]:
+        assert f'<td class="t">{name}</td>' in page
+    said = ask("compare", "v1", "--sort", "accuracy").out
+    assert said.index("v1 1 at 224") < said.index("v1 0.25 at 128")
+    assert "source 1: tensorflow/models" in said

@@ -9,38 +9,21 @@ from typing import Any, NamedTuple
 
 from mobilenets.costs.count import cost
 from mobilenets.costs.device import Device
-from mobilenets.costs.forecast import Factors, factors_for, forecast, power_w, published_for
+from mobilenets.costs.forecast import FITTED_TO, Factors, factors_for, forecast, power_w, published_for
 from mobilenets.spec import zoo
 from mobilenets.spec.net import Net
+from mobilenets.spec.published import SCORES
 
 DTYPES = ("float32", "int8")
 Variant = tuple[str, float, int]
 """A network's name, width and resolution."""
 
-SLIM = "tensorflow/models, research/slim/nets (mobilenet_v1.md, mobilenet/README.md): ImageNet, float32"
-# Top-1 on ImageNet's validation set, from the resolutions of the first line down.
-V1_TOP1 = {
-    1.0: (0.709, 0.700, 0.680, 0.652),
-    0.75: (0.684, 0.672, 0.653, 0.621),
-    0.5: (0.633, 0.617, 0.591, 0.563),
-    0.25: (0.498, 0.477, 0.455, 0.415),
-}
-V2_TOP1 = {
-    1.4: (0.750,),
-    1.3: (0.744,),
-    1.0: (0.718, 0.707, 0.688, 0.653, 0.603),
-    0.75: (0.698, 0.687, 0.664, 0.632, 0.588),
-    0.5: (0.654, 0.639, 0.610, 0.577, 0.512),
-    0.35: (0.603, 0.582, 0.557, 0.508, 0.455),
-}
-RESOLUTIONS = (224, 192, 160, 128, 96)
 PUBLISHED: Mapping[Variant, float] = {
-    (name, width, side): top1
-    for name, table in (("v1", V1_TOP1), ("v2", V2_TOP1))
-    for width, row in table.items()
-    for side, top1 in zip(RESOLUTIONS, row, strict=False)
+    (one.net, one.width, one.resolution): one.top1
+    for one in SCORES
+    if one.net in FITTED_TO and one.top1 is not None
 }
-"""Scores by variant, of the source `SLIM`."""
+"""Scores by variant, of the source `SLIM`: those of networks that forecasts were fitted to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

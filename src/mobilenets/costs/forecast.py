@@ -20,6 +20,8 @@ from mobilenets.costs.count import Cost, Row
 from mobilenets.costs.device import TABLE, Device, Memory
 
 BYTES = {"float32": 4, "float16": 2, "int8": 1}
+FITTED_TO = ("v1", "v2")
+"""Networks that the published figures are of: how far off forecasts of others are nobody has measured."""
 PRODUCTS = ("conv", "pointwise", "dense")
 """Kinds of layer that mix channels: each value read serves many products. All others count as depthwise."""
 

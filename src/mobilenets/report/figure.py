@@ -6,12 +6,14 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobilenets.infer.score import interval
+from mobilenets.report.labels import Box, around, placed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +25,14 @@ SERIES = ("#0a0b11", "#0a0b12", "#0a0b13", "#0a0b14", "#0a0b15", "#0a0b16")
 VARIABLES = {INK: "ink", FAINT: "line", GOOD: "good", BAD: "bad"} | {
     colour: f"s{index}" for index, colour in enumerate(SERIES, 1)
 }
-MARKERS = "osD^vP"
+MARKERS = "osD^vPX"
+ON_WHITE = ("#2f6fdb", "#b7791f", "#1f7a5c", "#b83280", "#6b46c1", "#4a5568")
+"""The page's colours of series by day, for pictures."""
+FAMILIES = ("v1", "v2", "v3", "v4", "squeezenet", "shufflenet", "larger")
+LED = 6
+"""Points from which on a thin line leads from a point to its name."""
+REACHES = (40.0, 40.0, 8.0)
+"""How far away names may stand, by their worth; a name without a place is left to the table."""
 LONGEST_BAR = 4
 """Times the shortest: a bar that is longer is cut, or nothing could be seen of the others."""
 
@@ -186,6 +195,95 @@ def retrainings_png(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
         return buffer.getvalue()
 
 
+def field(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Top-1 in % against multiply-accumulates, a colour for each family; the front is a line."""
+    with _style():
+        figure = _figure(8.2, 5.4)
+        _networks(figure, rows, (*SERIES, INK), INK)
+        return _svg(figure, "field", "Accuracy of each network against its multiply-accumulates")
+
+
+def field_png(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """The same as a PNG, on white."""
+    ink, faint = "#1b2330", "#d7dce3"
+    with _style(ink, faint):
+        figure = _figure(8.2, 5.4)
+        _networks(figure, rows, (*ON_WHITE, ink), ink)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=160, facecolor="white")
+        return buffer.getvalue()
+
+
+def _networks(figure: Figure, rows: Sequence[Mapping[str, Any]], colours: Sequence[str], ink: str) -> None:
+    axes = figure.subplots()
+    known = [row for row in rows if row["accuracy"] is not None]
+    for index, name in enumerate(sorted({row["family"] for row in rows}, key=FAMILIES.index)):
+        own = [row for row in known if row["family"] == name]
+        place = FAMILIES.index(name)
+        xs, ys = [row["macs"] / 1e6 for row in own], [100 * row["accuracy"] for row in own]
+        axes.plot(
+            *(xs, ys, MARKERS[place]), color=colours[place], markersize=4.5, zorder=3 + index / 10, label=name
+        )
+    best = sorted((row["macs"] / 1e6, 100 * row["accuracy"]) for row in known if row["front"])
+    axes.plot(
+        *([x for x, _ in best], [y for _, y in best]),
+        color=ink,
+        linewidth=1,
+        linestyle=":",
+        zorder=2,
+        label="front",
+    )
+    axes.set(xlabel="multiply-accumulates a picture, millions", ylabel="top-1 on ImageNet, %", xscale="log")
+    axes.margins(0.09)
+    if known:
+        _plain_ticks(axes, [row["macs"] / 1e6 for row in known])
+    figure.legend(loc="outside upper left", ncols=len(FAMILIES) + 1, handletextpad=0.4, columnspacing=1.2)
+    if known:
+        _label(figure, axes, known, ink)
+
+
+def _label(figure: Figure, axes: Axes, known: Sequence[Mapping[str, Any]], ink: str) -> None:
+    """Names beside the points, those of the front first, as far as there is room: a table has the rest."""
+    figure.draw_without_rendering()  # only then places are known
+    data = [(row["macs"] / 1e6, 100 * row["accuracy"]) for row in known]
+    points = [(float(x), float(y)) for x, y in axes.transData.transform(data)]
+    reach = 2.6 * figure.dpi / 72
+    taken = [around(x, y, reach) for x, y in points]
+    line = sorted(point for point, row in zip(points, known, strict=True) if row["front"])
+    for one, other in pairwise(line):
+        taken += [around(x, y, reach / 3) for x, y in np.linspace(one, other, 40).tolist()]
+    worth = [_worth(known, number) for number in range(len(known))]
+    order = sorted(range(len(known)), key=lambda number: (worth[number], number))
+    style: dict[str, Any] = {"fontsize": 6.6, "color": ink, "ha": "left", "va": "bottom", "in_layout": False}
+    texts = [axes.text(*data[number], known[number]["label"], **style) for number in order]
+    extents = [text.get_window_extent() for text in texts]
+    edge = axes.get_window_extent()
+    boxes = placed(
+        [points[number] for number in order],
+        [(extent.width, extent.height) for extent in extents],
+        [REACHES[worth[number]] for number in order],
+        Box(edge.x0, edge.y0, edge.x1, edge.y1),
+        taken,
+    )
+    for number, text, box in zip(order, texts, boxes, strict=True):
+        if box is None:
+            text.remove()
+            continue
+        x, y = points[number]
+        near = min(max(x, box.left), box.right), min(max(y, box.bottom), box.top)
+        ends = axes.transData.inverted().transform([box[:2], (x, y), near])
+        text.set_position((float(ends[0, 0]), float(ends[0, 1])))
+        if max(abs(near[0] - x), abs(near[1] - y)) > LED * figure.dpi / 72:
+            axes.plot(*ends[1:].T, color=ink, alpha=0.45, linewidth=0.6, zorder=1)
+
+
+def _worth(known: Sequence[Mapping[str, Any]], number: int) -> int:
+    """Whose name matters: 0 is the front's, 1 the most accurate of each network, 2 the rest."""
+    row = known[number]
+    best = max(one["accuracy"] for one in known if one["net"] == row["net"])
+    return 0 if row["front"] else 1 + (row["accuracy"] < best)
+
+
 def _bars(axes: Axes, rows: Sequence[Mapping[str, Any]], own: str, other: str, ink: str = INK) -> None:
     ordered = sorted(rows, key=lambda row: -float(row["latency_ms"]))
     end = min(max(float(row["p90_ms"]) for row in ordered), LONGEST_BAR * float(ordered[-1]["latency_ms"]))
@@ -221,7 +319,7 @@ def _plain_ticks(axes: Axes, values: Sequence[float]) -> None:
     ticks = [m * 10.0**e for e in range(-4, 9) for m in (1, 2, 5) if low * 0.8 <= m * 10.0**e <= high * 1.25]
     axes.xaxis.set_major_locator(FixedLocator(ticks if len(ticks) > 1 else sorted({low, high})))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.3g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}" if x >= 1000 else f"{x:.3g}"))
 
 
 def _style(ink: str = INK, faint: str = FAINT) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""Every known set of weights: its home, its licence, and the score that was published for it.
+"""Every known set of weights: its home, its licence, its published score; and what was printed of networks.
 
 Two files are in this package. A SHA-256 stands here only where a source that can be cited gives it; None
 means that the first download is recorded and held to.
@@ -14,6 +14,12 @@ TIMM_TABLE = (
     "timm results/results-imagenet.csv at 0173a139 (https://github.com/huggingface/pytorch-image-models)"
 )
 TIMM_V4_SCORES = "timm README, June 2024 (https://github.com/huggingface/pytorch-image-models)"
+SLIM = "tensorflow/models, research/slim/nets (mobilenet_v1.md, mobilenet/README.md): ImageNet, float32"
+SLIM_LARGER = "tensorflow/models, research/slim/README.md"
+V1_PAPER = "arXiv:1704.04861"
+V3_PAPER = "arXiv:1905.02244, table 3"
+V4_PAPER = "arXiv:2404.10518, table of ImageNet"
+MEGVII = "megvii-model/ShuffleNet-Series, README.md (V1 in three groups)"
 UNPINNED = "main"
 """The revision of a home of which no source tells one: its first download is recorded and held to."""
 PACKAGE = "package:"
@@ -178,3 +184,86 @@ def stand_in(net: str, width: float | None) -> Published | None:
     """The set of this package for a network of this width, the widest for None; None without one."""
     fits = [e for e in PUBLISHED if e.packaged and e.net == net and width in (None, e.width)]
     return max(fits, key=lambda e: e.width, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What was printed of a network, weights or none: top-1 on one crop of ImageNet's validation pictures.
+
+    `top1` is a fraction, in float32; `int8` that of what the same source quantised. None is where no figure
+    was found that is surely of this network.
+    """
+
+    net: str
+    width: float
+    resolution: int
+    top1: float | None
+    source: str
+    int8: float | None = None
+
+
+# Top-1 from the resolutions of the first line down, of the source `SLIM`.
+_RESOLUTIONS = (224, 192, 160, 128, 96)
+_V1 = {
+    1.0: (0.709, 0.700, 0.680, 0.652),
+    0.75: (0.684, 0.672, 0.653, 0.621),
+    0.5: (0.633, 0.617, 0.591, 0.563),
+    0.25: (0.498, 0.477, 0.455, 0.415),
+}
+_V1_INT8 = {
+    1.0: (0.697, 0.690, 0.673, 0.640),
+    0.75: (0.679, 0.662, 0.639, 0.598),
+    0.5: (0.622, 0.604, 0.577, 0.549),
+    0.25: (0.482, 0.458, 0.435, 0.399),
+}
+_V2 = {
+    1.4: (0.750,),
+    1.3: (0.744,),
+    1.0: (0.718, 0.707, 0.688, 0.653, 0.603),
+    0.75: (0.698, 0.687, 0.664, 0.632, 0.588),
+    0.5: (0.654, 0.639, 0.610, 0.577, 0.512),
+    0.35: (0.603, 0.582, 0.557, 0.508, 0.455),
+}
+SCORES: tuple[Score, ...] = (
+    *(
+        Score("v1", width, side, top1, SLIM, int8)
+        for width, row in _V1.items()
+        for side, top1, int8 in zip(_RESOLUTIONS, row, _V1_INT8[width], strict=False)
+    ),
+    Score("v1-full", 1.0, 224, 0.717, f"{V1_PAPER}, table 4"),
+    Score("v1-shallow", 1.0, 224, 0.653, f"{V1_PAPER}, table 5"),
+    *(
+        Score("v2", width, side, top1, SLIM)
+        for width, row in _V2.items()
+        for side, top1 in zip(_RESOLUTIONS, row, strict=False)
+    ),
+    Score("v3-large", 1.0, 224, 0.752, f"{V3_PAPER}; int8: {SLIM}", 0.739),
+    Score("v3-large", 0.75, 224, 0.733, V3_PAPER),
+    # Slim's table has another V3 small, of 66 million multiply-accumulates and 2.9 million parameters.
+    Score("v3-small", 1.0, 224, 0.674, V3_PAPER),
+    Score("v3-small", 0.75, 224, 0.654, V3_PAPER),
+    Score("v3-large-minimalistic", 1.0, 224, 0.723, SLIM, 0.713),
+    # Printed with 65 million multiply-accumulates, which its 2.0 million parameters do not make.
+    Score("v3-small-minimalistic", 1.0, 224, 0.619, SLIM),
+    Score("v4-conv-small", 1.0, 224, 0.738, V4_PAPER),
+    Score("v4-conv-medium", 1.0, 256, 0.799, V4_PAPER),
+    Score("squeezenet-1.0", 1.0, 224, 0.575, "arXiv:1602.07360, table 2"),
+    Score("squeezenet-1.1", 1.0, 224, 0.58178, "torchvision, SqueezeNet1_1_Weights"),
+    Score("shufflenet-v1", 0.25, 224, None, "no figure was found of this width in three groups"),
+    *(
+        Score(net, width, 224, top1, MEGVII)
+        for net, row in (
+            ("shufflenet-v1", {0.5: 0.573, 1.0: 0.678, 1.5: 0.716, 2.0: 0.741}),
+            ("shufflenet-v2", {0.5: 0.611, 1.0: 0.694, 1.5: 0.726, 2.0: 0.750}),
+        )
+        for width, top1 in row.items()
+    ),
+    Score("alexnet", 1.0, 227, 0.572, f"{V1_PAPER}, table 9"),
+    Score("vgg16", 1.0, 224, 0.715, SLIM_LARGER),
+    Score("googlenet", 1.0, 224, 0.698, SLIM_LARGER),
+    Score("inception-v3", 1.0, 299, 0.780, SLIM_LARGER),
+    Score("xception", 1.0, 299, 0.790, "arXiv:1610.02357, table 1"),
+    Score("resnet-50", 1.0, 224, 0.752, SLIM_LARGER),
+    Score("efficientnet-b0", 1.0, 224, 0.771, KERAS_SCORES),
+)
+"""Of each network of the zoo the sizes that figures were printed of, the largest first."""

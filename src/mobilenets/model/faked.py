@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
-from math import sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +31,8 @@ from mobilenets.spec.net import Node, shapes
 from mobilenets.spec.op import Add, Linear, MeanPool, Mul, Pool, Shape, around
 
 Given = Sequence[Tensor]
+PACE = 10.0
+"""How much faster a map's step moves, in logarithms, than what is learned of it."""
 
 
 class Row(NamedTuple):
@@ -45,7 +46,7 @@ class Row(NamedTuple):
 class Maps(nn.Module):
     """The scales of a network's maps, a number for each that is one: what joins maps gives them one scale.
 
-    step = `begun` · exp(`grown`), of which `grown` is learned from zero, so that decay means to stay.
+    step = `begun` · exp(PACE · `grown`), of which `grown` is learned from zero, so that decay means to stay.
     """
 
     def __init__(self, net_scales: Sequence[Scale]) -> None:
@@ -59,16 +60,18 @@ class Maps(nn.Module):
     def scales(self) -> list[Scale]:
         """Each scale as it is now."""
         with torch.no_grad():
-            steps = (self.begun * self.grown.exp()).tolist()
+            steps = (self.begun * (PACE * self.grown).exp()).tolist()
         return [Scale(step, int(zero)) for step, zero in zip(steps, self.zero.tolist(), strict=True)]
 
-    def ones(self, shares: Tensor) -> tuple[Tensor, ...]:
+    def ones(self) -> tuple[Tensor, ...]:
         """A 1 for each scale: what is multiplied by it grows as the step does, as gradients see it."""
-        return ((self.grown - self.grown.detach()) * shares).exp().unbind()
+        return (PACE * (self.grown - self.grown.detach())).exp().unbind()
 
 
 class Faked(nn.Module):
-    """A quantised network as a module to train. Called on float32 [n, 3, height, width], already normalised.
+    """A quantised model, as `quantise` makes it, as a module to train; it begins with the model's answers.
+
+    Called on float32 [n, 3, height, width], already normalised.
 
     Gives every output by name as real values, and nodes by name for `taps`, less their zeros in steps of
     their scales. Its state has the names of `spec.net.tensors`, so that it is the float network's too; beside
@@ -90,7 +93,8 @@ class Faked(nn.Module):
         self._known = shapes(self.net)
         self._place: dict[str, int] = {}
         """Of each node with a scale, its place in `maps`."""
-        alike, begun = kept_together(self.net), []
+        alike = kept_together(self.net)
+        begun: list[Scale] = []
         for name in (node.name for node in self.net.nodes):
             if name in model.scales and name not in self._place:
                 self._place |= {one: len(begun) for one in alike[name] if one in model.scales}
@@ -104,11 +108,6 @@ class Faked(nn.Module):
                 layer.weight = nn.Parameter(torch.from_numpy(floats[f"{node.name}.weight"]))
                 layer.register_buffer("most", torch.from_numpy(_greatest(node, model.weights)))
                 attach(self, node.name, layer)
-        # By learned steps of maps many values pull: this is about what keeps pace with the weights.
-        sizes = [1] * len(begun)
-        for name, place in self._place.items():
-            sizes[place] = max(sizes[place], self._known[name].elements)
-        self._shares = [1 / sqrt(size) for size in sizes]
 
     def layer(self, name: str) -> Layer:
         """The layer of the node called `name`."""
@@ -123,7 +122,7 @@ class Faked(nn.Module):
         last_use = {name: i for i, node in enumerate(self.net.nodes) for name in node.inputs}
         with torch.autocast(x.device.type, enabled=False):
             scales = self.scales()
-            ones = self.maps.ones(torch.tensor(self._shares, device=x.device))
+            ones = self.maps.ones()
             by = {name: ones[place] for name, place in self._place.items()}
             values = {"image": self._levels(x)}
             for index, node in enumerate(self.net.nodes):
@@ -143,9 +142,10 @@ class Faked(nn.Module):
         return {name: every[place] for name, place in self._place.items()}
 
     def row(self, node: Node, source: float, by: Tensor) -> Row:
-        """A layer in integers; `source` is the step of what it reads, `by` the 1 that stands for its growing."""
+        """A layer in integers; `source` is the step of what it reads, `by` the 1 that grows as it does."""
         layer = self.layer(node.name)
-        weight, bias = layer.weight, layer.bias
+        weight: Tensor = layer.weight
+        bias: Tensor | None = layer.bias
         if bias is None:
             raise ValueError(f"{node.name}: has no bias; a quantised layer has one")
         if node.inputs[0] == "image":
@@ -154,10 +154,12 @@ class Faked(nn.Module):
             greatest = weight.abs().flatten(1).amax(1, keepdim=True).cpu().double().numpy()
             shift = bias.cpu().double().numpy()
         least = least_steps(node.op, shift, source)
-        step = rounding.steps(greatest, least, rounding.MOST / layer.most.cpu().double().numpy())
+        step = rounding.steps(
+            greatest, least, rounding.MOST / layer.get_buffer("most").cpu().double().numpy()
+        )
         each = torch.from_numpy(step).to(weight.device)
-        whole = _Rounded.apply(weight / each.view(-1, *(1,) * (weight.dim() - 1)))
-        return Row(whole, _Rounded.apply(bias / (each * (source * by))), step)
+        whole = _rounded(weight / each.view(-1, *(1,) * (weight.dim() - 1)))
+        return Row(whole, _rounded(bias / (each * (source * by))), step)
 
     def _of_levels(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """The first layer's weights for levels less their zeros, where it was for what is normalised."""
@@ -203,7 +205,8 @@ class Faked(nn.Module):
         if isinstance(op, Add):
             parts = (x * (m * r / grows) for x, m, r in zip(given, factor, reads, strict=True))
             return _rescaled(reduce(torch.add, parts), made, per_step)
-        factor = factor.squeeze(-1) if isinstance(op, MeanPool) else factor.view(-1, *(1,) * (sums.dim() - 2))
+        across = isinstance(op, MeanPool)
+        factor = factor.squeeze(-1) if across else factor.view(-1, *(1,) * (sums.dim() - 2))
         return _rescaled(sums * (factor * (reduce(torch.mul, reads) / grows)), made, per_step)
 
     def _sums(self, layer: Layer, x: Tensor, row: Row) -> Tensor:
@@ -221,13 +224,8 @@ class Faked(nn.Module):
         return torch.float64 if largest >= EXACT and not self.training else torch.float32
 
 
-def faked(model: Artefact) -> Faked:
-    """A quantised model, as `quantise` makes it, ready to learn; before it does, it gives the model's answers."""
-    return Faked(model)
-
-
 def integers(made: Faked) -> Artefact:
-    """What a module has learned as a quantised model: integers that give what the module gives in eval mode."""
+    """What a module has learned, as a quantised model that gives what the module gives in eval mode."""
     scales = made.scales()
     one = torch.ones((), device=made.maps.begun.device)
     tensors: dict[str, NDArray[Any]] = {}
@@ -258,26 +256,22 @@ def _rescaled(scaled: Tensor, made: Rescale, by: Tensor) -> Tensor:
         bent = (scaled + 3).clamp(0, 6)
         bent = bent * scaled if made.curve == "hswish" else bent
         scaled = bent * (float(made.slope) / by)
-    return scaled if made.zero is None else _Held.apply(scaled, made.least, made.most)
+    return scaled if made.zero is None else _held(scaled, made.least, made.most)
 
 
-class _Rounded(Function):
+def _rounded(x: Tensor) -> Tensor:
     """To the nearest, halves to even; gradients pass."""
+    return _held(x, -torch.inf, torch.inf)
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.round()
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad
+def _held(x: Tensor, least: float, most: float) -> Tensor:
+    """Clipped and rounded; gradients pass where nothing was cut off."""
+    return _Held.apply(x, least, most)  # type: ignore[no-untyped-call,no-any-return]  # torch leaves it untyped
 
 
 class _Held(Function):
-    """Clipped and rounded; gradients pass where nothing was cut off."""
-
     @staticmethod
-    def forward(ctx: Any, x: Tensor, least: int, most: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, least: float, most: float) -> Tensor:
         ctx.save_for_backward((x >= least) & (x <= most))
         return x.clamp(least, most).round_()
 

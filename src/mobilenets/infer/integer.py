@@ -142,11 +142,21 @@ def refuse(net: Net) -> None:
             raise ValueError(f"{node.name}: no integers are defined for this layer on the image itself")
 
 
-def rescale(net: Net, node: Node, tensors: Tensors, scales: Mapping[str, Scale]) -> Rescale:
-    """What becomes of a node's sums; of nodes that keep their bytes, a multiplier of 1."""
+def rescale(
+    net: Net,
+    node: Node,
+    tensors: Tensors,
+    scales: Mapping[str, Scale],
+    known: Mapping[str, Shape] | None = None,
+) -> Rescale:
+    """What becomes of a node's sums; of nodes that keep their bytes, a multiplier of 1.
+
+    `known` are the net's shapes, where they are at hand.
+    """
     op, scale = node.op, scales.get(node.name)
     given = [1.0 if source == "image" else scales[source].step for source in node.inputs]
-    x = shapes(net)[node.inputs[0]]
+    known = shapes(net) if known is None else known
+    x = known[node.inputs[0]]
     match op:
         case Pool():
             steps = np.full(x.channels, given[0] / (x.height * x.width))
@@ -157,7 +167,7 @@ def rescale(net: Net, node: Node, tensors: Tensors, scales: Mapping[str, Scale])
         case Add():
             steps = np.array(given)
         case Activate() | MaxPool() | Concat() | Slice() | Shuffle():
-            steps = np.full(shapes(net)[node.name].channels, given[0])
+            steps = np.full(known[node.name].channels, given[0])
         case Conv() | Depthwise() | Pointwise() | Dense():
             steps = given[0] * tensors[f"{node.name}.step"].astype(np.float64)
         case _:
@@ -344,10 +354,12 @@ def check(net: Net, tensors: Tensors, scales: Mapping[str, Scale]) -> None:
         if name.endswith(".zero") and (value.min(initial=0) < -128 or value.max(initial=0) > 127):
             raise ValueError(f"{name}: holds a zero that is no signed byte")
     for node in net.nodes:
-        _check_scales(net, node, tensors, scales)
+        _check_scales(net, node, tensors, scales, known)
 
 
-def _check_scales(net: Net, node: Node, tensors: Tensors, scales: Mapping[str, Scale]) -> None:
+def _check_scales(
+    net: Net, node: Node, tensors: Tensors, scales: Mapping[str, Scale], known: Mapping[str, Shape]
+) -> None:
     if isinstance(node.op, Kept):
         for source in node.inputs:
             if scales[source] != scales.get(node.name):
@@ -357,7 +369,7 @@ def _check_scales(net: Net, node: Node, tensors: Tensors, scales: Mapping[str, S
                 )
         return
     with np.errstate(over="ignore", under="ignore"):
-        made = rescale(net, node, tensors, scales)
+        made = rescale(net, node, tensors, scales, known)
     if made.curve is None and not isinstance(node.op, Add | Mul | MeanPool | Activate):
         return
     numbers = np.append(made.multiplier.ravel(), made.slope)

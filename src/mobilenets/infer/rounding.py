@@ -40,7 +40,7 @@ class Rounded:
 
 def nearest(weight: Matrix, least: Matrix) -> Rounded:
     """Every weight to the nearest, the greatest of each row to ±127; no step below `least` [rows]."""
-    step = _steps(weight, least, 1.0)
+    step = steps(weight, least)
     return Rounded(_whole(weight / step.astype(np.float64)[:, None]), step)
 
 
@@ -67,16 +67,16 @@ def second_order(weight: Matrix, least: Matrix, covariance: Matrix) -> Rounded:
 def _tried(weight: Matrix, least: Matrix, covariance: Matrix) -> Iterator[Rounded]:
     """Other roundings at other steps."""
     if len(covariance) == 1:
-        step = _steps(weight, least, 1.0)
+        step = steps(weight, least)
         yield Rounded(_fed_back(weight, step, covariance[0]), step)
     elif weight.shape[1] <= SEARCHED_TERMS:
         search = _Search(covariance)
         for factor in FACTORS:
-            step = _steps(weight, least, factor)
+            step = steps(weight, least, factor)
             yield Rounded(search.rounded(weight, step), step)
     else:
         for factor in FACTORS:
-            step = _steps(weight, least, factor)
+            step = steps(weight, least, factor)
             yield Rounded(_whole(weight / step.astype(np.float64)[:, None]), step)
 
 
@@ -109,8 +109,8 @@ def _damped(covariance: Matrix) -> Matrix:
     return np.asarray(covariance + floor[:, None, None] * np.eye(terms))
 
 
-def _steps(weight: Matrix, least: Matrix, factor: float) -> NDArray[np.float32]:
-    """Steps that float32 holds; 1 for a row of nothing."""
+def steps(weight: Matrix, least: Matrix, factor: float | Matrix = 1.0) -> NDArray[np.float32]:
+    """Steps that float32 holds, the greatest of a row being MOST / factor of them; 1 for a row of nothing."""
     greatest = np.abs(weight).max(1)
     step = np.maximum(factor * greatest / MOST, least)
     return np.where(step > np.finfo(np.float32).tiny, step, 1.0).astype(np.float32)

@@ -28,7 +28,7 @@ from mobilenets.infer.scale import MOST, Scale
 from mobilenets.infer.spare import Copies, copies
 from mobilenets.infer.walk import Map
 from mobilenets.spec.net import Net, Node
-from mobilenets.spec.op import PLAIN, Conv, Depthwise, Linear, Pointwise
+from mobilenets.spec.op import PLAIN, Conv, Depthwise, Linear, Op, Pointwise
 
 Equalised = Literal["none", "depthwise", "all"]
 LEAST_RATIO = 1 / 64
@@ -219,9 +219,7 @@ class _Trial:
         return moments.scaled(np.repeat(inverse, moments.total.shape[1] // len(inverse))[None])
 
     def _rounded(self, layer: Layer, given: Moments, measured: bool) -> Rounded:
-        least = np.abs(layer.bias) * ROOM / (layer.source.step * MOST_BIAS)
-        if activation_of(layer.node.op) not in PLAIN:
-            least = np.maximum(least, 2 * LEAST_MULTIPLIER / layer.source.step)
+        least = least_steps(layer.node.op, layer.bias, layer.source.step)
         if self._choice.rounding == "nearest":
             return rounding.nearest(layer.weight, least)
         if measured:
@@ -265,6 +263,15 @@ class _Running:
         for source in set(node.inputs):
             if [other for other in net.nodes if source in other.inputs][-1] is node:
                 del self._maps[source]
+
+
+def least_steps(op: Op, bias: NDArray[np.float64], source: float) -> NDArray[np.float64]:
+    """Below these a row's step would make of its bias, or of a curve's multiplier, what integers don't hold.
+
+    `source` is the step of what the layer reads.
+    """
+    least = np.abs(bias) * ROOM / (source * MOST_BIAS)
+    return least if activation_of(op) in PLAIN else np.maximum(least, 2 * LEAST_MULTIPLIER / source)
 
 
 def kept_together(net: Net) -> dict[str, tuple[str, ...]]:

@@ -102,7 +102,7 @@ class Layer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         norm = self.norm
         if norm is None or self.watcher is not None or norm.measuring:
-            y = self._linear(x, self.weight, self.bias)
+            y = self.linear(x, self.weight, self.bias)
             if self.watcher is not None:
                 self.watcher(self, y)
             if norm is not None:
@@ -113,10 +113,11 @@ class Layer(nn.Module):
             shift = norm.bias - norm.running_mean * scale
             if self.bias is not None:
                 shift = shift + self.bias * scale
-            y = self._linear(x, self.weight * scale.view(-1, 1, 1, 1), shift)
+            y = self.linear(x, self.weight * scale.view(-1, 1, 1, 1), shift)
         return y if isinstance(self.op, Dense) else activated(y, self.op.activation)
 
-    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolution or product alone, with these weights."""
         op = self.op
         if isinstance(op, Dense):
             return functional.linear(x.flatten(1), weight, bias)
@@ -146,7 +147,7 @@ class Module(nn.Module):
         known = shapes(net)
         for node in net.nodes:
             if isinstance(node.op, Linear):
-                _attach(self, node.name, Layer(node, known[node.inputs[0]], known[node.name]))
+                attach(self, node.name, Layer(node, known[node.inputs[0]], known[node.name]))
 
     def layer(self, name: str) -> Layer:
         """The layer of the node called `name`."""
@@ -169,7 +170,7 @@ class Module(nn.Module):
             for name in set(node.inputs):
                 if name not in needed and last_use[name] == index:
                     del values[name]
-        found = {output.name: _vector(values[output.node]) for output in self.net.outputs}
+        found = {output.name: vector(values[output.node]) for output in self.net.outputs}
         return found | {name: values[name] for name in wanted}
 
 
@@ -277,7 +278,8 @@ def _around(op: Linear, x: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
     return (top + extra[0] * stride, left + extra[1] * stride), (extra[0], extra[1])
 
 
-def _attach(root: nn.Module, name: str, layer: Layer) -> None:
+def attach(root: nn.Module, name: str, layer: Layer) -> None:
+    """Make a layer part of a module, under a node's name."""
     *path, leaf = name.split(".")
     for step in path:
         if not hasattr(root, step):
@@ -307,5 +309,6 @@ def activated(y: Tensor, activation: Activation) -> Tensor:
             assert_never(activation)
 
 
-def _vector(value: Tensor) -> Tensor:
+def vector(value: Tensor) -> Tensor:
+    """A map of one pixel as [n, channels]."""
     return value.flatten(1) if value.dim() == 4 and value.shape[2:] == (1, 1) else value

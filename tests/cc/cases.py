@@ -12,6 +12,7 @@ from mobilenets.spec import zoo
 from mobilenets.spec.head import classify
 from mobilenets.spec.net import Net, Node, Output, shape_after
 from mobilenets.spec.op import (
+    Activate,
     Add,
     Concat,
     Conv,
@@ -100,7 +101,9 @@ def graphs(draw: st.DrawFn) -> Net:
         begin = draw(st.integers(0, x.channels - 1))
         name = f"layer{index}"
         match draw(
-            st.sampled_from(("pointwise", "conv", "depthwise", "sum", "gate", "join", "cut", "deal", "pool"))
+            st.sampled_from(
+                ("pointwise", "conv", "depthwise", "sum", "gate", "join", "cut", "deal", "pool", "bend")
+            )
         ):
             case "pointwise":
                 last = add(name, Pointwise(out=groups * out, groups=groups, **bent), last)
@@ -121,6 +124,8 @@ def graphs(draw: st.DrawFn) -> Net:
             case "join":
                 others = draw(st.lists(st.sampled_from(beside), min_size=1, max_size=2))
                 last = add(name, Concat(), last, *others)
+            case "bend":
+                last = add(name, Activate(activation=draw(activation)), last)
             case "cut":
                 last = add(name, Slice(begin=begin, end=draw(st.integers(begin + 1, x.channels))), last)
             case "deal":

@@ -23,7 +23,7 @@ from mobilenets.spec.head import classify
 from mobilenets.spec.net import Net, Output
 from mobilenets.spec.op import Pointwise
 
-from .cases import networks
+from .cases import graphs, networks
 from .conftest import agrees, filled, in_bytes
 
 Made = Callable[..., CompiledEngine]
@@ -52,6 +52,16 @@ def test_networks_of_the_zoo_give_the_references_bytes(made: Made, net: Net, asy
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(net=networks(), seed=st.integers(0, 99), asymmetric=st.booleans())
 def test_any_chain_of_layers_gives_the_references_bytes(
+    made: Made, net: Net, seed: int, asymmetric: bool
+) -> None:
+    model = in_bytes(filled(net, seed), seed, asymmetric)
+    agrees(made(model), model, seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(net=graphs(), seed=st.integers(0, 99), asymmetric=st.booleans())
+def test_any_graph_of_layers_gives_the_references_bytes(
     made: Made, net: Net, seed: int, asymmetric: bool
 ) -> None:
     model = in_bytes(filled(net, seed), seed, asymmetric)

@@ -44,6 +44,47 @@ ZOO = [
     zoo.net("v1-cifar", 0.5),
 ]
 FAMILY = [zoo.net(name, 0.25, 65, 5) for name in zoo.NETS if not name.startswith("v1")]
+
+
+def everything() -> Net:
+    """A net that has each kind of step, on pixels of few channels and of many, some of them outputs."""
+    hswish, hsigmoid = {"bias": True, "activation": "hswish"}, {"bias": True, "activation": "hsigmoid"}
+    plain, relu = {"bias": True}, {"bias": True, "activation": "relu"}
+    layers: list[tuple[str, Op, tuple[str, ...]]] = [
+        ("stem", Conv(out=24, stride=2, **hswish), ("image",)),
+        ("greatest", MaxPool(kernel=3, stride=2), ("stem",)),
+        ("expand", Pointwise(out=72, **hswish), ("greatest",)),
+        ("depthwise", Depthwise(kernel=5, **relu), ("expand",)),
+        ("mean", Pool(), ("depthwise",)),
+        ("reduce", Pointwise(out=8, **relu), ("mean",)),
+        ("gate", Pointwise(out=72, **hsigmoid), ("reduce",)),
+        ("gated", Mul(), ("depthwise", "gate")),
+        ("project", Pointwise(out=24, **plain), ("gated",)),
+        ("sum", Add(), ("greatest", "project")),
+        ("again", Depthwise(**hswish), ("sum",)),
+        ("project2", Pointwise(out=24, groups=3, **plain), ("again",)),
+        ("sum2", Add(activation="relu"), ("project2", "sum")),
+        ("sum3", Add(activation="hsigmoid"), ("sum2", "sum", "stem2")),
+        ("joined", Concat(), ("sum3", "again", "sum2")),
+        ("dealt", Shuffle(groups=3), ("joined",)),
+        ("left", Slice(begin=0, end=41), ("dealt",)),
+        ("right", Slice(begin=41, end=72), ("dealt",)),
+        ("means", MeanPool(kernel=3, stride=2, padding="symmetric"), ("left",)),
+        ("means2", MeanPool(kernel=2, stride=2, padding="same"), ("right",)),
+        ("both", Concat(), ("means", "means2")),
+        ("bent", Activate(activation="hswish"), ("both",)),
+        ("grouped", Conv(out=16, groups=2, stride=2, **relu), ("bent",)),
+        ("pool", Pool(), ("grouped",)),
+        ("head", Dense(out=5), ("pool",)),
+    ]
+    layers.insert(10, ("stem2", Conv(out=24, stride=2, **plain), ("stem",)))
+    outputs = [("logits", "head", "classes"), ("features", "pool", "vector"), ("joined", "joined", "vector")]
+    outputs += [("left", "left", "vector"), ("means", "means", "vector"), ("gate", "gate", "vector")]
+    nodes = tuple(Node(name, op, inputs) for name, op, inputs in layers)
+    return Net("everything", Shape(30, 26, 3), nodes, tuple(Output(*one) for one in outputs))
+
+
+EVERYTHING = everything()
 SMALL = [ZOO[1], ZOO[2], ZOO[5], ZOO[6]]
 
 

@@ -16,8 +16,8 @@ typedef float floats_{tag} __attribute__((vector_size({bytes})));
 typedef uint8_t bytes_{tag} __attribute__((vector_size({bytes})));
 typedef uint16_t words_{tag} __attribute__((vector_size({bytes})));
 typedef int16_t halves_{tag} __attribute__((vector_size({bytes})));
-typedef uint8_t few_{tag} __attribute__((vector_size({few})));
-typedef int8_t signed_few_{tag} __attribute__((vector_size({few})));
+typedef uint8_t few_{tag} __attribute__((vector_size({quarter})));
+typedef int8_t signed_few_{tag} __attribute__((vector_size({quarter})));
 typedef sums_{tag} loose_sums_{tag} __attribute__((aligned(4), may_alias));
 typedef floats_{tag} loose_floats_{tag} __attribute__((aligned(4), may_alias));
 typedef bytes_{tag} loose_bytes_{tag} __attribute__((aligned(1), may_alias));
@@ -29,9 +29,9 @@ typedef half_{tag} loose_half_{tag} __attribute__((aligned(1), may_alias));
 #define SUMS_{tag}(p) ((sums_{tag})*(const loose_sums_{tag} *)(p))
 #define FLOATS_{tag}(p) ((floats_{tag})*(const loose_floats_{tag} *)(p))
 #define BYTES_{tag}(p) ((bytes_{tag})*(const loose_bytes_{tag} *)(p))
-#define GREATER_{tag}(a, b) (((a) & (bytes_{tag})((a) > (b))) | ((b) & ~(bytes_{tag})((a) > (b))))
+#define GREATER_{tag}(a, b) {greater}
 #define FOUR_{tag}(p) ((bytes_{tag})((sums_{tag}){{0}} + *(const four_bytes *)(p)))
-#define WIDE_{tag}(p) __builtin_convertvector(*(const loose_few_{tag} *)(p), sums_{tag})
+#define WIDE_{tag}(p) {widened}
 #define WIDE_SIGNED_{tag}(p) \
     __builtin_convertvector((signed_few_{tag})*(const loose_few_{tag} *)(p), sums_{tag})
 #define PUT_FLOATS_{tag}(p, v) (*(loose_floats_{tag} *)(p) = (v))
@@ -53,6 +53,7 @@ static INLINE bytes_{tag} pack_{tag}(sums_{tag} a, sums_{tag} b, sums_{tag} c, s
                                      struct ending end)
 {{
     const int least = end.tame ? end.zero + end.least : 0, most = end.tame ? end.zero + end.most : 255;
+    const bytes_{tag} none = {{0}};
 {pack}
     if (least > 0)
         q = {most_bytes};
@@ -156,11 +157,11 @@ static INLINE sums_{tag} whole_{tag}(floats_{tag} v, struct ending end)
 """
 
 REGISTERS: Mapping[int, Mapping[str, str]] = {
-    64: {"mm": "_mm512", "mf": "__m512", "mi": "__m512i", "si": "si512"},
-    32: {"mm": "_mm256", "mf": "__m256", "mi": "__m256i", "si": "si256"},
-    16: {"mm": "_mm", "mf": "__m128", "mi": "__m128i", "si": "si128"},
+    64: {"mm": "_mm512", "mf": "__m512", "mi": "__m512i", "few": "_mm_loadu_si128((const __m128i *)(p))"},
+    32: {"mm": "_mm256", "mf": "__m256", "mi": "__m256i", "few": "_mm_loadl_epi64((const __m128i *)(p))"},
+    16: {"mm": "_mm", "mf": "__m128", "mi": "__m128i", "few": "_mm_cvtsi32_si128(*(const four_bytes *)(p))"},
 }
-"""How x86 spells operations on vectors of so many bytes."""
+"""How x86 spells operations on vectors of so many bytes, and how it reads a quarter of one at p."""
 
 
 def tag_of(isa: Isa, width: int) -> str:
@@ -214,11 +215,13 @@ def lanes(isa: Isa, width: int) -> str:
         products=products,
         pack=texts["pack"],
         rounded=texts["rounded"],
-        few=width // 4,
+        quarter=width // 4,
         half=width // 2,
         bent=bent,
-        most_bytes=isa.most_bytes.format(a="q", b="least", **names),
-        least_bytes=isa.least_bytes.format(a="q", b="most", **names),
+        most_bytes=isa.most_bytes.format(a="q", b="(none + (uint8_t)least)", **names),
+        least_bytes=isa.least_bytes.format(a="q", b="(none + (uint8_t)most)", **names),
+        greater=isa.most_bytes.format(a="(a)", b="(b)", **names),
+        widened=isa.widened.format(**names, none="_mm_setzero_si128()"),
         spread=", ".join(str(4 * lane + vector) for vector in range(4) for lane in range(quads)),
         low=mixed(0, 1),
         high=mixed(8, 1),

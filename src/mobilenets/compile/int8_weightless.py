@@ -126,11 +126,11 @@ const int many = (bottom - top) * (right - left);
         turned, back = " ^ 128" * source.signed, " ^ 128" * target.signed
         for tag, size, begin, end in self._by_bytes(target.shape.channels):
             kind, read, greater = f"bytes_{tag}", f"BYTES_{tag}", f"GREATER_{tag}(s, b)"
-            stored = f"*(loose_bytes_{tag} *)p = s{back};"
+            to, made = f"*(loose_bytes_{tag} *)", "s"
             if self.isa.lanes == 1:
-                kind, read, greater, stored = "value", "*", "s > b ? s : b", "*p = s{back};"
+                kind, read, greater, to = "value", "*", "s > b ? s : b", "*"
             elif size == 8:
-                stored = f"*(loose_half_{tag} *)p = ((const near_half_{tag} *)&s)[0]{back};"
+                to, made = f"*(loose_half_{tag} *)", f"((const near_half_{tag} *)&s)[0]"
             text += Stretch(tag, size, 1, begin, end).loop(
                 f"""\
 {kind} s = {read}({first} + v){turned};
@@ -139,8 +139,7 @@ for (int i = top; i < bottom; i++)
         const {kind} b = {read}({other} + v){turned};
         s = {greater};
     }}
-value *p = {_pixel("out", target)} + v;
-{stored}
+{to}({_pixel("out", target)} + v) = {made}{back};
 """
             )
         return _row(target, inside_window(step) + text)

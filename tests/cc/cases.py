@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 from hypothesis import HealthCheck, Phase, given, settings
@@ -12,6 +13,7 @@ from mobilenets.spec import zoo
 from mobilenets.spec.head import classify
 from mobilenets.spec.net import Net, Node, Output, shape_after
 from mobilenets.spec.op import (
+    Activate,
     Add,
     Concat,
     Conv,
@@ -43,6 +45,47 @@ ZOO = [
     zoo.net("v1-cifar", 0.5),
 ]
 FAMILY = [zoo.net(name, 0.25, 65, 5) for name in zoo.NETS if not name.startswith("v1")]
+
+
+def everything() -> Net:
+    """A net that has each kind of step, on pixels of few channels and of many, some of them outputs."""
+    hswish, hsigmoid = {"bias": True, "activation": "hswish"}, {"bias": True, "activation": "hsigmoid"}
+    plain, relu = {"bias": True}, {"bias": True, "activation": "relu"}
+    layers: list[tuple[str, Op, tuple[str, ...]]] = [
+        ("stem", Conv(out=24, stride=2, **hswish), ("image",)),
+        ("greatest", MaxPool(kernel=3, stride=2), ("stem",)),
+        ("expand", Pointwise(out=72, **hswish), ("greatest",)),
+        ("depthwise", Depthwise(kernel=5, **relu), ("expand",)),
+        ("mean", Pool(), ("depthwise",)),
+        ("reduce", Pointwise(out=8, **relu), ("mean",)),
+        ("gate", Pointwise(out=72, **hsigmoid), ("reduce",)),
+        ("gated", Mul(), ("depthwise", "gate")),
+        ("project", Pointwise(out=24, **plain), ("gated",)),
+        ("sum", Add(), ("greatest", "project")),
+        ("again", Depthwise(**hswish), ("sum",)),
+        ("project2", Pointwise(out=24, groups=3, **plain), ("again",)),
+        ("sum2", Add(activation="relu"), ("project2", "sum")),
+        ("sum3", Add(activation="hsigmoid"), ("sum2", "sum", "stem2")),
+        ("joined", Concat(), ("sum3", "sum", "sum2")),
+        ("dealt", Shuffle(groups=3), ("joined",)),
+        ("left", Slice(begin=0, end=41), ("dealt",)),
+        ("right", Slice(begin=41, end=72), ("dealt",)),
+        ("means", MeanPool(kernel=3, stride=2, padding="symmetric"), ("left",)),
+        ("means2", MeanPool(kernel=2, stride=2, padding="same"), ("right",)),
+        ("both", Concat(), ("means", "means2")),
+        ("bent", Activate(activation="hswish"), ("both",)),
+        ("grouped", Conv(out=16, groups=2, stride=2, **relu), ("bent",)),
+        ("pool", Pool(), ("grouped",)),
+        ("head", Dense(out=5), ("pool",)),
+    ]
+    layers.insert(10, ("stem2", Conv(out=24, stride=2, **plain), ("stem",)))
+    outputs = [("logits", "head", "classes"), ("features", "pool", "vector"), ("joined", "joined", "vector")]
+    outputs += [("left", "left", "vector"), ("means", "means", "vector"), ("gate", "gate", "vector")]
+    nodes = tuple(Node(name, op, inputs) for name, op, inputs in layers)
+    return Net("everything", Shape(30, 26, 3), nodes, tuple(Output(*one) for one in outputs))
+
+
+EVERYTHING = everything()
 SMALL = [ZOO[1], ZOO[2], ZOO[5], ZOO[6]]
 
 
@@ -100,7 +143,9 @@ def graphs(draw: st.DrawFn) -> Net:
         begin = draw(st.integers(0, x.channels - 1))
         name = f"layer{index}"
         match draw(
-            st.sampled_from(("pointwise", "conv", "depthwise", "sum", "gate", "join", "cut", "deal", "pool"))
+            st.sampled_from(
+                ("pointwise", "conv", "depthwise", "sum", "gate", "join", "cut", "deal", "pool", "bend")
+            )
         ):
             case "pointwise":
                 last = add(name, Pointwise(out=groups * out, groups=groups, **bent), last)
@@ -121,6 +166,8 @@ def graphs(draw: st.DrawFn) -> Net:
             case "join":
                 others = draw(st.lists(st.sampled_from(beside), min_size=1, max_size=2))
                 last = add(name, Concat(), last, *others)
+            case "bend":
+                last = add(name, Activate(activation=draw(activation)), last)
             case "cut":
                 last = add(name, Slice(begin=begin, end=draw(st.integers(begin + 1, x.channels))), last)
             case "deal":
@@ -139,7 +186,7 @@ def divisors(count: int) -> list[int]:
 
 
 @cache
-def drawn(count: int) -> list[Artefact]:
+def drawn(count: int, kind: Callable[[], st.SearchStrategy[Net]] = networks) -> list[Artefact]:
     """Models that hypothesis draws, all at once, so that they can be built side by side."""
     found: list[Artefact] = []
 
@@ -151,7 +198,7 @@ def drawn(count: int) -> list[Artefact]:
         database=None,
         phases=[Phase.generate],
     )
-    @given(net=networks(), seed=st.integers(0, 99))
+    @given(net=kind(), seed=st.integers(0, 99))
     def draw(net: Net, seed: int) -> None:
         found.append(filled(net, seed))
 

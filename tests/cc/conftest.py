@@ -19,10 +19,10 @@ from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.compiled import CompiledEngine
 from mobilenets.infer.engine import NumpyEngine
 from mobilenets.infer.fold import fold
+from mobilenets.infer.integer import Kept, activation_of
 from mobilenets.infer.scale import Scale
 from mobilenets.infer.walk import Walk
 from mobilenets.spec.net import Net, shapes, tensors, weight_shape
-from mobilenets.spec.op import Dense, Pool
 from mobilenets.spec.preprocess import Preprocess
 
 HOST = family(TARGETS["host"])
@@ -56,13 +56,22 @@ def in_bytes(model: Artefact, seed: int = 0, asymmetric: bool = False) -> Artefa
     known = shapes(net)
     parts: dict[str, NDArray[Any]] = {}
     scales: dict[str, Scale] = {}
-    read = {name for node in net.nodes for name in node.inputs}
+    alike = {name: name for name in known}  # of what has one scale, the first
     for node in net.nodes:
-        relu = not isinstance(node.op, Pool | Dense) and node.op.activation != "none"
-        if node.name in read or random.random() < 0.5:
-            scales[node.name] = Scale(
-                float(random.uniform(0.01, 0.1)), 0 if relu else int(random.integers(256))
-            )
+        if isinstance(node.op, Kept):
+            for name in [name for name, first in alike.items() if first in {alike[i] for i in node.inputs}]:
+                alike[name] = alike[node.name]
+    read = {name for node in net.nodes for name in node.inputs}
+    drawn: dict[str, Scale] = {}
+    for node in net.nodes:
+        activation = activation_of(node.op)
+        wanted = node.name in read or activation != "none" or isinstance(node.op, Kept)
+        if not wanted and random.random() < 0.5:
+            continue
+        step = float(random.uniform(0.01, 0.1))
+        scale = Scale(step, 0 if activation not in ("none", "hswish") else int(random.integers(256)))
+        scales[node.name] = drawn.setdefault(alike[node.name], scale)
+    for node in net.nodes:
         weight = weight_shape(node.op, known[node.inputs[0]])
         if weight is None:
             continue
@@ -73,6 +82,8 @@ def in_bytes(model: Artefact, seed: int = 0, asymmetric: bool = False) -> Artefa
         terms = int(np.prod(weight[1:]))
         before = scales.get(node.inputs[0], Scale(1.0, 0)).step
         after = scales.get(node.name, Scale(1.0, 0)).step
+        if activation_of(node.op) in ("hswish", "hsigmoid"):
+            after = 0.03
         spread = random.uniform(0.3, 3, weight[0]) / (70 * np.sqrt(terms))
         parts[f"{node.name}.step"] = (spread * after / before).astype(np.float32)
         parts[f"{node.name}.bias"] = random.integers(-9000, 9000, weight[0], dtype=np.int32)

@@ -23,24 +23,34 @@ from mobilenets.spec.head import classify
 from mobilenets.spec.net import Net, Output
 from mobilenets.spec.op import Pointwise
 
-from .cases import networks
+from .cases import EVERYTHING, graphs, networks
 from .conftest import agrees, filled, in_bytes
 
 Made = Callable[..., CompiledEngine]
 
 
-@pytest.mark.parametrize("asymmetric", [False, True], ids=["symmetric", "asymmetric"])
+V1 = [
+    classify(zoo.v1(0.25, 97, padding="symmetric"), 3),  # odd sides, the other padding
+    classify(zoo.v1(0.3, 65, rounding="keras"), 1001),  # channels that no vector divides
+    classify(zoo.v1(1.0, 32), 5),
+    zoo.v1(0.01, 20, rounding="keras"),  # one channel to a layer
+    classify(zoo.v1(0.25, 1), 2),  # one pixel
+    classify(zoo.v1(0.75, 40), 2),
+]
+OTHERS = [
+    (EVERYTHING, False),
+    (EVERYTHING, True),
+    *((zoo.net(name, 0.25, 33, 5), False) for name in ("v2", "v3-small", "squeezenet-1.1")),
+    (zoo.net("shufflenet-v1", 0.25, 33, 5), True),
+    (zoo.net("shufflenet-v2", 0.5, 33, 5), True),
+    (zoo.net("v4-conv-small", 0.25, 33, 5), False),
+]
+
+
 @pytest.mark.parametrize(
-    "net",
-    [
-        classify(zoo.v1(0.25, 97, padding="symmetric"), 3),  # odd sides, the other padding
-        classify(zoo.v1(0.3, 65, rounding="keras"), 1001),  # channels that no vector divides
-        classify(zoo.v1(1.0, 32), 5),
-        zoo.v1(0.01, 20, rounding="keras"),  # one channel to a layer
-        classify(zoo.v1(0.25, 1), 2),  # one pixel
-        classify(zoo.v1(0.75, 40), 2),
-    ],
-    ids=lambda net: f"{net.name}-{net.width:g}-{net.resolution}",
+    ("net", "asymmetric"),
+    [*((net, asymmetric) for net in V1 for asymmetric in (False, True)), *OTHERS],
+    ids=lambda one: f"{one.name}-{one.width:g}-{one.resolution}" if isinstance(one, Net) else str(one),
 )
 @pytest.mark.slow
 def test_networks_of_the_zoo_give_the_references_bytes(made: Made, net: Net, asymmetric: bool) -> None:
@@ -52,6 +62,16 @@ def test_networks_of_the_zoo_give_the_references_bytes(made: Made, net: Net, asy
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(net=networks(), seed=st.integers(0, 99), asymmetric=st.booleans())
 def test_any_chain_of_layers_gives_the_references_bytes(
+    made: Made, net: Net, seed: int, asymmetric: bool
+) -> None:
+    model = in_bytes(filled(net, seed), seed, asymmetric)
+    agrees(made(model), model, seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(net=graphs(), seed=st.integers(0, 99), asymmetric=st.booleans())
+def test_any_graph_of_layers_gives_the_references_bytes(
     made: Made, net: Net, seed: int, asymmetric: bool
 ) -> None:
     model = in_bytes(filled(net, seed), seed, asymmetric)
@@ -87,7 +107,15 @@ def test_threads_share_the_work_and_change_no_bit(made: Made, small: Artefact) -
 @pytest.mark.slow
 def test_sanitizers_find_nothing_in_the_kernels_of_bytes(tmp_path: Path, asymmetric: bool) -> None:
     """AddressSanitizer and UBSan over the example, on frames of several sizes."""
-    model = in_bytes(filled(classify(zoo.v1(0.25, 64), 4)), 2, asymmetric)
+    _sanitized(in_bytes(filled(classify(zoo.v1(0.25, 64), 4)), 2, asymmetric), tmp_path)
+
+
+@pytest.mark.slow
+def test_sanitizers_find_nothing_in_steps_without_weights(tmp_path: Path) -> None:
+    _sanitized(in_bytes(filled(EVERYTHING, labels=tuple("abcde"))), tmp_path)
+
+
+def _sanitized(model: Artefact, tmp_path: Path) -> None:
     write(compiled(model, "tested", family(TARGETS["host"], "int8")), tmp_path)
     flags = [flag for flag in FLAGS if flag != "-O3"]
     words = ["cc", "-O1", "-g", *flags, *WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover"]

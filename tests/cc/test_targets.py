@@ -36,10 +36,10 @@ from mobilenets.spec.head import classify
 from mobilenets.spec.net import Net, Node, Output
 from mobilenets.spec.op import Conv, Pointwise, Pool, Shape
 
-from .cases import SMALL, ZOO, drawn
+from .cases import EVERYTHING, SMALL, ZOO, drawn, graphs
 from .conftest import agrees, filled, in_bytes
 
-DRAWN = 12
+CHAINS, GRAPHS = 8, 4
 DOCS = Path(__file__).parents[2] / "docs"
 SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover")
 ZIG = [sys.executable, "-m", "ziglang", "cc"]
@@ -98,8 +98,9 @@ def test_any_network_gives_the_references_outputs_on_every_target(name: str, tmp
             for engine in foreign(source, target, place, threads=1 + number % 2 * (source.threads > 1)):
                 agrees(engine, model, number)
 
-    models = [*drawn(DRAWN), *map(filled, SMALL)]
+    models = [*drawn(CHAINS), *drawn(GRAPHS, graphs), *map(filled, SMALL), filled(EVERYTHING)]
     models += [in_bytes(model, seed, bool(seed % 2)) for seed, model in enumerate(models)]
+    models.append(in_bytes(filled(EVERYTHING), asymmetric=True))
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(tried, number, model) for number, model in enumerate(models)]:
             done.result()
@@ -109,7 +110,7 @@ def test_any_network_gives_the_references_outputs_on_every_target(name: str, tmp
 @pytest.mark.parametrize("name", BOARDS)
 def test_a_few_networks_give_the_references_outputs_on_every_board(name: str, tmp_path: Path) -> None:
     target = needed(name)
-    models = [*drawn(2), filled(ZOO[5])]
+    models = [*drawn(2), filled(ZOO[5]), filled(EVERYTHING)]
     for number, model in enumerate(
         [*models, *(in_bytes(one, 1, bool(i % 2)) for i, one in enumerate(models))]
     ):

@@ -1,4 +1,23 @@
-/* What kernels of bytes have in common. */
+/* What kernels of bytes have in common. Each operation on floats rounds by itself, whatever the flags. */
+#if defined(__clang__)
+#pragma clang fp contract(off)
+#elif defined(__GNUC__)
+#pragma GCC optimize("fp-contract=off")
+#endif
+/* What numbers become: bent by a curve (1: hard swish, 2: hard sigmoid), cut and rounded to quantities less
+ * their zero. Of `tame` ones packing does the cutting; bytes lie less `less`. */
+struct ending {
+    int least, most, zero, tame, less, curve;
+    float slope;
+};
+
+/* What is added to a product: where pixels of the map lie and what its zero is there, the product's own bounds,
+ * and a step of either in those of the sum. */
+struct addend {
+    int pixel, row, zero, least, most;
+    float by, more;
+};
+
 #if VECTORS
 #if defined(__clang__)
 #define SHUFFLE_64(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)

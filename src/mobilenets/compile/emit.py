@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from textwrap import indent
 from typing import assert_never
 
 from mobilenets.compile.isa import Family, Isa
@@ -213,7 +214,7 @@ def _mean(writer: Writer, step: Mean) -> None:
 
 
 def _pixelwise(writer: Writer, step: Pixelwise) -> None:
-    """Pixel by pixel, rows shared out."""
+    """Row by row, which threads share out."""
     target, kit, sources = step.target, writer.kit, reads(step)
     names = [f"in{index}" for index in range(len(sources))]
     pointers = "".join(
@@ -225,36 +226,39 @@ def _pixelwise(writer: Writer, step: Pixelwise) -> None:
         + f"    value *out = net->arena + {writer.begins[target.name] + target.origin};\n"
         + f"    const int first = SHARE(part, parts, {target.shape.height}), "
         + f"last = SHARE(part + 1, parts, {target.shape.height});\n"
-        + "    for (int y = first; y < last; y++)\n"
-        + f"        for (int x = 0; x < {target.shape.width}; x++) {{\n"
-        + (_moved(step, names, 12) if isinstance(step, Moved) else kit.pixel(step, names, 12))
-        + "        }\n"
+        + "    for (int y = first; y < last; y++) {\n"
+        + indent(_moved(step, names) if isinstance(step, Moved) else kit.line(step, names), 8 * " ")
+        + "    }\n"
         + _border(kit, target, "first == 0", f"last == {target.shape.height}", "first", "last", "1")
     )
     listed = ", ".join(_shape(one) for one in sources)
     _step(writer, step.name, f"{step.name}: {type(step).__name__.lower()} of {listed}", body)
 
 
-def _moved(step: Moved, names: Sequence[str], indent: int) -> str:
-    """A pixel of channels that go to other places."""
-    pad, op = " " * indent, step.op
-    text = f"{pad}value *to = out + y * {step.target.row} + x * {step.target.pitch};\n"
-    at = 0
+def _moved(step: Moved, names: Sequence[str]) -> str:
+    """A row of pixels whose channels go to other places."""
+    op, target, text, at = step.op, step.target, "", 0
     for name, one in zip(names, step.sources, strict=True):
-        text += f"{pad}const value *from_{name} = {name} + y * {one.row} + x * {one.pitch};\n"
-        count = step.target.shape.channels if isinstance(op, Slice) else one.shape.channels
+        text += f"    const value *from_{name} = {name} + y * {one.row} + x * {one.pitch};\n"
+        count = target.shape.channels if isinstance(op, Slice) else one.shape.channels
+        as_it_lies = "{}" if one.signed == target.signed else "(value)({} ^ 128)"
         if isinstance(op, Shuffle):
             each = count // op.groups
-            text += (
-                f"{pad}for (int i = 0; i < {op.groups}; i++)\n"
-                f"{pad}    for (int c = 0; c < {each}; c++)\n"
-                f"{pad}        to[c * {op.groups} + i] = from_{name}[i * {each} + c];\n"
-            )
+            taken = as_it_lies.format(f"from_{name}[i * {each} + c]")
+            text += f"""\
+    for (int i = 0; i < {op.groups}; i++)
+        for (int c = 0; c < {each}; c++)
+            to[c * {op.groups} + i] = {taken};
+"""
             continue
-        begin = op.begin if isinstance(op, Slice) else 0
-        text += f"{pad}for (int c = 0; c < {count}; c++)\n{pad}    to[{at} + c] = from_{name}[{begin} + c];\n"
+        taken = as_it_lies.format(f"from_{name}[{op.begin if isinstance(op, Slice) else 0} + c]")
+        text += f"    for (int c = 0; c < {count}; c++)\n        to[{at} + c] = {taken};\n"
         at += count
-    return text
+    return f"""\
+for (int x = 0; x < {target.shape.width}; x++) {{
+    value *to = out + y * {target.row} + x * {target.pitch};
+{text}}}
+"""
 
 
 def _written(step: Product) -> tuple[str, str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import indent
 
 from mobilenets.compile import float32_web
 from mobilenets.compile.isa import Family, Isa
-from mobilenets.compile.kernel import Tiling, Use, counted, split
+from mobilenets.compile.kernel import Tiling, Use, counted, inside_window, split
 from mobilenets.compile.step import Filter, Gate, Map, Mean, Product, Sum, Window, padded
 from mobilenets.spec.op import Activation, MaxPool
 
@@ -110,51 +111,47 @@ class Floats:
             x += times * pixels
         return text
 
-    def pixel(self, step: Sum | Gate | Window, sources: Sequence[str], indent: int) -> str:
-        isa, target, pad = self._of(step.target), step.target, " " * indent
+    def line(self, step: Sum | Gate | Window, sources: Sequence[str]) -> str:
+        isa, target = self._of(step.target), step.target
         vectors = padded(target.shape.channels, isa.lanes) // isa.lanes
         at = f"out + y * {target.row} + x * {target.pitch} + v * {isa.lanes}"
-        loop = f"{pad}for (int v = 0; v < {vectors}; v++)"
 
         def load(name: str, one: Map, y: str = "y", x: str = "x") -> str:
             return f"load_{isa.name}({name} + {y} * {one.row} + {x} * {one.pitch} + v * {isa.lanes})"
 
+        before = ""
         match step:
             case Sum():
                 values = " + ".join(map(load, sources, step.sources))
-                made = f"clip_{isa.name}({values}, {LEVEL[step.activation]})"
+                made = f"store_{isa.name}({at}, clip_{isa.name}({values}, {LEVEL[step.activation]}));\n"
             case Gate():
                 gate = f"load_{isa.name}({sources[1]} + v * {isa.lanes})"
-                made = f"{load(sources[0], step.source)} * {gate}"
+                made = f"store_{isa.name}({at}, {load(sources[0], step.source)} * {gate});\n"
             case Window():
-                return self._window(step, sources[0], load, at, loop, pad)
-        return f"{loop}\n{pad}    store_{isa.name}({at}, {made});\n"
+                before, made = inside_window(step), self._window(step, sources[0], load, at)
+        return f"""\
+for (int x = 0; x < {target.shape.width}; x++) {{
+{indent(before, "    ")}    for (int v = 0; v < {vectors}; v++) {{
+{indent(made, "        ")}    }}
+}}
+"""
 
-    def _window(self, step: Window, name: str, load: Callable[..., str], at: str, loop: str, pad: str) -> str:
-        isa, op, (height, width, _) = self._of(step.target), step.op, step.source.shape
-        one = load(name, step.source, "i", "j")
-        first = load(name, step.source, "top", "left")
-        if isinstance(op, MaxPool):
-            vector = f"vector_{isa.name}"
+    def _window(self, step: Window, name: str, load: Callable[..., str], at: str) -> str:
+        isa, first = self._of(step.target), load(name, step.source, "top", "left")
+        vector = f"vector_{isa.name}"
+        begun, more = f"{first} * 0", "s += w"
+        end = "s * (1.0f / ((bottom - top) * (right - left)))"
+        if isinstance(step.op, MaxPool):
             begun, more, end = first, f"s = {isa.largest.format(a='s', b='w', vector=vector)}", "s"
-        else:
-            begun, more = f"{first} * 0", "s += w"
-            end = "s * (1.0f / ((bottom - top) * (right - left)))"
-        return (
-            f"{pad}const int high = y * {op.stride} - {step.above}, low = x * {op.stride} - {step.beside};\n"
-            f"{pad}const int top = high < 0 ? 0 : high, left = low < 0 ? 0 : low;\n"
-            f"{pad}const int bottom = LEAST(high + {op.kernel}, {height});\n"
-            f"{pad}const int right = LEAST(low + {op.kernel}, {width});\n"
-            f"{loop} {{\n"
-            f"{pad}    vector_{isa.name} s = {begun};\n"
-            f"{pad}    for (int i = top; i < bottom; i++)\n"
-            f"{pad}        for (int j = left; j < right; j++) {{\n"
-            f"{pad}            const vector_{isa.name} w = {one};\n"
-            f"{pad}            {more};\n"
-            f"{pad}        }}\n"
-            f"{pad}    store_{isa.name}({at}, {end});\n"
-            f"{pad}}}\n"
-        )
+        return f"""\
+{vector} s = {begun};
+for (int i = top; i < bottom; i++)
+    for (int j = left; j < right; j++) {{
+        const {vector} w = {load(name, step.source, "i", "j")};
+        {more};
+    }}
+store_{isa.name}({at}, {end});
+"""
 
     def mean(self, step: Mean) -> str:
         source, isa = step.source, self._of(step.source)

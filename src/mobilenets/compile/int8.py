@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from mobilenets.compile import int8_neon, int8_wide
 from mobilenets.compile.int8_depthwise import Depthwise
 from mobilenets.compile.int8_lanes import heads, lanes, tag_of
+from mobilenets.compile.int8_quantities import addend, ending, signature, stores
+from mobilenets.compile.int8_weightless import Weightless
 from mobilenets.compile.integers import HEAD, Layer, chunk_bytes, fours_bytes, groups
 from mobilenets.compile.isa import Family, Isa
 from mobilenets.compile.kernel import Tiling, Use, counted, split
@@ -63,20 +65,23 @@ class Bytes:
         return f", sums + {pixel}" if self.layers[step.name].asymmetric else ""
 
     def tile(self, use: Use, tiling: Tiling) -> str:
-        layer = self.layers[tiling.step.name]
+        step, layer = tiling.step, self.layers[tiling.step.name]
+        tag, residual = tag_of(self.isa, 4 * tiling.lanes), step.residual
         kind = "f" * (layer.rescale.zero is None) + "z" * layer.asymmetric
-        kind += int8_neon.rest(tiling.step) if self.isa.kept else ""
-        name = f"tile_{tiling.pixels}x{tiling.wide}{kind}_{tag_of(self.isa, 4 * tiling.lanes)}"
-        stores = _stores(tiling, layer, tag_of(self.isa, 4 * tiling.lanes), self.isa)
+        kind += int8_neon.rest(step) if self.isa.kept else ""
+        kind += "" if residual is None else "_added" + "_signed" * residual.signed
+        name = f"tile_{tiling.pixels}x{tiling.wide}{kind}_{tag}"
         written = int8_neon.tile if self.isa.kept else int8_wide.tile if self.isa.wide else _tile
-        text = written(self.isa, name, tiling, layer, stores)
-        arguments, given = "const value *a, const value *w, value *c", "a, w, c"
-        if layer.asymmetric:
-            arguments, given = f"{arguments}, const int32_t *sums", f"{given}, sums"
-        more = [self._turned(tiling.step.source), int(layer.steep)] if self.isa.kept else []
+        text = written(self.isa, name, tiling, layer, stores(tiling, layer, tag, self.isa))
+        names = ["a", "w", "c", *["d"] * (residual is not None), *["sums"] * layer.asymmetric]
+        arguments = ", ".join(f"const {'int32_t' if one == 'sums' else 'value'} *{one}" for one in names)
+        more = [self._turned(step.source), int(layer.steep)] if self.isa.kept else []
         more += [3 * tiling.at] if self.isa.wide else []
-        sizes = (*tiling.sizes, layer.terms, *more, *self._cut(layer, tiling.step.target))
-        return use((name, text), arguments, f"{given}, {', '.join(map(str, sizes))}")
+        ends = [ending(self.layers[step.target.name], step.target, self.isa)]
+        if residual is not None:
+            ends.append(addend(step, self.layers, (tiling.pixels, tiling.width)))
+        given = (*names, *tiling.sizes, layer.terms, *more, *ends)
+        return use((name, text), arguments.replace("const value *c", "value *c"), ", ".join(map(str, given)))
 
     def share(self, step: Filter) -> tuple[int, int, int, int]:
         line = self.family.line
@@ -105,7 +110,7 @@ class Bytes:
             sizes = (
                 *(source.row, source.pitch, step.stride * together * source.pitch, together * target.pitch),
                 *(min(room, line) if together == 1 else bytes_, self._chunk(step), line, begins),
-                *(self._turned(source), *self._cut(layer, target)),
+                *(self._turned(source), ending(layer, target, self.isa)),
             )
             called = use(
                 kernel,
@@ -122,42 +127,11 @@ class Bytes:
             x += times * pixels
         return text
 
-    def pixel(self, step: Sum | Gate | Window, sources: Sequence[str], indent: int) -> str:
-        raise ValueError(f"{step.name}: a {type(step).__name__.lower()} of bytes cannot be compiled yet")
+    def line(self, step: Sum | Gate | Window, sources: Sequence[str]) -> str:
+        return Weightless(self.isa, self.family, self.layers).line(step, sources)
 
     def mean(self, step: Mean) -> str:
-        source, lanes, rescale = step.source, self.isa.lanes, self.layers[step.name].rescale
-        vectors = -(-source.shape.channels // lanes)
-        height, width = source.shape.height, source.shape.width
-        less = 0 if source.signed else self._less
-        off = height * width * (self.layers[step.name].source_zero + less)
-        wide = f"WIDE{'_SIGNED' * source.signed}_{tag_of(self.isa, 4 * lanes)}"
-        tag = tag_of(self.isa, 4 * lanes)
-        begun = f"{{0}};\n        sum -= {off}" if off else "{0}"
-        made = f"PUT_FLOATS_{tag}(out + v * {4 * lanes}, SCALED_{tag}(sum, scale))"
-        if rescale.zero is not None:
-            least, most, zero, tame, less = self._cut(self.layers[step.name], step.target)
-            packs = lanes > 1 and not self.isa.wide
-            quantity = f"whole_{tag}(sum, scale, {least}, {most}, {zero}{f', {tame}' * packs})"
-            made = f"out[v] = (value){quantity}"
-            if self.isa.wide:
-                made = f"PUT_{tag}(out + v * {lanes}, {quantity})"
-            elif packs:
-                bounds = f"{zero + least if tame else 0}, {zero + most if tame else 255}, {less}"
-                made = f"const sums_{tag} q = {quantity};\n        "
-                made += f"put1_{tag}(out + v * {lanes}, pack_{tag}(q, q, q, q, {bounds}))"
-        return f"""\
-    const floats_{tag} none = {{0}}, scale = none + {float(rescale.multiplier[0])!r}f;
-    for (int v = SHARE(part, parts, {vectors}); v < SHARE(part + 1, parts, {vectors}); v++) {{
-        sums_{tag} sum = {begun};
-        UNROLL_1
-        for (int y = 0; y < {height}; y++)
-            UNROLL_1
-            for (int x = 0; x < {width}; x++)
-                sum += {wide}(in + y * {source.row} + x * {source.pitch} + v * {lanes});
-        {made};
-    }}
-"""
+        return Weightless(self.isa, self.family, self.layers).mean(step)
 
     @property
     def _less(self) -> int:
@@ -167,12 +141,6 @@ class Bytes:
     def _turned(self, source: Map) -> int:
         """The bit in which a map's bytes differ from those that are multiplied."""
         return 0 if source.signed else self._less
-
-    def _cut(self, layer: Layer, target: Map) -> tuple[int, int, int, int, int]:
-        """Bounds, zero, whether packing does the cutting, and what bytes lie less, as kernels take them."""
-        made = layer.rescale
-        tame = int(layer.tame and self.isa.saturates)
-        return made.least, made.most, made.zero or 0, tame, 128 * target.signed
 
     def _chunk(self, step: Filter) -> int:
         return chunk_bytes(step, self.layers[step.name], self.family)
@@ -212,10 +180,7 @@ def _tile(isa: Isa, name: str, tiling: Tiling, layer: Layer, stores: str) -> str
     loads, past = heads(tiling, layer, tag)
     return f"""\
 /* {tiling.pixels} pixels × {tiling.wide * tiling.lanes} channels: bias + a · w by fours, window by window */
-static INLINE void {name}(const value *a, const value *w, value *c,
-    {"const int32_t *sums, " * layer.asymmetric}TILE_SIZES,
-    const int terms, const int least, const int most, const int zero, const int tame, const int less)
-{{
+{signature(name, tiling, layer)}
 {loads}
 {begin}
     w += {past} * panel;
@@ -233,45 +198,6 @@ static INLINE void {name}(const value *a, const value *w, value *c,
                 p += 4;
             }}
         }}
-    (void)least, (void)most, (void)zero, (void)tame, (void)less;
 {stores}
 }}
 """
-
-
-def _stores(tiling: Tiling, layer: Layer, tag: str, isa: Isa) -> str:
-    """The sums of a tile as bytes, four vectors at a time; or in float32 as they are."""
-    wide, lanes = tiling.wide, tiling.lanes
-    places = [(i, j) for i in range(tiling.pixels) for j in range(wide)]
-    less = " - sums[{i}] * z{j}" if layer.asymmetric else ""
-    ended = f"ENDED_{tag}(c{{i}}_{{j}})" if isa.kept else "c{i}_{j}"
-    sums = {(i, j): (ended + less).format(i=i, j=j) for i, j in places}
-    if layer.rescale.zero is None:
-        return "\n".join(
-            f"    PUT_FLOATS_{tag}(c + 4 * AT({i}, c) + {4 * j * lanes}, SCALED_{tag}({sums[i, j]}, m{j}));"
-            for i, j in places
-        )
-    at = {(i, j): f"c + AT({i}, c) + {j * lanes}" for i, j in places}
-    if isa.wide:
-        return "\n".join(
-            f"    PUT_{tag}({at[i, j]}, whole_{tag}({sums[i, j]}, m{j}, least, most, zero));"
-            for i, j in places
-        )
-    if lanes == 1:
-        return "\n".join(
-            f"    *({at[i, j]}) = (value)whole_{tag}({sums[i, j]}, m{j}, least, most, zero);"
-            for i, j in places
-        )
-    text = "    const int low = tame ? zero + least : 0, high = tame ? zero + most : 255;\n"
-    whole = {(i, j): f"whole_{tag}({sums[i, j]}, m{j}, least, most, zero, tame)" for i, j in places}
-    for first in range(0, len(places), 4):
-        own = places[first : first + 4]
-        if len(own) == 4:
-            packed = f"pack_{tag}({', '.join(whole[one] for one in own)}, low, high, less)"
-            ends = [at[one] for one in (own[::wide] if wide in (2, 4) else own)]
-            text += f"    put{len(ends) if wide < 4 else ''}_{tag}({', '.join(ends)}, {packed});\n"
-        else:
-            for one in own:
-                packed = f"pack_{tag}({', '.join([whole[one]] * 4)}, low, high, less)"
-                text += f"    put1_{tag}({at[one]}, {packed});\n"
-    return text.rstrip()

@@ -45,8 +45,7 @@ class Depthwise:
 /* {pixels} of a row through {self.kernel}×{self.kernel} taps, each channel by itself */
 static {kind} void {self.name}(const value *in, const value *w, value *out, int parts,
     const int below, const int beside, const int next, const int pitch, const int span,
-    const int chunk, const int line, const int singles, const int turned, const int least,
-    const int most, const int zero, const int tame, const int less)
+    const int chunk, const int line, const int singles, const int turned, const struct ending end)
 """
 
     def _single(self) -> str:
@@ -54,7 +53,7 @@ static {kind} void {self.name}(const value *in, const value *w, value *out, int 
         place = f"((x * {groups(self.kernel)} + y / 4) * {self.terms} + t) * line"
         return f"""\
 {self._head}{{
-    (void)next, (void)pitch, (void)tame, (void)singles, (void)turned, (void)less;
+    (void)next, (void)pitch, (void)singles, (void)turned;
     for (int v = 0; v < parts; v++, in += span, out += span, w += chunk)
         for (int l = 0; l < span; l++) {{
             sums_{tag} sum = SUMS_{tag}(w + 4 * l);
@@ -63,7 +62,7 @@ static {kind} void {self.name}(const value *in, const value *w, value *out, int 
                     for (int t = 0; t < {self.terms}; t++)
                         sum += in[y * below + x * beside + l] *
                                (int8_t)w[4 * (2 * line + {place} + l) + y % 4];
-            out[l] = (value)whole_{tag}(sum, FLOATS_{tag}(w + 4 * (line + l)), least, most, zero);
+            PUT_{tag}(out + l, whole_{tag}(SCALED_{tag}(sum, FLOATS_{tag}(w + 4 * (line + l))), end));
         }}
 }}
 """
@@ -89,14 +88,13 @@ static {kind} void {self.name}(const value *in, const value *w, value *out, int 
         sums = self._by_tap(tag, columns) if self.isa.by_tap else self._by_fours(tag, columns)
         end = "\n".join(
             f"            *(loose_bytes_{tag} *)(out + {x} * pitch) = pack_{tag}("
-            + ", ".join(f"whole_{tag}(c{x}_{j}, m{j}, least, most, zero, tame)" for j in quads)
-            + ", low, high, less);"
+            + ", ".join(f"whole_{tag}(SCALED_{tag}(c{x}_{j}, m{j}), end)" for j in quads)
+            + ", end);"
             for x in positions
         )
         scales = ", ".join(f"m{j} = FLOATS_{tag}(w + {4 + j} * line)" for j in quads)
         return f"""\
 {self._head}{{
-    const int low = tame ? zero + least : 0, high = tame ? zero + most : 255;
     (void)next, (void)singles, (void)turned;
     for (int v = 0; v < parts; v++) {{
         for (int l = 0; l < span; l += {self.bytes}) {{

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mobilenets.compile.int8_quantities import BENT
 from mobilenets.compile.integers import Layer
 from mobilenets.compile.isa import Isa
 from mobilenets.compile.kernel import Tiling
@@ -15,8 +16,8 @@ typedef float floats_{tag} __attribute__((vector_size({bytes})));
 typedef uint8_t bytes_{tag} __attribute__((vector_size({bytes})));
 typedef uint16_t words_{tag} __attribute__((vector_size({bytes})));
 typedef int16_t halves_{tag} __attribute__((vector_size({bytes})));
-typedef uint8_t few_{tag} __attribute__((vector_size({few})));
-typedef int8_t signed_few_{tag} __attribute__((vector_size({few})));
+typedef uint8_t few_{tag} __attribute__((vector_size({quarter})));
+typedef int8_t signed_few_{tag} __attribute__((vector_size({quarter})));
 typedef sums_{tag} loose_sums_{tag} __attribute__((aligned(4), may_alias));
 typedef floats_{tag} loose_floats_{tag} __attribute__((aligned(4), may_alias));
 typedef bytes_{tag} loose_bytes_{tag} __attribute__((aligned(1), may_alias));
@@ -28,36 +29,37 @@ typedef half_{tag} loose_half_{tag} __attribute__((aligned(1), may_alias));
 #define SUMS_{tag}(p) ((sums_{tag})*(const loose_sums_{tag} *)(p))
 #define FLOATS_{tag}(p) ((floats_{tag})*(const loose_floats_{tag} *)(p))
 #define BYTES_{tag}(p) ((bytes_{tag})*(const loose_bytes_{tag} *)(p))
+#define GREATER_{tag}(a, b) {greater}
 #define FOUR_{tag}(p) ((bytes_{tag})((sums_{tag}){{0}} + *(const four_bytes *)(p)))
-#define WIDE_{tag}(p) __builtin_convertvector(*(const loose_few_{tag} *)(p), sums_{tag})
+#define WIDE_{tag}(p) {widened}
 #define WIDE_SIGNED_{tag}(p) \
     __builtin_convertvector((signed_few_{tag})*(const loose_few_{tag} *)(p), sums_{tag})
 #define PUT_FLOATS_{tag}(p, v) (*(loose_floats_{tag} *)(p) = (v))
 #define SCALED_{tag}(s, m) (__builtin_convertvector(s, floats_{tag}) * (m))
 
 {products}
-/* Sums to quantities: scaled, cut, rounded half to even. Where `tame`, packing does the cutting. */
-static INLINE sums_{tag} whole_{tag}(sums_{tag} s, floats_{tag} m, int least, int most, int zero, int tame)
+{bent}
+/* Numbers to quantities: cut, rounded half to even. Where `tame`, packing does the cutting. */
+static INLINE sums_{tag} whole_{tag}(floats_{tag} v, struct ending end)
 {{
-    const floats_{tag} none = {{0}}, low = none + (float)least, high = none + (float)most;
-    floats_{tag} v = SCALED_{tag}(s, m);
-    if (!tame) {{
-        v = {largest};
-        v = {smallest};
-    }}
-    return {rounded} + zero;
+    v = bent_{tag}(v, end.curve, end.slope);
+    if (!end.tame)
+        v = cut_{tag}(v, (float)end.least, (float)end.most);
+    return {rounded} + end.zero;
 }}
 
 /* Four vectors of quantities to bytes: four of the first, four of the second, and so on. */
 static INLINE bytes_{tag} pack_{tag}(sums_{tag} a, sums_{tag} b, sums_{tag} c, sums_{tag} d,
-                                     int least, int most, int less)
+                                     struct ending end)
 {{
+    const int least = end.tame ? end.zero + end.least : 0, most = end.tame ? end.zero + end.most : 255;
+    const bytes_{tag} none = {{0}};
 {pack}
     if (least > 0)
         q = {most_bytes};
     if (most < 255)
         q = {least_bytes};
-    return q ^ (uint8_t)less;
+    return q ^ (uint8_t)end.less;
 }}
 
 /* The same to where each vector's bytes, or those of each two, belong. */
@@ -123,6 +125,7 @@ typedef uint32_t bytes_{tag};
 #define WIDE_{tag}(p) ((sums_{tag}) * (p))
 #define PUT_FLOATS_{tag}(p, v) (*(floats_{tag} *)(void *)(p) = (v))
 #define SCALED_{tag}(s, m) ((float)(s) * (m))
+#define PUT_{tag}(p, q) (*(p) = (value)(q))
 
 static INLINE bytes_{tag} four_{tag}(const value *p)
 {{
@@ -144,22 +147,21 @@ static INLINE sums_{tag} dot_{tag}(sums_{tag} s, bytes_{tag} a, bytes_{tag} w)
 {dot}
 }}
 
-/* A sum to a quantity: scaled, cut, rounded half to even by adding 1.5 · 2^23, whose last bit weighs 1. */
-static INLINE sums_{tag} whole_{tag}(sums_{tag} s, floats_{tag} m, int least, int most, int zero)
+{bent}
+/* A number to a quantity: cut, rounded half to even by adding 1.5 · 2^23, whose last bit weighs 1. */
+static INLINE sums_{tag} whole_{tag}(floats_{tag} v, struct ending end)
 {{
-    float v = SCALED_{tag}(s, m);
-    v = v > (float)least ? v : (float)least;
-    v = v < (float)most ? v : (float)most;
-    return bits_{tag}(v + 12582912.0f) - 0x4b400000 + zero;
+    v = cut_{tag}(bent_{tag}(v, end.curve, end.slope), (float)end.least, (float)end.most);
+    return bits_{tag}(v + 12582912.0f) - 0x4b400000 + end.zero;
 }}
 """
 
 REGISTERS: Mapping[int, Mapping[str, str]] = {
-    64: {"mm": "_mm512", "mf": "__m512", "mi": "__m512i", "si": "si512"},
-    32: {"mm": "_mm256", "mf": "__m256", "mi": "__m256i", "si": "si256"},
-    16: {"mm": "_mm", "mf": "__m128", "mi": "__m128i", "si": "si128"},
+    64: {"mm": "_mm512", "mf": "__m512", "mi": "__m512i", "few": "_mm_loadu_si128((const __m128i *)(p))"},
+    32: {"mm": "_mm256", "mf": "__m256", "mi": "__m256i", "few": "_mm_loadl_epi64((const __m128i *)(p))"},
+    16: {"mm": "_mm", "mf": "__m128", "mi": "__m128i", "few": "_mm_cvtsi32_si128(*(const four_bytes *)(p))"},
 }
-"""How x86 spells operations on vectors of so many bytes."""
+"""How x86 spells operations on vectors of so many bytes, and how it reads a quarter of one at p."""
 
 
 def tag_of(isa: Isa, width: int) -> str:
@@ -186,8 +188,13 @@ def heads(tiling: Tiling, layer: Layer, tag: str) -> tuple[str, int]:
 def lanes(isa: Isa, width: int) -> str:
     """Types of so many bytes, and the operations on them whose spelling differs."""
     names = {"tag": tag_of(isa, width), "bytes": width, **REGISTERS.get(width, {})}
+    bent = BENT.format(
+        **names,
+        largest=isa.largest.format(a="v", b="low", vector="", **names),
+        smallest=isa.smallest.format(a="v", b="high", vector="", **names),
+    )
     if isa.lanes == 1:
-        return SINGLE.format(**names, dot=isa.dot)
+        return SINGLE.format(**names, dot=isa.dot, bent=bent)
     pairs = [(16 * lane, lane * 16 + width) for lane in range(width // 16)]
 
     def mixed(first: int, size: int) -> str:
@@ -208,12 +215,13 @@ def lanes(isa: Isa, width: int) -> str:
         products=products,
         pack=texts["pack"],
         rounded=texts["rounded"],
-        few=width // 4,
+        quarter=width // 4,
         half=width // 2,
-        largest=isa.largest.format(a="v", b="low", **names),
-        smallest=isa.smallest.format(a="v", b="high", **names),
-        most_bytes=isa.most_bytes.format(a="q", b="least", **names),
-        least_bytes=isa.least_bytes.format(a="q", b="most", **names),
+        bent=bent,
+        most_bytes=isa.most_bytes.format(a="q", b="(none + (uint8_t)least)", **names),
+        least_bytes=isa.least_bytes.format(a="q", b="(none + (uint8_t)most)", **names),
+        greater=isa.most_bytes.format(a="(a)", b="(b)", **names),
+        widened=isa.widened.format(**names, none="_mm_setzero_si128()"),
         spread=", ".join(str(4 * lane + vector) for vector in range(4) for lane in range(quads)),
         low=mixed(0, 1),
         high=mixed(8, 1),

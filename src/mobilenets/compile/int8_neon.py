@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mobilenets.compile.int8_lanes import heads, tag_of
+from mobilenets.compile.int8_quantities import signature
 from mobilenets.compile.integers import Layer, groups
 from mobilenets.compile.isa import Isa
 from mobilenets.compile.kernel import Tiling
@@ -31,11 +32,7 @@ def tile(isa: Isa, name: str, tiling: Tiling, layer: Layer, stores: str) -> str:
     last = f"            {{\n{_turn(isa, tiling, tag, left)}            }}\n" if left else ""
     return f"""\
 /* {tiling.pixels} pixels × {channels} channels: bias + a · w by sixteens, window by window */
-static INLINE void {name}(const value *a, const value *w, value *c,
-    {"const int32_t *sums, " * layer.asymmetric}TILE_SIZES,
-    const int terms, const int turned, const int steep, const int least, const int most, const int zero,
-    const int tame, const int less)
-{{
+{signature(name, tiling, layer, "const int turned, const int steep, ")}
 {loads}
 {begin}
     w += {past} * panel;
@@ -46,7 +43,7 @@ static INLINE void {name}(const value *a, const value *w, value *c,
             for (int k = 0; k < (run + 3) / 16; k++) {{
 {_turn(isa, tiling, tag, 4)}            }}
 {last}        }}
-    (void)steep, (void)least, (void)most, (void)zero, (void)tame, (void)less;
+    (void)steep;
 {stores}
 }}
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mobilenets.compile.int8_lanes import heads, tag_of
+from mobilenets.compile.int8_quantities import BENT, signature
 from mobilenets.compile.integers import Layer
 from mobilenets.compile.isa import Isa
 from mobilenets.compile.kernel import Tiling
@@ -21,6 +22,8 @@ typedef signed_{tag} loose_signed_{tag} __attribute__((aligned(1), may_alias));
 #define SUMS_{tag}(p) ((sums_{tag})*(const loose_sums_{tag} *)(p))
 #define FLOATS_{tag}(p) ((floats_{tag})*(const loose_floats_{tag} *)(p))
 #define LEVELS_{tag}(p) __builtin_convertvector(*(const loose_bytes_{tag} *)(p), halves_{tag})
+#define GREATER_{tag}(a, b) (((a) & (bytes_{tag})((a) > (b))) | ((b) & ~(bytes_{tag})((a) > (b))))
+#define BYTES_{tag}(p) ((bytes_{tag})*(const loose_bytes_{tag} *)(p))
 #define WEIGHTS_{tag}(p) __builtin_convertvector(*(const loose_signed_{tag} *)(p), halves_{tag})
 #define WIDE_{tag}(p) __builtin_convertvector(*(const loose_bytes_{tag} *)(p), sums_{tag})
 #define TIMES_{tag}(w, a) (__builtin_convertvector(w, sums_{tag}) * (a))
@@ -48,17 +51,14 @@ WHOLE = """\
 #ifndef STAY
 #define STAY __asm__ volatile("" ::: "memory") /* else loads are drawn ahead until registers are short */
 #endif
-/* Sums to quantities: scaled, cut, rounded half to even by adding 1.5 · 2^23, whose last bit weighs 1. */
-static INLINE sums_{tag} whole_{tag}(sums_{tag} s, floats_{tag} m, int least, int most, int zero)
+{bent}
+/* Numbers to quantities: cut, rounded half to even by adding 1.5 · 2^23, whose last bit weighs 1. */
+static INLINE sums_{tag} whole_{tag}(floats_{tag} v, struct ending end)
 {{
-    const floats_{tag} none = {{0}}, low = none + (float)least, high = none + (float)most;
-    floats_{tag} v = SCALED_{tag}(s, m);
-    v = {largest};
-    v = {smallest};
-    v += 12582912.0f;
+    v = cut_{tag}(bent_{tag}(v, end.curve, end.slope), (float)end.least, (float)end.most) + 12582912.0f;
     sums_{tag} q;
     __builtin_memcpy(&q, &v, sizeof q);
-    return q + (zero - 0x4b400000);
+    return q + (end.zero - 0x4b400000);
 }}
 """
 
@@ -69,7 +69,8 @@ def lanes(isa: Isa) -> str:
     names = {"tag": tag_of(isa, 4 * count), "lanes": count, "halves": 2 * count, "sums": 4 * count}
     text = f"/* {count} sums at a time, and their bytes */\n" + (EXTENSION if count > 1 else SCALAR) + WHOLE
     largest = isa.largest.format(a="v", b="low", vector="")
-    return text.format(**names, largest=largest, smallest=isa.smallest.format(a="v", b="high", vector=""))
+    smallest = isa.smallest.format(a="v", b="high", vector="")
+    return text.format(**names, bent=BENT.format(**names, largest=largest, smallest=smallest))
 
 
 def tile(isa: Isa, name: str, tiling: Tiling, layer: Layer, stores: str) -> str:
@@ -85,11 +86,7 @@ def tile(isa: Isa, name: str, tiling: Tiling, layer: Layer, stores: str) -> str:
     )
     return f"""\
 /* {tiling.pixels} pixels × {tiling.wide * tiling.lanes} channels: bias + a · w, window by window */
-static INLINE void {name}(const value *a, const value *w, value *c,
-    {"const int32_t *sums, " * layer.asymmetric}TILE_SIZES,
-    const int terms, const int back, const int least, const int most, const int zero, const int tame,
-    const int less)
-{{
+{signature(name, tiling, layer, "const int back, ")}
 {loads}
 {begin}
     w += {past} * panel - back; /* biases have four bytes, weights one */
@@ -108,7 +105,6 @@ static INLINE void {name}(const value *a, const value *w, value *c,
             }}
             w += (run + 3) / 4 * 4 * terms * panel - run * terms * panel;
         }}
-    (void)least, (void)most, (void)zero, (void)tame, (void)less;
 {stores}
 }}
 """
@@ -130,16 +126,15 @@ def filters(isa: Isa, positions: int, step: Filter, terms: int) -> tuple[str, st
                     sums += f"            c{x} += EACH_{tag}(k, {level});\n"
                 sums += "            STAY;\n"
     end = "\n".join(
-        f"            PUT_{tag}(out + {x} * pitch, whole_{tag}(c{x}, m, least, most, zero));" for x in rows
+        f"            PUT_{tag}(out + {x} * pitch, whole_{tag}(SCALED_{tag}(c{x}, m), end));" for x in rows
     )
     text = f"""\
 /* {positions} pixels of a row through {kernel}×{kernel} taps, each channel by itself */
 static INLINE void {name}(const value *in, const value *w, value *out, int parts,
     const int below, const int beside, const int next, const int pitch, const int span,
-    const int chunk, const int line, const int singles, const int turned, const int least,
-    const int most, const int zero, const int tame, const int less)
+    const int chunk, const int line, const int singles, const int turned, const struct ending end)
 {{
-    (void)next, (void)turned, (void)tame, (void)less;
+    (void)next, (void)turned;
     for (int v = 0; v < parts; v++, w += chunk)
         for (int l = 0; l < span; l += {isa.lanes}, in += {isa.lanes}, out += {isa.lanes}) {{
             sums_{tag} {begin};

@@ -13,9 +13,9 @@ from mobilenets.compile.isa import Family
 from mobilenets.compile.pack import widths
 from mobilenets.compile.step import Filter, Product, padded
 from mobilenets.infer.integer import Rescale, centred, image_zero, rescale
-from mobilenets.infer.scale import Scale
-from mobilenets.spec.net import Net
-from mobilenets.spec.op import Dense, Pointwise, Pool
+from mobilenets.infer.scale import MOST, Scale
+from mobilenets.spec.net import Net, Node, shapes
+from mobilenets.spec.op import Dense, Linear, MeanPool, Mul, Pointwise, Pool, Shape
 from mobilenets.spec.preprocess import Preprocess
 
 HEAD = 8
@@ -24,19 +24,19 @@ HEAD = 8
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A node in integers. `bias` has taken in what the zero of the inputs adds.
+    """A node in integers, and the maps that it reads with their zeros. `bias` has taken in what those add.
 
     `weights` are signed bytes. Where they have zeros of their own, a layer of one input pixel takes
     `zeros` · Σ inputs off its sums (`asymmetric`); one of more has its weights in `terms` bytes that add up.
     """
 
     rescale: Rescale
-    source_zero: int
+    inputs: tuple[tuple[str, int], ...]
     weights: tuple[NDArray[np.int8], ...] = ()
     bias: NDArray[np.int32] | None = None
     zeros: NDArray[np.int32] | None = None
     tame: bool = False
-    """Whether no sum times its multiplier can leave 32 bits."""
+    """Whether no number that is to become a quantity can leave 32 bits."""
 
     @property
     def asymmetric(self) -> bool:
@@ -62,18 +62,18 @@ def layers(
     less: int = 0,
 ) -> dict[str, Layer]:
     """Every node of a quantised network, and the image; bytes are multiplied `less` a number."""
-    zeros = np.array(image_zero(pre)) - less
+    zeros, known = np.array(image_zero(pre)) - less, shapes(net)
     found: dict[str, Layer] = {}
     for node in net.nodes:
-        source = node.inputs[0]
-        source_zero = (0 if source == "image" else scales[source].zero) - less
+        inputs = tuple((name, 0 if name == "image" else scales[name].zero) for name in node.inputs)
+        source, source_zero = inputs[0]
         made = rescale(net, node, tensors, scales)
-        if isinstance(node.op, Pool):
-            found[node.name] = Layer(made, source_zero)
+        if not isinstance(node.op, Linear):
+            found[node.name] = Layer(made, inputs, tame=_tame(made, _largest(node, known[source])))
             continue
         weight = centred(node, tensors)
         flat = weight.reshape(*weight.shape[:2], -1).sum(2, dtype=np.int64)
-        off = flat @ zeros if source == "image" else flat.sum(1) * source_zero
+        off = flat @ zeros if source == "image" else flat.sum(1) * (source_zero - less)
         bias = (tensors[f"{node.name}.bias"] - off).astype(np.int32)
         own = tensors.get(f"{node.name}.zero")
         if own is not None and isinstance(node.op, Pointwise | Dense):
@@ -81,11 +81,29 @@ def layers(
             zeros_own: NDArray[np.int32] | None = np.asarray(own, np.int32)
         else:
             parts, zeros_own = _terms(weight), None
-        most = 255 * np.abs(weight).reshape(len(weight), -1).sum(1, dtype=np.int64)
+        most = MOST * np.abs(weight).reshape(len(weight), -1).sum(1, dtype=np.int64)
         most += np.abs(tensors[f"{node.name}.bias"].astype(np.int64))
-        tame = bool((most * made.multiplier.astype(np.float64)).max() < 1 << 30)
-        found[node.name] = Layer(made, source_zero, parts, bias, zeros_own, tame)
+        found[node.name] = Layer(made, inputs, parts, bias, zeros_own, _tame(made, most))
     return found
+
+
+def _largest(node: Node, x: Shape) -> int:
+    """What numbers of a node are at most before they are multiplied."""
+    match node.op:
+        case Pool():
+            return MOST * x.height * x.width
+        case MeanPool(kernel=kernel):
+            return MOST * kernel**2
+        case Mul():
+            return MOST**2
+        case _:
+            return MOST * len(node.inputs)
+
+
+def _tame(made: Rescale, most: NDArray[np.int64] | int) -> bool:
+    """Whether numbers of `most` at most stay in 32 bits once they are multiplied and bent."""
+    real, slope = float((most * made.multiplier.astype(np.float64)).max()), 6 * float(made.slope)
+    return {None: real, "hsigmoid": slope, "hswish": slope * real}[made.curve] < 1 << 30
 
 
 def _terms(weight: NDArray[np.int32]) -> tuple[NDArray[np.int8], ...]:

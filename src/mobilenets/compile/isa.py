@@ -26,6 +26,7 @@ ANY_DOT = """\
     s = pairs_{tag}(s, EVEN_{tag}(a), (halves_{tag})((words_{tag})w << 8) >> 8);
     return pairs_{tag}(s, ODD_{tag}(a), y >> 8);"""
 """A dot product of bytes from those of numbers of 16 bits, even and odd: no sum can saturate."""
+ANY_WIDE = "__builtin_convertvector(*(const loose_few_{tag} *)(p), sums_{tag})"
 PLAIN_DOT = """\
     for (int i = 0; i < 32; i += 8)
         s += (int)(a >> i & 255) * (int8_t)(w >> i & 255);
@@ -85,7 +86,9 @@ class Isa:
     """Whether four numbers of 32 bits are multiplied by one instruction, and bytes put in any order."""
     most_bytes: str = "{a}"
     least_bytes: str = "{a}"
-    """Greater and lesser of bytes {a} and a number {b}; needed where packing cuts."""
+    """Greater and lesser of bytes {a} and {b}; needed where packing cuts."""
+    widened: str = ANY_WIDE
+    """As many bytes from p on as there are sums, as numbers of 32 bits."""
 
     def pixels(self, wide: int) -> int:
         """Those of a tile `wide` vectors wide: a narrow one has more where sixteen bytes of each are held."""

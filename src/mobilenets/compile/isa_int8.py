@@ -34,8 +34,11 @@ X86_PACK = """\
     const {mi} left = {mm}_packs_epi32(({mi})a, ({mi})b), right = {mm}_packs_epi32(({mi})c, ({mi})d);
     bytes_{tag} q = (bytes_{tag}){mm}_packus_epi16(left, right);"""
 X86_ROUNDED = "(sums_{tag}){mm}_cvtps_epi32(({mf})v)"
-X86_MOST_BYTES = "(bytes_{tag}){mm}_max_epu8(({mi}){a}, {mm}_set1_epi8((char){b}))"
-X86_LEAST_BYTES = "(bytes_{tag}){mm}_min_epu8(({mi}){a}, {mm}_set1_epi8((char){b}))"
+X86_MOST_BYTES = "(bytes_{tag}){mm}_max_epu8(({mi}){a}, ({mi}){b})"
+X86_LEAST_BYTES = "(bytes_{tag}){mm}_min_epu8(({mi}){a}, ({mi}){b})"
+X86_WIDE = "(sums_{tag}){mm}_cvtepu8_epi32({few})"
+"""GCC takes bytes apart one by one where it is asked to convert a vector of them."""
+SSE2_WIDE = "(sums_{tag})_mm_unpacklo_epi16(_mm_unpacklo_epi8({few}, {none}), {none})"
 SSE2_BYTES = Isa(
     name="sse2",
     lanes=4,
@@ -52,9 +55,17 @@ SSE2_BYTES = Isa(
     saturates=True,
     most_bytes=X86_MOST_BYTES,
     least_bytes=X86_LEAST_BYTES,
+    widened=SSE2_WIDE,
 )
 AVX2_BYTES = replace(
-    SSE2_BYTES, name="avx2", lanes=8, spare=False, quads=True, enabled=AVX2.enabled, asked=AVX2.asked
+    SSE2_BYTES,
+    name="avx2",
+    lanes=8,
+    spare=False,
+    quads=True,
+    enabled=AVX2.enabled,
+    asked=AVX2.asked,
+    widened=X86_WIDE,
 )
 AVX512_VNNI_BYTES = replace(
     SSE2_BYTES,
@@ -67,6 +78,7 @@ AVX512_VNNI_BYTES = replace(
     enabled=f"avx512vnni,{AVX512.enabled}",
     asked=f"{AVX512.asked} | VNNI",
     dot=X86_VNNI,
+    widened=X86_WIDE,
 )
 NEON_32_BYTES = Isa(
     name="neon",
@@ -82,8 +94,8 @@ NEON_32_BYTES = Isa(
     const int16x8_t right = vcombine_s16(vqmovn_s32((int32x4_t)c), vqmovn_s32((int32x4_t)d));
     bytes_{tag} q = (bytes_{tag})vcombine_u8(vqmovun_s16(left), vqmovun_s16(right));""",
     rounded=ANY_ROUNDED,
-    most_bytes="(bytes_{tag})vmaxq_u8((uint8x16_t){a}, vdupq_n_u8((uint8_t){b}))",
-    least_bytes="(bytes_{tag})vminq_u8((uint8x16_t){a}, vdupq_n_u8((uint8_t){b}))",
+    most_bytes="(bytes_{tag})vmaxq_u8((uint8x16_t){a}, (uint8x16_t){b})",
+    least_bytes="(bytes_{tag})vminq_u8((uint8x16_t){a}, (uint8x16_t){b})",
 )
 """A 32-bit processor rounds halves to even by addition alone."""
 SIMD128_BYTES = Isa(
@@ -103,8 +115,8 @@ SIMD128_BYTES = Isa(
     bytes_{tag} q = (bytes_{tag})wasm_u8x16_narrow_i16x8(left, right);""",
     rounded="(sums_{tag})wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest((v128_t)v))",
     saturates=True,
-    most_bytes="(bytes_{tag})wasm_u8x16_max((v128_t){a}, wasm_u8x16_splat((uint8_t){b}))",
-    least_bytes="(bytes_{tag})wasm_u8x16_min((v128_t){a}, wasm_u8x16_splat((uint8_t){b}))",
+    most_bytes="(bytes_{tag})wasm_u8x16_max((v128_t){a}, (v128_t){b})",
+    least_bytes="(bytes_{tag})wasm_u8x16_min((v128_t){a}, (v128_t){b})",
 )
 SCALAR_BYTES = replace(SCALARS, rows=2, columns=1, ahead=0)
 DSP_BYTES = replace(

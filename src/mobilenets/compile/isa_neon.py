@@ -128,8 +128,8 @@ NEON_BYTES = Isa(
     bytes_{tag} q = (bytes_{tag})vcombine_u8(vqmovun_s16(left), vqmovun_s16(right));""",
     rounded="(sums_{tag})vcvtnq_s32_f32((float32x4_t)v)",
     saturates=True,
-    most_bytes="(bytes_{tag})vmaxq_u8((uint8x16_t){a}, vdupq_n_u8((uint8_t){b}))",
-    least_bytes="(bytes_{tag})vminq_u8((uint8x16_t){a}, vdupq_n_u8((uint8_t){b}))",
+    most_bytes="(bytes_{tag})vmaxq_u8((uint8x16_t){a}, (uint8x16_t){b})",
+    least_bytes="(bytes_{tag})vminq_u8((uint8x16_t){a}, (uint8x16_t){b})",
 )
 NEON_DOT_BYTES = replace(
     NEON_BYTES,

@@ -92,8 +92,8 @@ class Kernels(Protocol):
         """One row of a depthwise layer: input, weights and output, and how many parts unless all."""
         ...
 
-    def pixel(self, step: Sum | Gate | Window, sources: Sequence[str], indent: int) -> str:
-        """The pixel at `x`, `y` of a step, of maps from `sources` on to `out`."""
+    def line(self, step: Sum | Gate | Window, sources: Sequence[str]) -> str:
+        """The row `y` of a step, of maps from `sources` on to `out`."""
         ...
 
     def mean(self, step: Mean) -> str:
@@ -111,3 +111,14 @@ def split(count: int, most: int) -> list[int]:
 def counted(parts: Sequence[int]) -> list[tuple[int, int]]:
     """Each size, and how many there are of it."""
     return [(size, parts.count(size)) for size in dict.fromkeys(parts)]
+
+
+def inside_window(step: Window) -> str:
+    """C that finds the rows and columns of the window at `x`, `y` that lie inside the map."""
+    op, (height, width, _) = step.op, step.source.shape
+    return f"""\
+const int high = y * {op.stride} - {step.above}, low = x * {op.stride} - {step.beside};
+const int top = high < 0 ? 0 : high, left = low < 0 ? 0 : low;
+const int bottom = LEAST(high + {op.kernel}, {height});
+const int right = LEAST(low + {op.kernel}, {width});
+"""

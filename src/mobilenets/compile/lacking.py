@@ -33,11 +33,9 @@ def refuse(net: Net) -> None:
 def _lacking(op: Op) -> str:
     """What there is no kernel for."""
     match op:
-        case Activate():
-            return "an activation by itself"
         case Conv(across=across) if across not in (None, op.kernel):
             return f"a window of {op.kernel} × {across}"
-        case Conv() | Depthwise() | Pointwise() | Add() if op.activation in ("swish", "sigmoid"):
+        case Conv() | Depthwise() | Pointwise() | Add() | Activate() if op.activation in ("swish", "sigmoid"):
             return f"the activation {op.activation}"
         case _:
             return ""

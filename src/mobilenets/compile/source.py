@@ -98,8 +98,9 @@ def _in_floats(model: Artefact, family: isa.Family) -> _Plan:
 
 
 def _in_bytes(model: Artefact, family: isa.Family) -> _Plan:
-    net, layout = model.net, family.layout
-    known = integers.layers(net, model.weights, model.scales, model.preprocess, 128 * family.signed)
+    layout = family.layout
+    net, weights = ungrouped(model.net, model.weights)
+    known = integers.layers(net, weights, model.scales, model.preprocess, 128 * family.signed)
     in_floats = [node.name for node in net.nodes if node.name not in model.scales]
     for name in in_floats:
         if (made := shapes(net)[name])[:2] != (1, 1):

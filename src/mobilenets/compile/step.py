@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from mobilenets.compile.lacking import NOT_YET, refuse
 from mobilenets.spec.net import Net, Node, shapes
 from mobilenets.spec.op import (
+    Activate,
     Activation,
     Add,
     Concat,
@@ -175,7 +176,7 @@ class Mean:
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """The sum of maps of one shape, where no product adds it up."""
+    """The sum of maps of one shape, where no product adds it up, or one map, and an activation."""
 
     name: str
     sources: tuple[Map, ...]
@@ -278,9 +279,9 @@ def steps(
         source, target = maps[node.inputs[0]], maps[node.name]
         after = readers[node.name]
         match node.op, [reader.op for reader in after]:
-            case Add() | Concat() | Slice() | Shuffle() as op, _:
+            case Add() | Activate() | Concat() | Slice() | Shuffle() as op, _:
                 sources = tuple(maps[name] for name in node.inputs)
-                if isinstance(op, Add):
+                if isinstance(op, Add | Activate):
                     found.append(Sum(node.name, sources, target, op.activation))
                 else:
                     found.append(Moved(node.name, sources, target, op))

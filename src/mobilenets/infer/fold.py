@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +36,9 @@ def fold(net: Net, weights: Weights) -> tuple[Net, dict[str, NDArray[np.float32]
     return replace(net, nodes=tuple(nodes)), folded
 
 
-def ungrouped(net: Net, weights: Weights) -> tuple[Net, dict[str, NDArray[np.float32]]]:
-    """`net` with every convolution in one group, and weights that are 0 where a channel was of another."""
+def ungrouped(net: Net, weights: Mapping[str, NDArray[Any]]) -> tuple[Net, dict[str, NDArray[Any]]]:
+    """`net` with every convolution in one group, and weights that are 0 where a channel was of another:
+    in integers the zero of its own that a layer may have."""
     found, nodes = dict(weights), []
     for node in net.nodes:
         op = node.op
@@ -44,6 +46,8 @@ def ungrouped(net: Net, weights: Weights) -> tuple[Net, dict[str, NDArray[np.flo
             own = weights[f"{node.name}.weight"]
             outs, ins = op.out // op.groups, own.shape[1]
             wide = np.zeros((op.out, ins * op.groups, *own.shape[2:]), own.dtype)
+            if (zero := weights.get(f"{node.name}.zero")) is not None:
+                wide += zero.astype(own.dtype).reshape(-1, *(1,) * (own.ndim - 1))
             for group in range(op.groups):
                 rows = slice(group * outs, (group + 1) * outs)
                 wide[rows, group * ins : (group + 1) * ins] = own[rows]

@@ -21,10 +21,18 @@ PIPED_COLUMNS = 400
 ROW_COLUMNS = 12
 
 
-class Reporter:
-    """Progress of the stages of one command; called with a stage, how much is done and how much there is."""
+class StoppedError(Exception):
+    """A user has stopped what can be gone on with; the text says how."""
 
-    def __init__(self) -> None:
+
+class Reporter:
+    """Progress of the stages of one command; called with a stage, how much is done and how much there is.
+
+    A `quiet` one says nothing: of several processes with one work, one speaks.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._begun = time.monotonic()
         self._spoke = self._begun - LINE_S  # the first line comes as soon as there is something to wait for
         self._console: Console | None = None
@@ -41,7 +49,7 @@ class Reporter:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self._begun < QUIET_S:
+        if self._quiet or now - self._begun < QUIET_S:
             return
         if self._console is None:
             from rich.console import Console  # imported by the command that has something to show
@@ -55,6 +63,8 @@ class Reporter:
 
     def row(self, head: Sequence[str], cells: Sequence[str]) -> None:
         """A row of a table that grows while a command goes on; its head comes before the first."""
+        if self._quiet:
+            return
         wide = [max(ROW_COLUMNS, len(name)) for name in head]
         for line in ([head] if not self._rows else []) + [cells]:
             text = "  ".join(cell.rjust(size) for cell, size in zip(line, wide, strict=True))

@@ -6,7 +6,7 @@ import os
 import sys
 from io import TextIOWrapper
 
-from mobilenets.console import complain
+from mobilenets.console import StoppedError, complain
 
 
 def main() -> None:
@@ -24,6 +24,9 @@ def run(arguments: list[str]) -> int:
         return _called(arguments)
     except KeyboardInterrupt:
         complain("interrupted; what was finished is kept")
+        return 130
+    except StoppedError as error:
+        complain(str(error))
         return 130
     except BrokenPipeError:
         # The reader has gone: nobody is left to tell, and Python would try once more when it ends.

@@ -32,15 +32,20 @@ from mobilenets.report import write_report
 from mobilenets.spec.published import PUBLISHED
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions
 from mobilenets.spec.text import json_text
+from mobilenets.spec.training import DistilOptions, RunOptions, TrainOptions
 from mobilenets.train.retrain import CHECKPOINT, MODEL
 from mobilenets.train.retrain import retrain as learn_from
 from mobilenets.train.run import Run, Variant
 from mobilenets.train.start import RANDOM
 
+LEARNED_BY_STEPS = ("images_per_second", "waiting")
+RETRAINED = ("c", "refitted", "tried", "unknown", "sweep", "identity")
+"""What is told of one kind of run alone."""
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 RESOLUTIONS = (128, 160, 192, 224)
 REPORT, RECORD, SPLIT, SWEEP = "report.html", "run.json", "split.csv", "sweep.csv"
-KINDS = (BodyOptions, LearnOptions, MachineOptions, PowerOptions)
+KINDS: tuple[Any, ...] = (BodyOptions, LearnOptions, MachineOptions, PowerOptions)
+TRAINING: tuple[Any, ...] = (TrainOptions, RunOptions, DistilOptions)
 
 
 def retrain(
@@ -158,7 +163,7 @@ def sweep(
     notes = [*runs[best].notes, *(f"left out of the sweep: {text}" for text in dict.fromkeys(missing))]
     if runs[best].accuracy["val"] is None:
         notes.append("no validation pictures: of the sweep the cheapest variant is shown")
-    told = command or _command({**options, "sweep": True}, folder, out)
+    told = command or _command("retraining", {**options, "sweep": True}, folder, out)
     seconds = {name: sum(run.seconds.get(name, 0.0) for run in runs) for name in runs[best].seconds}
     peak = max((run.peak_rss_mb for run in runs if run.peak_rss_mb is not None), default=None)
     known = [run.energy for run in runs if run.energy is not None]
@@ -182,6 +187,12 @@ def _named(which: str, progress: Progress) -> Progress:
 
 def as_json(run: Run) -> dict[str, Any]:
     """What `--json` prints and `run.json` keeps: everything measured, without pictures and scores."""
+    told = _as_json(run)
+    other = LEARNED_BY_STEPS if run.kind == "retraining" else RETRAINED
+    return {name: value for name, value in told.items() if name not in other}
+
+
+def _as_json(run: Run) -> dict[str, Any]:
     return {
         "model": run.model,
         "accuracy": dict(run.accuracy),
@@ -211,6 +222,7 @@ def as_json(run: Run) -> dict[str, Any]:
         "versions": dict(run.versions),
         "digest": run.digest,
         "identity": run.identity,
+        "kind": run.kind,
         "engine": run.engine,
         "images_per_second": run.throughput.get("images_per_second"),
         "waiting": run.throughput.get("waiting"),
@@ -223,13 +235,14 @@ def as_json(run: Run) -> dict[str, Any]:
 def written(run: Run, folder: Path, out: Path) -> Run:
     """The run with its report, its record and the test part as a data set, all of them in `out`."""
     begun = time.perf_counter()
+    run = replace(run, command=run.command or _command(run.kind, run.options, folder, out))
     write_report(run, out / REPORT, lambda file: _picture(folder, file))
     spent = time.perf_counter() - begun
     seconds = dict(run.seconds)
     for name in ("report", "total"):
         seconds[name] = seconds.get(name, 0.0) + spent
     seconds = {name: round(value, 3) for name, value in seconds.items()}
-    run = replace(run, seconds=seconds, command=run.command or _command(run.options, folder, out))
+    run = replace(run, seconds=seconds)
     if run.energy is not None:
         drawn = Power(run.energy["watts"], run.energy["watts_from"])
         run = replace(run, energy=energy.of_run(drawn, seconds["total"]))
@@ -312,12 +325,13 @@ def bodies(option: str | None, net: str) -> list[tuple[float, int, str]] | None:
     return found
 
 
-def _command(options: Mapping[str, Any], folder: Path, out: Path) -> str:
+def _command(kind: str, options: Mapping[str, Any], folder: Path, out: Path) -> str:
     """The command that gives a run with these options again, for one that no command started."""
-    words = ["mobilenets", "retrain", str(folder), "--out", str(out)]
-    usual = {field.name: field.default for kind in KINDS for field in fields(kind)}
+    name, kinds = ("retrain", KINDS) if kind == "retraining" else ("train", TRAINING)
+    words = ["mobilenets", name, str(folder), "--out", str(out)]
+    usual = {field.name: field.default for kind in kinds for field in fields(kind)}
     for name, value in options.items():
-        if value == usual.get(name) or name in ("resume", "threads"):
+        if value == usual.get(name) or name in ("resume", "anew", "threads"):
             continue
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""The report of one retraining: a single HTML file that holds everything it shows and fetches nothing."""
+"""The report of one retraining or training: one HTML file that holds all it shows and fetches nothing."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ MOST_PAIRS = 15
 MOST_FILES = 2000
 PICTURES_A_STEP = 25
 PARTS = ("train", "val", "test")
+LEARNED = {"retraining": "retrained", "training": "trained"}
 WORDS = {
     "train": "training",
     "val": "validation",
@@ -48,6 +49,8 @@ WORDS = {
     "features": "features of every picture",
     "fit": "fitting the head",
     "finetune": "fine-tuning",
+    "decode": "decoding every picture",
+    "teacher": "asking the teacher",
     "judge": "scoring, writing and checking the model",
     "sweep": "sweep",
     "report": "this report",
@@ -120,7 +123,7 @@ def _header(run: Run) -> str:
     notes = "".join(f"<p>{escape(note)}</p>" for note in run.notes)
     return (
         f"<header><h1>MobileNet {escape(str(net['name']))}, width {net['width']:g}, "
-        f"{net['resolution']} pixels, retrained on {escape(run.folder)}</h1>"
+        f"{net['resolution']} pixels, {LEARNED[run.kind]} on {escape(run.folder)}</h1>"
         f'<div class="score">{percent(share)} <small>right</small></div><p>{told}</p>'
         f'<div class="facts">{facts(known)}</div>'
         + (f'<div class="notes">{notes}</div>' if notes else "")
@@ -160,7 +163,10 @@ def _data(run: Run) -> str:
 
 
 def _accuracy(run: Run) -> str:
-    rows = [[WORDS[part], percent(run.accuracy[part], 2)] for part in PARTS if part in run.accuracy]
+    scored = [part for part in PARTS if part in run.accuracy]
+    if run.kind == "training":  # it sees other views of what it learns from than of what it is judged by
+        scored.remove("train")
+    rows = [[WORDS[part], percent(run.accuracy[part], 2)] for part in scored]
     if _tested(run) and len(run.labels) > 5:
         rows.append(["test, right among the first five", percent(run.top5, 2)])
     text = table(["part", "right"], rows)
@@ -333,12 +339,24 @@ def _learning(run: Run) -> str:
             [e.loss for e in run.epochs],
             [number(e.val_accuracy) for e in run.epochs],
         )
+        told = {
+            "retraining": ("Fine-tuning", "Body and head together"),
+            "training": ("Training", _taught(run)),
+        }
+        title, how = told[run.kind]
         charts.append(
-            f"<div><h3>Fine-tuning</h3><p>Body and head together, {len(run.epochs)} "
+            f"<div><h3>{title}</h3><p>{how}, {len(run.epochs)} "
             f"{plural(len(run.epochs), 'epoch')}.</p>{chart}"
             f"<details><summary>Every epoch</summary>{table(head, rows, 0)}</details></div>"
         )
     return f'<div class="charts">{"".join(charts)}</div>' if charts else ""
+
+
+def _taught(run: Run) -> str:
+    options = run.options
+    began = "random weights" if options.get("weights") == "random" else f"weights {options.get('weights')}"
+    who = f", taught by {options['teacher']} ({options['distil']})" if options.get("teacher") else ""
+    return escape(f"All weights, by the recipe {options.get('recipe')}, from {began}{who}")
 
 
 def _cost(run: Run) -> str:
@@ -378,6 +396,11 @@ def _time(run: Run) -> str:
     )
     peak = "" if run.peak_rss_mb is None else f"<p>Peak memory {run.peak_rss_mb:.0f} MB, {of}.</p>"
     ran = f"<p>Features by {escape(run.engine)}.</p>" if run.engine else ""
+    if run.kind == "training":
+        ran = (
+            f"<p>Learned by {escape(run.engine)}: {run.throughput['images_per_second']:g} pictures a second, "
+            f"{percent(run.throughput['waiting'])} of the time waiting for them.</p>"
+        )
     energy = "" if run.energy is None else f"<p>{_energy(run.energy)}</p>"
     return table(["stage", "", "time"], rows) + ran + peak + energy
 

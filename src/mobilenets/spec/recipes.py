@@ -7,6 +7,8 @@ from dataclasses import replace
 from mobilenets.spec.training import Course, Feed, Recipe, Steps, Subject, Told, TrainOptions
 from mobilenets.spec.views import Views
 
+MOST_WARMUP = 0.2
+"""Of all epochs: a run of one or two is not to end before it has reached its rate."""
 CIFAR_FEED = Feed(geometry="crop", stored=32, split="98/2/0")
 
 PAPER_V1 = Recipe(
@@ -68,16 +70,16 @@ def named(options: TrainOptions) -> Recipe:
         width=subject.width if options.width is None else options.width,
         resolution=options.resolution or (subject.resolution if options.net in (None, subject.net) else None),
     )
-    if options.rate is not None and not options.rate > 0:
-        raise ValueError(f"--rate {options.rate}: a learning rate is above 0")
+    epochs = options.epochs or recipe.epochs
     # What `muon` moves aside keeps its proportion.
     scale = 1.0 if options.rate is None else options.rate / recipe.steps.rate
     return replace(
         recipe,
-        epochs=options.epochs or recipe.epochs,
+        epochs=epochs,
         batch=options.batch or recipe.batch,
         norm_batch=min(recipe.norm_batch, options.batch or recipe.batch),
         steps=replace(recipe.steps, rate=recipe.steps.rate * scale, aside=recipe.steps.aside * scale),
+        course=replace(recipe.course, warmup=min(recipe.course.warmup, MOST_WARMUP * epochs)),
         feed=replace(recipe.feed, split=options.split or recipe.feed.split),
         subject=subject,
     )

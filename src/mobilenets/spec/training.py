@@ -10,6 +10,7 @@ from mobilenets.spec.preprocess import Geometry
 from mobilenets.spec.views import Views
 
 Method = Literal["rmsprop", "sgd", "adamw", "muon"]
+MOST_SIDE = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,13 +111,25 @@ class TrainOptions:
     recipe: str = flag("modern", "How: a name of docs/recipes.md.")
     net: str | None = flag(None, "Network, a name of `mobilenets models`; v1 unless the recipe has one.")
     width: float | None = flag(None, "Width multiplier.")
-    resolution: int | None = flag(None, "Input side in pixels.")
+    resolution: int | None = flag(None, "Input side in pixels.", 1)
     weights: str = flag("random", "Where it starts: `random`, a model file or a known name.")
     epochs: int | None = flag(None, "Epochs.", 1)
     batch: int | None = flag(None, "Pictures in a step.", 1)
     rate: float | None = flag(None, "The highest learning rate.")
     split: str | None = flag(None, "Shares of train/val/test where the data set has no parts of its own.")
     seed: int = flag(0, "Seed of the split, the first weights and all that is drawn.", 0)
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch", 1), ("resolution", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"--{name} {value}: give {least} or more")
+        if self.resolution is not None and self.resolution > MOST_SIDE:
+            raise ValueError(
+                f"--resolution {self.resolution}: give 1 to {MOST_SIDE} pixels; the papers use 128 to 224"
+            )
+        if self.rate is not None and not 0 < self.rate < float("inf"):
+            raise ValueError(f"--rate {self.rate}: a learning rate is a number above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +145,12 @@ class RunOptions:
     deterministic: bool = flag(False, "Only operations that give the same bits again, also on a GPU.")
     half: bool = flag(True, "Multiply in bfloat16 where the processor does so itself.")
 
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"--threads {self.threads}: at least one is needed")
+        if self.resume and self.anew:
+            raise ValueError("--resume goes on, --anew begins anew: give one of them")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistilOptions:
@@ -146,6 +165,8 @@ class DistilOptions:
     )
 
     def __post_init__(self) -> None:
+        if self.teacher_views < 1:
+            raise ValueError(f"--teacher-views {self.teacher_views}: give 1 or more")
         if self.distil not in ("soft", "features"):
             raise ValueError(f"--distil {self.distil}: known are soft, features")
         if not 0 <= self.teacher_weight <= 1:

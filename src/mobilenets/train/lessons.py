@@ -18,7 +18,7 @@ from mobilenets.data.store import Store
 from mobilenets.data.survey import looks_of
 from mobilenets.spec.preprocess import Preprocess
 from mobilenets.spec.recipe import shares
-from mobilenets.spec.training import Feed
+from mobilenets.spec.training import Feed, Recipe
 from mobilenets.train.material import PARTS, Material, arranged
 
 NEAR_MOST = 20_000
@@ -113,6 +113,26 @@ def decoded_parts(
         )
         found[part] = Lesson(pictures, files, material.truth[where][good], content.hexdigest())
     return found, aside
+
+
+def everyone(labels: Sequence[str], truth: NDArray[np.int64], folder: Path) -> None:
+    """Raises ValueError where a class has no picture to learn from: it would never be answered."""
+    counts = np.bincount(truth, minlength=len(labels))
+    if missing := [label for label, count in zip(labels, counts, strict=True) if not count]:
+        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise ValueError(
+            f"{folder}: no picture to learn from in the train part of {shown}; add some, or remove the class"
+        )
+
+
+def fits(recipe: Recipe, pre: Preprocess) -> None:
+    """Raises ValueError where views of that size cannot be cut out of what is stored."""
+    shift, stored = recipe.views.shift, recipe.feed.stored
+    if shift is not None and stored and pre.height > stored + 2 * shift:
+        raise ValueError(
+            f"--resolution {pre.height}: {recipe.name} cuts its views out of pictures of {stored} × {stored} "
+            f"pixels and {shift} around them, so {stored + 2 * shift} at most; give another --recipe"
+        )
 
 
 def _equal(keys: Sequence[str]) -> NDArray[np.int64]:

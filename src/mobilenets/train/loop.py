@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mobilenets.data.decoded import Decoded
-from mobilenets.model.module import Layer, Module, placed
-from mobilenets.spec.net import Net, at_resolution
+from mobilenets.model.module import NORM_MOMENTUM, Layer, Module, placed
+from mobilenets.spec.net import Net, at_resolution, shapes
 from mobilenets.spec.preprocess import Preprocess
 from mobilenets.spec.training import Recipe
 from mobilenets.train.body import one_thread_each
@@ -104,10 +104,10 @@ class State:
 
 
 class DivergedError(ValueError):
-    """A loss or a gradient that is no number: the step, and the pictures of its batch."""
+    """A loss or a gradient that is no number: the step from 0, and the pictures of its batch."""
 
     def __init__(self, step: int, what: str, which: NDArray[np.int64]) -> None:
-        super().__init__(f"training diverged in step {step + 1}: {what} is no number any more")
+        super().__init__(f"training diverged in step {step}: {what} is no number any more")
         self.step, self.which = step, which
 
 
@@ -134,13 +134,14 @@ def learn(
     """Train on from `state`, in place; yields each epoch as it ends, those that lie behind `state` first.
 
     `judged` scores the averaged network after an epoch; `each` hears of every step after it is taken, and may
-    keep the state. Raises DivergedError before a step that would spoil the weights.
+    keep the state. Raises DivergedError before a step that would spoil the weights, ValueError for batches
+    that cannot be shared out or normalised.
     """
-    yield from state.epochs
     batch = min(recipe.batch, len(lessons.truth))
+    micros = shared(recipe, batch, state.student.net, where.world.count)
+    yield from list(state.epochs)
     a_epoch = len(lessons.truth) // batch
     steps = recipe.epochs * a_epoch
-    micros = max(1, round(batch / recipe.norm_batch))
     classes = _Classroom(state.student, recipe, lessons, target, where, seed, objective)
     with ThreadPoolExecutor(1) as fetching, one_thread_each(where.streams) as pool:
         plan = _plan(lessons.pictures, seed, state.step, steps, a_epoch, batch, micros, where)
@@ -178,6 +179,32 @@ def learn(
                 yield done
 
 
+def shared(recipe: Recipe, batch: int, net: Net, processes: int) -> int:
+    """The micro-batches of a batch. Raises ValueError where there are fewer of them than processes, or one
+    has no more than a single number of some channel, which no norm can be learned from."""
+    micros = max(1, round(batch / recipe.norm_batch))
+    if micros < processes:
+        raise ValueError(
+            f"--batch {batch}: that is {micros} micro-batch{'es' * (micros > 1)} of about "
+            f"{recipe.norm_batch}, for {processes} processes; give --batch {processes * recipe.norm_batch} "
+            "or more, or start fewer"
+        )
+    least = min(share for _, share in recipe.feed.sizes)
+    seen = shapes(at_resolution(net, _size(net.resolution, least)))
+    ends = [seen[node.name] for node in net.nodes if getattr(node.op, "norm", None) is not None]
+    numbers = min((shape.height * shape.width for shape in ends), default=2)
+    if numbers * (batch // micros) < 2:
+        raise ValueError(
+            f"--batch {batch}: where a layer has one number a channel for each picture, the norm of one "
+            "picture alone has nothing to learn from; give --batch 2 or more, or a larger --resolution"
+        )
+    return micros
+
+
+def _size(full: int, share: float) -> int:
+    return full if share == 1 else min(full, ALIKE * max(1, round(share * full / ALIKE)))
+
+
 @dataclass(frozen=True, slots=True)
 class _Batch:
     """One step's pictures: those of all processes, and this one's micro-batches."""
@@ -185,6 +212,8 @@ class _Batch:
     epoch: int
     all: NDArray[np.int64]
     own: Sequence[NDArray[np.int64]]
+    micros: int
+    """Of all processes."""
 
 
 def _plan(
@@ -197,7 +226,7 @@ def _plan(
             order, of = pictures.order(seed, epoch), epoch
         every = order[place * batch : (place + 1) * batch]
         parts = np.array_split(every, micros)
-        yield _Batch(epoch, every, parts[where.world.rank :: where.world.count])
+        yield _Batch(epoch, every, parts[where.world.rank :: where.world.count], micros)
 
 
 def _rows(pictures: Decoded, batch: _Batch) -> list[NDArray[np.uint8]]:
@@ -247,9 +276,8 @@ class _Classroom:
                 other.grad = None
         self._where.world.sum([*(p.grad for p in self._student.parameters() if p.grad is not None), *sums])
         self._where.world.sum([loss])
-        micros = max(1, round(count / self._recipe.norm_batch))
         if sums:
-            torch._foreach_lerp_(self._buffers, [one / micros for one in sums], 0.1)
+            torch._foreach_lerp_(self._buffers, [one / batch.micros for one in sums], NORM_MOMENTUM)
         return float(loss)
 
     def trouble(self, clip: float) -> str:
@@ -261,8 +289,7 @@ class _Classroom:
     def _side(self, epoch: float) -> int:
         past = epoch / self._recipe.epochs
         share = [share for begin, share in self._recipe.feed.sizes if past >= begin][-1]
-        full = self._target.height
-        return full if share == 1 else min(full, ALIKE * max(1, round(share * full / ALIKE)))
+        return _size(self._target.height, share)
 
     def _sized(self, side: int) -> list[Module]:
         if side not in self._copies:
@@ -350,7 +377,8 @@ def said(
     def run(number: int) -> list[NDArray[np.float32]]:
         found = []
         for batch in batches[number :: len(copies)]:
-            with torch.inference_mode():
+            # cuDNN would round to TF32: other logits than the numpy walk's.
+            with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                 x = torch.from_numpy(batch()).to(where.device).permute(0, 3, 1, 2).float()
                 found.append(copies[number]((x - mean) / std)["logits"].float().cpu().numpy())
         return found

@@ -185,8 +185,8 @@ def retrain(
         )
 
 
-def remarks(material: Material) -> list[str]:
-    """What a reader of the scores must know of the pictures."""
+def remarks(material: Material, unchosen: str = "C and temperature are defaults") -> list[str]:
+    """What a reader of the scores must know of the pictures; `unchosen` is what validation would choose."""
     told = []
     if several := material.conflicts:
         told.append(
@@ -200,7 +200,7 @@ def remarks(material: Material) -> list[str]:
         if missing and any(counts):
             told.append(f"without a picture in {part}, so {so}: {', '.join(missing)}")
     if not len(material.where("val")):
-        told.append("no validation pictures: C and temperature are defaults, scores are not calibrated")
+        told.append(f"no validation pictures: {unchosen}, scores are not calibrated")
     return told
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One retraining. Accuracies are fractions; `interval` is 95 % around the test's."""
+    """One retraining, or training. Accuracies are fractions; `interval` is 95 % around the test's."""
 
     command: str
     folder: str
@@ -93,5 +93,6 @@ class Run:
     """What ran the body; empty where all features were known."""
     throughput: Mapping[str, float] = field(default_factory=dict)
     """Of a training: images_per_second while it learned, the share of that time it was `waiting` for them."""
+    kind: Literal["retraining", "training"] = "retraining"
     sweep: Sequence[Variant] = field(default_factory=tuple)
     notes: Sequence[str] = field(default_factory=tuple)

@@ -125,8 +125,15 @@ class Stepper:
             for key, value in state.items():
                 which, index, name = key.split(".", 2)
                 if int(which) == number:
-                    whole["state"].setdefault(int(index), {})[name] = value
+                    # A file has no numbers without a shape.
+                    kept = value.reshape(()) if value.numel() == 1 and name == "step" else value
+                    whole["state"].setdefault(int(index), {})[name] = kept
             optimizer.load_state_dict(whole)
+            for parameter, own in optimizer.state.items():
+                for name, value in own.items():
+                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                        # As it lay: sums in another order of memory end in other bits.
+                        own[name] = torch.empty_like(parameter).copy_(value)
 
 
 def share_of_rate(course: Course, epoch: float, epochs: int) -> float:

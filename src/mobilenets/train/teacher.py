@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from mobilenets.data.claim import claimed
 from mobilenets.data.decoded import Decoded
 from mobilenets.data.digests import Progress
 from mobilenets.infer import artefact
 from mobilenets.infer.artefact import Artefact
-from mobilenets.infer.engine import Engine
+from mobilenets.infer.image import normalise
 from mobilenets.spec.head import HEAD
 from mobilenets.spec.net import Net, Node, Output, needed, shapes
 from mobilenets.spec.op import Dense
+from mobilenets.spec.preprocess import Preprocess
 from mobilenets.spec.training import DistilOptions
 from mobilenets.spec.views import Mixing, Views
 from mobilenets.train.body import TorchEngine
@@ -36,6 +39,7 @@ MATCH = "match"
 """The layer that makes a student's features as many as the teacher's, and goes when all is learned."""
 ASKED = 16
 KEPT = np.float16
+VERSION, STEM = 1, "said-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +59,51 @@ class Teacher:
     head: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
 
-def of_engine(
-    engine: Engine, labels: Sequence[str], size: tuple[int, int], digest: str, told: str
+def of_body(
+    body: Body,
+    labels: Sequence[str],
+    size: tuple[int, int],
+    digest: str,
+    head: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
 ) -> Teacher:
-    """Any engine as a teacher; `size` is that of its frames, `digest` tells it from others."""
-    return Teacher(told, digest, size, tuple(labels), lambda levels: engine.many(list(levels)))
+    """Any engine of levels [n, *size, 3] as a teacher, such as a compiled library; `digest` tells it from
+    others. With `head` it gives features, and logits are made of them."""
+
+    def ask(levels: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        found = body.prepared(levels)
+        if head is None or "logits" in found:
+            return found
+        return {**found, "logits": found["features"] @ head[0].T + head[1]}
+
+    return Teacher(body.told, digest, size, tuple(labels), ask, body.streams, head)
+
+
+def of_module(
+    made: nn.Module,
+    labels: Sequence[str],
+    pre: Preprocess,
+    digest: str,
+    device: str = "cpu",
+    threads: int = 1,
+) -> Teacher:
+    """Any torch module as a teacher, in eval mode from here on.
+
+    It is called on float32 [n, 3, height, width] of whole views, normalised as `pre` says, and gives logits
+    [n, classes], or a mapping with `logits`, `features` or both. `digest` tells its weights from all others:
+    what was said under it is not asked again.
+    """
+    place = torch.device(device)
+    made = made.to(place).eval()
+
+    def ask(levels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        x = torch.from_numpy(normalise(levels, pre)).permute(0, 3, 1, 2).to(place)
+        with torch.inference_mode():
+            found = made(x)
+        found = found if isinstance(found, Mapping) else {"logits": found}
+        return {name: value.float().cpu().numpy() for name, value in found.items()}
+
+    streams = threads if place.type == "cpu" else 1
+    return Teacher(f"torch, {device}", digest, (pre.height, pre.width), tuple(labels), ask, streams)
 
 
 def of_model(
@@ -75,18 +119,13 @@ def of_model(
     )
     head = head if head is not None and isinstance(_named(model.net, HEAD).op, Dense) else None
     body = compiled(shown) if compiled is not None and head is not None and device == "cpu" else None
-    if body is None or head is None:
-        engine = TorchEngine(shown, device, threads)
-        return Teacher(
-            engine.told, artefact.digest(shown), size, model.labels, engine.prepared, threads, head
-        )
-    weight, bias = head
-
-    def ask(levels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        found = body.prepared(levels)["features"]
-        return {"features": found, "logits": found @ weight.T + bias}
-
-    return Teacher(body.told, artefact.digest(shown), size, model.labels, ask, body.streams, head)
+    return of_body(
+        TorchEngine(shown, device, threads) if body is None else body,
+        model.labels,
+        size,
+        artefact.digest(shown),
+        head,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,49 +141,65 @@ class Said:
         }
 
 
-def asked(
-    teacher: Teacher,
-    outputs: Sequence[str],
-    pictures: Decoded,
-    content: str,
-    views: Views,
-    seed: int,
-    count: int,
-    folder: Path,
-    progress: Progress,
-) -> Said:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a teacher is asked about: `count` views of each of these pictures, as a student sees them at
+    `size`.
+
+    `content` tells these pictures, in this order, from all others.
+    """
+
+    pictures: Decoded
+    content: str
+    views: Views
+    size: tuple[int, int]
+    seed: int
+    count: int
+
+
+def asked(teacher: Teacher, outputs: Sequence[str], what: Asked, folder: Path, progress: Progress) -> Said:
     """The answers of a teacher, from `folder` where it was asked the same before.
 
-    `content` tells these pictures, in this order, from all others. Raises OSError where the disk is full.
+    Of several processes that want the same one asks, the others wait. Raises OSError where the disk is full,
+    ValueError where the teacher has no such output, or says what is no number.
     """
-    plain = replace(views, mix=Mixing())  # mixing comes after: it mixes what was said, too
-    facts = (teacher.digest, teacher.size, content, len(pictures), asdict(plain), seed, count, KEPT.__name__)
+    what = replace(what, views=replace(what.views, mix=Mixing()))  # what was said is mixed with the pictures
+    told = {field.name: getattr(what, field.name) for field in fields(what) if field.name != "pictures"}
+    facts = (VERSION, teacher.digest, teacher.size, len(what.pictures), sorted(told.items()), KEPT.__name__)
     key = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
-    paths = {name: folder / f"said-{key}-{name}.npy" for name in outputs}
-    if not all(path.exists() for path in paths.values()):
-        folder.mkdir(parents=True, exist_ok=True)
-        _ask(teacher, paths, pictures, plain, seed, count, progress)
-    return Said(count, {name: np.load(path, mmap_mode="r") for name, path in paths.items()})
+    paths = {name: folder / f"{STEM}{key}-{name}.npy" for name in outputs}
+    shape = (what.count, len(what.pictures))
+    folder.mkdir(parents=True, exist_ok=True)
+    with claimed(folder / f"{STEM}{key}", lambda: progress("teacher", 0, shape[0] * shape[1])):
+        found = {name: _opened(path, shape) for name, path in paths.items()}
+        if missing := {name: path for name, path in paths.items() if found[name] is None}:
+            for left in folder.glob(f".{STEM}{key}-*.part"):  # of one that was killed
+                left.unlink(missing_ok=True)
+            _ask(teacher, missing, what, progress)
+            found |= {name: _opened(path, shape) for name, path in missing.items()}
+    kept = {name: rows for name, rows in found.items() if rows is not None}
+    if len(kept) < len(paths):
+        raise OSError(errno.EIO, "what was written there reads otherwise; check the disk", str(folder))
+    return Said(what.count, kept)
 
 
-def _ask(
-    teacher: Teacher,
-    paths: Mapping[str, Path],
-    pictures: Decoded,
-    views: Views,
-    seed: int,
-    count: int,
-    progress: Progress,
-) -> None:
-    total = len(pictures)
-    parts = [(v, first) for v in range(count) for first in range(0, total, ASKED)]
+def _opened(path: Path, shape: tuple[int, int]) -> NDArray[np.float16] | None:
+    """Answers that are there and whole."""
+    try:
+        rows = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    return rows if rows.ndim == 3 and rows.shape[:2] == shape and rows.dtype == KEPT else None
+
+
+def _ask(teacher: Teacher, paths: Mapping[str, Path], what: Asked, progress: Progress) -> None:
+    total = len(what.pictures)
+    parts = [(view, first) for view in range(what.count) for first in range(0, total, ASKED)]
 
     def look(part: tuple[int, int]) -> tuple[int, int, Mapping[str, NDArray[np.float32]]]:
         view, first = part
         which = np.arange(first, min(first + ASKED, total))
-        levels = torch.from_numpy(pictures.rows(which))
-        x = viewed(levels, draws(seed, which, view, DRAWS), views, teacher.size)
-        shown = x.permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8).contiguous().numpy()
+        shown = shown_to(teacher, what, which, view)
         lacking = ASKED - len(shown)  # engines of one batch size want it full
         if lacking:
             shown = np.concatenate([shown, np.zeros((lacking, *shown.shape[1:]), np.uint8)])
@@ -158,10 +213,14 @@ def _ask(
                 streamed(pool, look, iter(parts), 2 * teacher.streams), 1
             ):
                 for name, path in paths.items():
+                    if name not in found:
+                        raise ValueError(f"--teacher: it gives {', '.join(found)}, but no {name}")
                     if name not in kept:
-                        kept[name], parted[name] = _begun(path, (count, total, found[name].shape[1]))
+                        kept[name], parted[name] = _begun(path, (what.count, total, found[name].shape[1]))
+                    if not np.abs(found[name]).max(initial=0) <= np.finfo(KEPT).max:
+                        raise ValueError(f"--teacher: its {name} are no numbers, or too large to be kept")
                     kept[name][view, first : first + len(found[name])] = found[name]
-                progress("teacher", min(done * ASKED, count * total), count * total)
+                progress("teacher", min(done * ASKED, what.count * total), what.count * total)
         for name, rows in kept.items():
             rows.flush()  # type: ignore[attr-defined]  # a memmap's
             os.replace(parted[name], paths[name])
@@ -170,14 +229,36 @@ def _ask(
             part.unlink(missing_ok=True)
 
 
+def shown_to(teacher: Teacher, what: Asked, which: NDArray[np.int64], view: int) -> NDArray[np.uint8]:
+    """Levels [n, *teacher.size, 3] of one view of some pictures: the window that the student sees of them."""
+    levels = torch.from_numpy(what.pictures.rows(which))
+    drawn = draws(what.seed, which, view, DRAWS)
+    # Windows can be had at any size; what is cut out without resampling only at the student's.
+    size = teacher.size if what.views.shift is None else what.size
+    x = viewed(levels, drawn, what.views, size)
+    if size != teacher.size:
+        x = functional.interpolate(x, teacher.size, mode="bilinear", antialias=True, align_corners=False)
+    return x.permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8).contiguous().numpy()
+
+
 def _begun(path: Path, shape: tuple[int, ...]) -> tuple[NDArray[np.float16], Path]:
     """A file that is mapped into memory, all of its room taken on the disk."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
-    rows = np.lib.format.open_memmap(name, mode="w+", dtype=KEPT, shape=shape)
-    with Path(name).open("rb+") as file:
-        if hasattr(os, "posix_fallocate"):  # a disk that fills up later would end this process by SIGBUS
-            os.posix_fallocate(file.fileno(), 0, Path(name).stat().st_size)
+    try:
+        rows = np.lib.format.open_memmap(name, mode="w+", dtype=KEPT, shape=shape)
+        with Path(name).open("rb+") as file:
+            if hasattr(os, "posix_fallocate"):  # a disk that fills up later would end this process by SIGBUS
+                os.posix_fallocate(file.fileno(), 0, Path(name).stat().st_size)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        needed = int(np.prod(shape)) * np.dtype(KEPT).itemsize
+        raise OSError(
+            error.errno,
+            f"what the teacher says takes {needed} bytes there ({error.strerror}); make room, set "
+            "MOBILENETS_CACHE to another folder, or give fewer --teacher-views",
+            str(path.parent),
+        ) from error
     return rows, Path(name)
 
 
@@ -235,7 +316,10 @@ def objective(options: DistilOptions, teacher: Teacher, spread: float) -> Object
 def spread(said: Said) -> float:
     """The variance of a teacher's features around their mean, summed over channels."""
     rows = said.kept["features"][0, :: max(1, said.kept["features"].shape[1] // 4096)].astype(np.float64)
-    return float(rows.var(axis=0).sum())
+    found = float(rows.var(axis=0).sum())
+    if not found > 0:
+        raise ValueError("--teacher: its features are the same for every picture: they teach nothing")
+    return found
 
 
 def _named(net: Net, name: str) -> Node:
@@ -244,13 +328,18 @@ def _named(net: Net, name: str) -> Node:
 
 def refused(teacher: Teacher, options: DistilOptions, labels: Sequence[str]) -> None:
     """Raises ValueError for a teacher that cannot teach these classes so."""
-    if options.distil == "soft" and teacher.labels != tuple(labels):
-        missing = [label for label in labels if label not in teacher.labels]
-        other = [label for label in teacher.labels if label not in labels]
-        raise ValueError(
-            f"--teacher knows other classes: it lacks {_few(missing)} and has {_few(other)}; "
-            "retrain it on this folder first, or give --distil features"
-        )
+    if options.distil != "soft" or teacher.labels == tuple(labels):
+        return
+    if not teacher.labels:
+        raise ValueError(f"--teacher {teacher.told}: it knows no classes; give --distil features")
+    if sorted(teacher.labels) == sorted(labels):
+        raise ValueError("--teacher knows these classes in another order; retrain it on this folder first")
+    missing = [label for label in labels if label not in teacher.labels]
+    other = [label for label in teacher.labels if label not in labels]
+    raise ValueError(
+        f"--teacher knows other classes: it lacks {_few(missing)} and has {_few(other)}; "
+        "retrain it on this folder first, or give --distil features"
+    )
 
 
 def _few(names: Sequence[str]) -> str:

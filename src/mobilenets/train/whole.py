@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,36 +34,36 @@ from mobilenets.spec.recipe import BodyOptions, LearnOptions
 from mobilenets.spec.recipes import named
 from mobilenets.spec.training import DistilOptions, Recipe, RunOptions, TrainOptions
 from mobilenets.spec.views import Views, still
-from mobilenets.train import checkpoint, loop
+from mobilenets.train import loop
 from mobilenets.train.blas import one_blas_thread
 from mobilenets.train.body import one_thread, pick_device
 from mobilenets.train.finetune import half_is_native
 from mobilenets.train.head import temperature
 from mobilenets.train.judge import AGREE, VERIFIED_PICTURES
-from mobilenets.train.lessons import Lesson, decoded_parts, sorted_out
+from mobilenets.train.keeper import Keeper, Listener, identity, resumed, unfinished
+from mobilenets.train.lessons import Lesson, decoded_parts, everyone, fits, sorted_out
 from mobilenets.train.meter import Meter, machine, versions
 from mobilenets.train.retrain import MODEL, facts, remarks
 from mobilenets.train.run import Epoch, Judged, Run
 from mobilenets.train.start import RANDOM, starting_body
-from mobilenets.train.teacher import Said, Teacher, asked, matched, objective, refused, spread, unmatched
+from mobilenets.train.teacher import (
+    Asked,
+    Said,
+    Teacher,
+    asked,
+    matched,
+    objective,
+    refused,
+    spread,
+    unmatched,
+)
 from mobilenets.train.views import DRAWS, viewed
-from mobilenets.train.world import World, joined
+from mobilenets.train.world import World, joined, others, speaks
 
-CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
-KEEP_S = 60.0
-"""Seconds of work that a kill may cost."""
 STATISTICS_PICTURES = 512
+FILES_NAMED = 3
 STORED = 8 / 7
 """Sides of what is stored for those of what is seen: 256 for 224, as the papers cut their crops."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """Who hears of a run: of its progress, of each step, of each epoch with their number."""
-
-    progress: Progress
-    step: Callable[[loop.Taken], None]
-    epoch: Callable[[Epoch, int], None]
 
 
 def train(
@@ -87,60 +88,65 @@ def train(
     """
     recipe = named(options)
     device = torch.device(pick_device(on.device))
-    threads = on.threads or int(machine()["cores"])
-    torch.use_deterministic_algorithms(on.deterministic)
+    threads = on.threads or max(1, int(machine()["cores"]) // (1 + others()))
+    if speaks():
+        unfinished(out, on)
     keep_freed_memory()
-    with Meter() as meter, joined(device) as world, one_thread():
-        with meter.stage("scan"):
+    with Meter() as meter, joined(device) as world, one_thread(), _deterministic(on.deterministic):
+        with meter.stage("scan"), world.in_turn():
             catalog = scan(folder)
             usable(catalog)
             keys = digests(catalog, threads, store, listener.progress, now=time.time())
             material, aside, notes = sorted_out(
                 catalog, keys, recipe.feed, options.seed, threads, store, listener.progress
             )
+            everyone(material.labels, material.truth[material.where("train")], folder)
             if teacher is not None and distil is not None:
                 refused(teacher, distil, material.labels)
             start = _started(recipe, options, material.labels, listener.progress)
             pre = start.preprocess
+            fits(recipe, pre)
         with meter.stage("decode"):
             side = recipe.feed.stored or round(STORED * pre.height)
             stored = replace(pre, height=side, width=side, fraction=1.0)
-            parts, lost = decoded_parts(material, stored, pre, cache, threads, listener.progress)
+            with world.in_turn():
+                parts, lost = decoded_parts(material, stored, pre, cache, threads, listener.progress)
+            truth = parts["train"].truth
+            everyone(material.labels, truth, folder)
             start = _normed(start, parts["train"], options.seed)
+            loop.shared(recipe, min(recipe.batch, len(truth)), start.net, world.count)
             release_freed_memory()
         half = on.half and half_is_native(device)
-        where = loop.Where(device, threads if device.type == "cpu" else 1, half, world)
-        lessons = loop.Lessons(parts["train"].pictures, parts["train"].truth, len(material.labels))
+        where = loop.Where(world.device, threads if device.type == "cpu" else 1, half, world)
+        lessons = loop.Lessons(parts["train"].pictures, truth, len(material.labels))
         aim: loop.Objective = loop.cross_entropy
         if teacher is not None and distil is not None:
             with meter.stage("teacher"):
                 asking = _Asking(teacher, distil, recipe, options.seed, cache)
                 start, lessons, aim = _taught(asking, start, lessons, parts["train"], world, listener)
-        made = module(start.net, start.weights)
-        state = loop.begun(made, recipe, where)
-        about = _about(recipe, options, parts["train"], start, where)
-        if teacher is not None and distil is not None:
-            about |= {
-                "teacher": teacher.digest,
-                **{k: v for k, v in asdict(distil).items() if k != "teacher"},
-            }
-        _resumed(state, out / CHECKPOINT, about, on)
-        keeper = _Keeper(out, about, state, start, listener)
+        state = loop.begun(module(start.net, start.weights), recipe, where)
+        about = identity(recipe, options, parts["train"], start, where, teacher, distil)
+        resumed(state, out, about, on)
+        world.agree(f"{about} {state.step}")
+        keeper = Keeper(out, about, state, start, listener)
         with meter.stage("train"):
-            for epoch in loop.learn(
-                state,
-                recipe,
-                lessons,
-                pre,
-                where,
-                seed=options.seed,
-                objective=aim,
-                judged=partial(_validated, part=parts["val"], pre=pre, where=where),
-                each=keeper.step if world.first else lambda taken: None,
+            for epoch in _learned(
+                loop.learn(
+                    state,
+                    recipe,
+                    lessons,
+                    pre,
+                    where,
+                    seed=options.seed,
+                    objective=aim,
+                    judged=partial(_validated, part=parts["val"], pre=pre, where=where),
+                    each=keeper.step if world.first else lambda taken: None,
+                ),
+                parts["train"].files,
+                keeper,
             ):
                 if world.first:
-                    keeper.epoch(epoch)
-                    listener.epoch(epoch, recipe.epochs)
+                    keeper.epoch(epoch, recipe.epochs)
         if not world.first:
             return None
         with meter.stage("judge"):
@@ -156,7 +162,12 @@ def train(
             command=command,
             folder=str(folder),
             model=str(out / MODEL),
-            options={**asdict(options), **asdict(on), "threads": threads},
+            options={
+                **asdict(options),
+                **asdict(on),
+                "threads": threads,
+                **({} if distil is None or teacher is None else asdict(distil)),
+            },
             labels=material.labels,
             counts=material.counts(),
             set_aside=[*catalog.set_aside, *aside, *lost],
@@ -181,65 +192,45 @@ def train(
             machine=machine(),
             versions=versions(),
             digest=artefact.digest(model),
-            engine=f"torch, {device.type}, {where.streams} streams{', bfloat16' if half else ''}",
+            engine=_engine(where),
             throughput=keeper.throughput(),
-            notes=[*notes, *remarks(material)],
+            notes=[*notes, *remarks(material, "temperature is a default")],
+            kind="training",
         )
 
 
-class _Keeper:
-    """What of a run stays on disk while it goes on: its last state, and the best network it has been."""
+def _engine(where: loop.Where) -> str:
+    """What learned, in words."""
+    processes = f"{where.world.count} processes of " if where.world.count > 1 else ""
+    threads = f"{where.streams} thread{'s' * (where.streams > 1)}"
+    of = threads if where.device.type == "cpu" else "one device"
+    return f"torch, {where.device.type}, {processes}{of}{', bfloat16' if where.half else ''}"
 
-    def __init__(
-        self, out: Path, about: Mapping[str, Any], state: loop.State, start: Artefact, listener: Listener
-    ) -> None:
-        self._out, self._about, self._state, self._start = out, about, state, start
-        self._listener = listener
-        self._kept = time.monotonic()
-        self._seen = [0, 0.0, 0.0]
 
-    def step(self, taken: loop.Taken) -> None:
-        """A step was taken."""
-        self._seen = [
-            a + b for a, b in zip(self._seen, (taken.pictures, taken.seconds, taken.waited), strict=True)
-        ]
-        self._listener.step(taken)
-        if not taken.ends and time.monotonic() - self._kept > KEEP_S:
-            self._save()
+@contextmanager
+def _deterministic(asked: bool) -> Iterator[None]:
+    """Torch refuses operations that may end in other bits, in here; and afterwards what it did before."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if asked:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS may sum in any order
+    torch.use_deterministic_algorithms(asked or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
-    def epoch(self, epoch: Epoch) -> None:
-        """An epoch ended; those that an earlier, cut-off run finished come first."""
-        if epoch is not self._state.epochs[-1]:
-            return
-        if epoch.val_accuracy is not None and self._best() is epoch:
-            artefact.save(self._averaged(), self._out / BEST)
-        self._save()
 
-    def chosen(self) -> Artefact:
-        """The averaged network that did best on validation; the last where nothing was validated."""
-        best = self._best()
-        if best is None or best is self._state.epochs[-1]:
-            return self._averaged()
-        return artefact.load(self._out / BEST)
-
-    def throughput(self) -> dict[str, float]:
-        """Pictures a second while learning, and the share of that time spent waiting for pictures."""
-        pictures, seconds, waited = self._seen
-        return {
-            "images_per_second": round(pictures / seconds, 1) if seconds else 0.0,
-            "waiting": round(waited / seconds, 4) if seconds else 0.0,
-        }
-
-    def _best(self) -> Epoch | None:
-        known = [epoch for epoch in self._state.epochs if epoch.val_accuracy is not None]
-        return max(known, key=lambda epoch: (epoch.val_accuracy, epoch.epoch), default=None)
-
-    def _averaged(self) -> Artefact:
-        return replace(self._start, weights=weights_of(self._state.averaged))
-
-    def _save(self) -> None:
-        checkpoint.save(self._state, self._out / CHECKPOINT, self._about)
-        self._kept = time.monotonic()
+def _learned(epochs: Iterator[Epoch], files: Sequence[str], keeper: Keeper) -> Iterator[Epoch]:
+    """The epochs. Where learning leaves the numbers the error says in which step, on what, and what to do."""
+    try:
+        yield from epochs
+    except loop.DivergedError as error:
+        shown = [files[index] for index in error.which[:FILES_NAMED].tolist()]
+        more = len(error.which) - len(shown)
+        raise ValueError(
+            f"{error}; its pictures were {', '.join(shown)}{f' and {more} more' if more else ''}; "
+            f"{keeper.told()}; give a lower --rate, and --anew"
+        ) from error
 
 
 def _started(recipe: Recipe, options: TrainOptions, labels: Sequence[str], progress: Progress) -> Artefact:
@@ -287,23 +278,13 @@ def _taught(
     output = "logits" if asking.how.distil == "soft" else "features"
 
     def ask() -> Said:
-        return asked(
-            asking.teacher,
-            [output],
-            train.pictures,
-            train.content,
-            asking.recipe.views,
-            asking.seed,
-            min(asking.how.teacher_views, asking.recipe.epochs),
-            asking.cache,
-            listener.progress,
-        )
+        views = min(asking.how.teacher_views, asking.recipe.epochs)
+        size = (start.preprocess.height, start.preprocess.width)
+        what = Asked(train.pictures, train.content, asking.recipe.views, size, asking.seed, views)
+        return asked(asking.teacher, [output], what, asking.cache, listener.progress)
 
-    if not world.first:
-        world.wait()
-    said = ask()
-    if world.first:
-        world.wait()
+    with world.in_turn():
+        said = ask()
     taught = replace(lessons, teaching=said)
     if output == "logits":
         return start, taught, objective(asking.how, asking.teacher, 1.0)
@@ -317,42 +298,6 @@ def _alone(learned: Artefact) -> Artefact:
     """A network without what only its teacher needed."""
     net = unmatched(learned.net)
     return replace(learned, net=net, weights={name: learned.weights[name] for name in tensors(net)})
-
-
-def _about(
-    recipe: Recipe, options: TrainOptions, train: Lesson, start: Artefact, where: loop.Where
-) -> dict[str, Any]:
-    """What a checkpoint must have in common with the run that goes on from it."""
-    shown = hashlib.sha256()
-    for file, truth in zip(train.files, train.truth.tolist(), strict=True):
-        shown.update(f"{file} {truth}\n".encode("utf-8", "surrogateescape"))
-    net = start.net
-    return {
-        "net": f"{net.name} {net.width:g} at {net.resolution}",
-        "classes": len(start.labels),
-        "weights": options.weights,
-        "recipe": recipe.name,
-        "epochs": recipe.epochs,
-        "batch": recipe.batch,
-        "rate": recipe.steps.rate,
-        "seed": options.seed,
-        "split": recipe.feed.split,
-        "pictures": f"{len(train.truth)} ({shown.hexdigest()[:12]})",
-        "bfloat16": where.half,
-        "torch": torch.__version__,
-    }
-
-
-def _resumed(state: loop.State, path: Path, about: Mapping[str, Any], on: RunOptions) -> None:
-    """The state of a run that was cut off, where it is to be gone on with; refuses to write over one."""
-    if on.resume:
-        if not path.exists():
-            raise ValueError(f"{path}: there is no checkpoint to go on from; leave out --resume")
-        checkpoint.restore(state, path, about)
-    elif path.exists() and not on.anew:
-        raise ValueError(
-            f"{path} is of a training that was cut off: --resume goes on with it, --anew begins anew"
-        )
 
 
 def _validated(made: Module, part: Lesson, pre: Preprocess, where: loop.Where) -> float | None:
@@ -412,7 +357,7 @@ def _verify(model: Artefact, parts: Mapping[str, Lesson], where: loop.Where) -> 
     made = placed(module(model.net, model.weights), where.device)
     told = loop.said(made, [lambda: levels], model.preprocess, where)
     worst = float(np.abs(NumpyEngine(model).prepared(levels)["logits"] - told).max())
-    if not worst <= AGREE:
+    if not worst <= AGREE * max(1.0, float(np.abs(told).max())):
         raise RuntimeError(
             f"the model's logits differ by {worst:.2g} from those that were scored; not written"
         )

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed
 
+PATIENCE = timedelta(days=1)
+"""How long others are waited for: decoding pictures and asking a teacher is for one to do, and takes hours.
+A process that ends breaks its connections, of which the others hear at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """How many processes there are and which of them this is. Alone, nothing is exchanged."""
+    """How many processes there are, which of them this is, and where it computes. Alone, nothing is
+    exchanged."""
 
     rank: int = 0
     count: int = 1
+    device: torch.device = torch.device("cpu")
 
     @property
     def first(self) -> bool:
@@ -27,8 +35,9 @@ class World:
         """Replace each tensor by its sum over all processes, in one exchange."""
         if self.count == 1:
             return
-        flat = torch.cat([value.reshape(-1) for value in values])
-        distributed.all_reduce(flat)
+        flat = torch.cat([value.reshape(-1) for value in values]).to(self.device)
+        with _together():
+            distributed.all_reduce(flat)
         begin = 0
         for value in values:
             value.copy_(flat[begin : begin + value.numel()].view_as(value))
@@ -37,7 +46,38 @@ class World:
     def wait(self) -> None:
         """Until every process has come here."""
         if self.count > 1:
-            distributed.barrier()
+            with _together():
+                distributed.barrier()
+
+    def agree(self, what: str) -> None:
+        """Raises ValueError in every process where they do not all say the same."""
+        own = int(hashlib.sha256(what.encode()).hexdigest()[:7], 16)
+        told = torch.tensor([own, own * own], dtype=torch.int64)
+        self.sum([told])
+        if self.count * int(told[1]) != int(told[0]) ** 2:  # equal where all are, else greater
+            raise ValueError(
+                "the processes that are to learn together see different pictures, options or checkpoints; "
+                "start them alike, with one --out that all of them reach"
+            )
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """The first process does what is inside, then the others: they find what it has kept."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
+
+
+def others() -> int:
+    """Processes that `torchrun` started on this machine beside this one."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1
+
+
+def speaks() -> bool:
+    """Whether this process is the one that writes and speaks, as far as the environment tells."""
+    return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
 
 
 @contextmanager
@@ -45,10 +85,27 @@ def joined(device: torch.device) -> Iterator[World]:
     """The world that the environment tells of (`torchrun` sets it): gloo on CPUs, else nccl."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        yield World()
+        yield World(device=device)
         return
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    with _together():
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield World(distributed.get_rank(), distributed.get_world_size())
+        yield World(distributed.get_rank(), distributed.get_world_size(), device)
     finally:
         distributed.destroy_process_group()
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """What the others' silence means, in words. torch's errors here are RuntimeErrors."""
+    try:
+        yield
+    except RuntimeError as error:
+        first = str(error).splitlines()[0]
+        raise RuntimeError(
+            f"another process of this training has ended or cannot be reached ({first}); "
+            "its own last line says why; --resume goes on from the last checkpoint"
+        ) from error

@@ -1,0 +1,169 @@
+"""What of a training stays on disk while it goes on, and what it takes to go on from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mobilenets.data.digests import Progress
+from mobilenets.infer import artefact
+from mobilenets.infer.artefact import Artefact
+from mobilenets.model.module import weights_of
+from mobilenets.spec.training import DistilOptions, Recipe, RunOptions, TrainOptions
+from mobilenets.train import checkpoint, loop
+from mobilenets.train.lessons import Lesson
+from mobilenets.train.run import Epoch
+from mobilenets.train.teacher import Teacher
+
+CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
+KEEP_S = 60.0
+"""Seconds of work that a kill may cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who hears of a run: of its progress, of each step, of each epoch with their number."""
+
+    progress: Progress
+    step: Callable[[loop.Taken], None]
+    epoch: Callable[[Epoch, int], None]
+
+
+class Keeper:
+    """Keeps a run's last state and the best network it has been, and tells a listener."""
+
+    def __init__(
+        self, out: Path, about: Mapping[str, Any], state: loop.State, start: Artefact, listener: Listener
+    ) -> None:
+        self._out, self._about, self._state, self._start = out, about, state, start
+        self._listener = listener
+        self._before = len(state.epochs)
+        self._steps = state.step
+        self._kept = time.monotonic()
+        self._seen = [0, 0.0, 0.0]
+
+    def step(self, taken: loop.Taken) -> None:
+        """A step was taken. Its row is told before the state after it is kept."""
+        self._seen = [
+            a + b for a, b in zip(self._seen, (taken.pictures, taken.seconds, taken.waited), strict=True)
+        ]
+        self._listener.step(taken)
+        if not taken.ends and time.monotonic() - self._kept > KEEP_S:
+            self._save()
+
+    def epoch(self, epoch: Epoch, epochs: int) -> None:
+        """An epoch ended; those that an earlier, cut-off run finished come first."""
+        # The average has gone on since those, and what was best of them is kept.
+        if epoch.epoch > self._before:
+            if epoch.val_accuracy is not None and self._best() is epoch:
+                artefact.save(self._averaged(), self._out / BEST)
+            self._save()
+        self._listener.epoch(epoch, epochs)
+
+    def chosen(self) -> Artefact:
+        """The averaged network that did best on validation; the last where nothing was validated."""
+        best = self._best()
+        if best is None or best is self._state.epochs[-1]:
+            return self._averaged()
+        return artefact.load(self._out / BEST)
+
+    def throughput(self) -> dict[str, float]:
+        """Pictures a second while learning, and the share of that time spent waiting for pictures."""
+        pictures, seconds, waited = self._seen
+        return {
+            "images_per_second": round(pictures / seconds, 1) if seconds else 0.0,
+            "waiting": round(waited / seconds, 4) if seconds else 0.0,
+        }
+
+    def told(self) -> str:
+        """What there is to go on from, in words."""
+        path = self._out / CHECKPOINT
+        return f"{path} holds the state after step {self._steps}" if self._steps else "no state was kept yet"
+
+    def _best(self) -> Epoch | None:
+        known = [epoch for epoch in self._state.epochs if epoch.val_accuracy is not None]
+        return max(known, key=lambda epoch: (epoch.val_accuracy, epoch.epoch), default=None)
+
+    def _averaged(self) -> Artefact:
+        return replace(self._start, weights=weights_of(self._state.averaged))
+
+    def _save(self) -> None:
+        path = self._out / CHECKPOINT
+        try:
+            checkpoint.save(self._state, path, self._about)
+        except OSError as error:
+            kept = f"that after step {self._steps} is kept" if self._steps else "none was kept before"
+            raise OSError(
+                error.errno,
+                f"{error.strerror}: the state after step {self._state.step} cannot be kept, {kept}; make "
+                "room, then give --resume",
+                str(path),
+            ) from error
+        self._kept, self._steps = time.monotonic(), self._state.step
+
+
+def identity(
+    recipe: Recipe,
+    options: TrainOptions,
+    train: Lesson,
+    start: Artefact,
+    where: loop.Where,
+    teacher: Teacher | None,
+    distil: DistilOptions | None,
+) -> dict[str, Any]:
+    """What a checkpoint must have in common with the run that goes on from it, by names a user knows."""
+    shown = hashlib.sha256(f"{train.content} {train.truth.tolist()}".encode())
+    net = start.net
+    found = {
+        "net": f"{net.name} {net.width:g} at {net.resolution}",
+        "classes": list(start.labels),
+        "weights": options.weights,
+        "seed": options.seed,
+        "pictures": f"{len(train.truth)} ({shown.hexdigest()[:12]})",
+        "bfloat16": where.half,
+        "torch": torch.__version__,
+    }
+    for name, value in asdict(recipe).items():
+        if name == "name":
+            found["recipe"] = value
+        elif name not in ("told", "subject"):
+            inner = value.items() if isinstance(value, dict) else [(None, value)]
+            found |= {f"{name}.{part}" if part else name: one for part, one in inner}
+    if teacher is not None and distil is not None:
+        found["teacher"] = teacher.digest
+        found |= {name: value for name, value in asdict(distil).items() if name != "teacher"}
+    made: dict[str, Any] = json.loads(json.dumps(found))  # as a file gives it back
+    return made
+
+
+def unfinished(out: Path, on: RunOptions) -> None:
+    """Raises ValueError, before any work, where there is nothing to resume or something to be lost."""
+    path = out / CHECKPOINT
+    if on.resume and not path.exists():
+        ended = " any more: the training there came to its end" * (out / "model.safetensors").exists()
+        raise ValueError(f"{path}: there is no checkpoint to go on from{ended}; leave out --resume")
+    if not on.resume and path.exists() and not on.anew:
+        raise ValueError(
+            f"{path} is of a training that was cut off: --resume goes on with it, --anew begins anew"
+        )
+
+
+def resumed(state: loop.State, out: Path, about: Mapping[str, Any], on: RunOptions) -> None:
+    """The state of a run that was cut off, where it is to be gone on with."""
+    for left in out.glob(f".{CHECKPOINT}.*.part"):  # of a kill while it was written
+        left.unlink(missing_ok=True)
+    if on.resume:
+        checkpoint.restore(state, out / CHECKPOINT, about)
+
+
+def cleared(out: Path) -> None:
+    """Nothing to go on from is left of a run that has come to its end."""
+    for name in (CHECKPOINT, BEST):
+        (out / name).unlink(missing_ok=True)

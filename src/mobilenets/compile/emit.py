@@ -197,7 +197,7 @@ def _filter(writer: Writer, step: Filter) -> None:
         + f"    const int first = SHARE(part, parts, {units}), last = SHARE(part + 1, parts, {units});\n"
         + f"    in += first * {unit};\n    out += first * {made};\n    w += first * {taps};\n"
         + f"    for (int y = 0; y < {target.shape.height}; y++) {{\n"
-        + kit.row(writer.use, step, places, "last - first", 8)
+        + kit.row(writer.use, step, places, ("first", "last"), 8)
         + "    }\n"
         + _border(kit, target, "part == 0", "part == 0", "0", str(target.shape.height), "part == 0")
     )

@@ -85,10 +85,16 @@ class Floats:
         return units, lanes, lanes // step.target.packed, lanes
 
     def row(
-        self, use: Use, step: Filter, places: tuple[str, str, str], parts: str | None, indent: int
+        self,
+        use: Use,
+        step: Filter,
+        places: tuple[str, str, str],
+        parts: tuple[str, str] | None,
+        indent: int,
     ) -> str:
         isa, source, target = self._of(step.target), step.source, step.target
-        vectors = parts or padded(target.shape.channels, isa.lanes) // isa.lanes
+        vectors = padded(target.shape.channels, isa.lanes) // isa.lanes
+        taken = f"{parts[1]} - {parts[0]}" if parts else vectors
         pad, text, x = " " * indent, "", 0
         for pixels, times in counted(split(target.shape.width, isa.columns)):
             sizes = (
@@ -106,7 +112,7 @@ class Floats:
             text += (
                 f"{pad}for (int x = 0; x < {times * pixels}; x += {pixels})\n"
                 f"{pad}    {called}({places[0]} + {move} * {step.stride * source.pitch}, {places[1]}, "
-                f"{places[2]} + {move} * {target.pitch}, {vectors});\n"
+                f"{places[2]} + {move} * {target.pitch}, {taken});\n"
             )
             x += times * pixels
         return text

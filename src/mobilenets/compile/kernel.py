@@ -87,9 +87,15 @@ class Kernels(Protocol):
         ...
 
     def row(
-        self, use: Use, step: Filter, places: tuple[str, str, str], parts: str | None, indent: int
+        self,
+        use: Use,
+        step: Filter,
+        places: tuple[str, str, str],
+        parts: tuple[str, str] | None,
+        indent: int,
     ) -> str:
-        """One row of a depthwise layer: input, weights and output, and how many parts unless all."""
+        """One row of a depthwise layer: input, weights and output, and from which part to before which; the
+        places are those of the first. All where nothing is told."""
         ...
 
     def line(self, step: Sum | Gate | Window, sources: Sequence[str]) -> str:

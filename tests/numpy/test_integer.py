@@ -66,7 +66,7 @@ def by_hand(
         source, op = node.inputs[0], node.op
         x = values[source]
         zero = image_zero(pre) if source == "image" else (scales[source].zero,) * x.shape[2]
-        step = 1.0 if source == "image" else scales[source].step
+        step = np.float32(1.0 if source == "image" else scales[source].step)
         y = shapes(net)[node.name]
         scale = scales.get(node.name)
         made = np.zeros(tuple(y), np.float32 if scale is None else np.uint8)
@@ -80,7 +80,7 @@ def by_hand(
         for row, column, channel in np.ndindex(*y):
             if isinstance(op, Pool):
                 total = sum(int(v) - zero[channel] for v in x[:, :, channel].ravel())
-                own = step / (x.shape[0] * x.shape[1])
+                own = float(scales[source].step) / (x.shape[0] * x.shape[1])
             else:
                 weight = tensors[f"{node.name}.weight"].reshape(y.channels, -1, kernel, kernel)
                 middle = int(tensors[f"{node.name}.zero"][channel]) if f"{node.name}.zero" in tensors else 0
@@ -92,7 +92,7 @@ def by_hand(
                         if 0 <= at[0] < x.shape[0] and 0 <= at[1] < x.shape[1]:
                             a = int(x[at[0], at[1], seen]) - zero[seen]
                             total += a * (int(weight[channel, term, i, j]) - middle)
-                own = step * float(tensors[f"{node.name}.step"][channel])
+                own = step * tensors[f"{node.name}.step"][channel]
             if scale is None:
                 made[row, column, channel] = np.float32(total) * np.float32(own)
                 continue
@@ -101,7 +101,8 @@ def by_hand(
             most = 255 - scale.zero
             if activation == "relu6":
                 most = min(most, round(6 / scale.step))
-            scaled = np.float32(total) * np.float32(own / scale.step)
+            by = np.float32(scale.step) if isinstance(own, np.float32) else scale.step
+            scaled = np.float32(total) * np.float32(own / by)
             made[row, column, channel] = scale.zero + int(np.rint(min(max(scaled, least), most)))
         values[node.name] = made
     return values

@@ -5,16 +5,23 @@ Activations are unsigned bytes, weights signed ones, sums 32 bits wide:
     sum      = bias + Σ (a − zero of a) · (w − zero of w)
     quantity = zero + rint(clip(float32(sum) · multiplier, least − zero, most − zero))
 
-where `multiplier` is float32(step of a · step of w / step of the result), `rint` rounds halves to even and
-the clip is to bytes and to the activation. A node without a scale gives float32(sum) · float32(step of a ·
-step of w). The image is its levels: zero is its mean, rounded, and the first layer's weights hold 1 / std.
+where `multiplier` is float32(float32(step of a · step of w) / step of the result), steps being float32 as
+well, `rint` rounds halves to even and the clip is to bytes and to the activation. A node without a scale
+gives float32(sum) · float32(step of a · step of w). The image is its levels: zero is its mean, rounded, and
+the first layer's weights hold 1 / std.
 
 Where no weights are, something else stands for float32(sum) · multiplier:
 
-    add        float32(a − zero of a) · float32(step of a / step) + float32(b − zero of b) · … + …, in order
-    mul        float32((a − zero of a) · (g − zero of g)) · float32(step of a · step of g / step)
+    mul        float32((a − zero of a) · (g − zero of g)) · float32(float32(step of a · step of g) / step)
     means      float32(Σ (a − zero of a) of what lies inside) · float32(step of a / so many / step)
     activate   float32(a − zero of a) · float32(step of a / step)
+
+A sum of maps is of whole numbers alone, as XNNPACK adds: with m = float32(step of a / step) for each input,
+s = min(20 − ⌊log₂ of the greatest m⌋, 30) and w = rint(m · 2ˢ), halves to even,
+
+    quantity = zero + clip((Σ (a − zero of a) · w + 2ˢ⁻¹) >> s, least − zero, most − zero)
+
+where >> rounds down: halves go up.
 
 A hard sigmoid or swish is taken of v, which is that in real values: in every multiplier, step is 1. Then
 
@@ -28,7 +35,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any, Literal, assert_never
 
 import numpy as np
@@ -68,6 +74,12 @@ MOST_BIAS = (1 << 31) - 1 - MOST_TERMS * MOST * MOST
 """So many terms and this bias can't leave 32 bits, whatever the order they are added in."""
 LEAST_MULTIPLIER, MOST_MULTIPLIER = 2.0**-100, 2.0**64
 """Between these a curve or a sum never meets an infinity or a number that some processors take for 0."""
+FIXED_BITS = 20
+"""Of the greatest multiplier of a sum of maps, below its first."""
+MOST_SHIFT = 30
+MOST_ADDED = 3
+"""So many maps add up within 32 bits, whatever the order."""
+LEAST_STEP, MOST_STEP = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 Kept = MaxPool | Concat | Slice | Shuffle
 """What moves or picks values and leaves them as they are: its inputs and its result have one scale."""
 
@@ -76,8 +88,8 @@ Kept = MaxPool | Concat | Slice | Shuffle
 class Rescale:
     """From the sums of a node to what it gives: bytes about `zero`, or float32 where `zero` is None.
 
-    `multiplier` has one number a channel, of an Add one for each input (`rounded` takes their sum), of a
-    MeanPool one for each place [height, width, 1]. With a `curve` it makes real values, and `slope` is
+    `multiplier` has one number a channel, of an Add one for each input (see `fixed`), of a MeanPool one for
+    each place [height, width, 1]. With a `curve` it makes real values, and `slope` is
     float32(1 / (6 · step)). `least` and `most` bound the quantity less its zero. Sums in float32 are
     overwritten.
     """
@@ -92,10 +104,6 @@ class Rescale:
     def __call__(self, sums: NDArray[Any]) -> NDArray[Any]:
         scaled: Map = sums.astype(np.float32, copy=False)
         scaled *= self.multiplier
-        return self.rounded(scaled)
-
-    def rounded(self, scaled: Map) -> NDArray[Any]:
-        """What the node gives for sums that are multiplied already."""
         if self.curve is not None:
             bent = scaled + np.float32(3)
             np.clip(bent, 0, 6, out=bent)
@@ -109,6 +117,13 @@ class Rescale:
         if self.zero:
             scaled += np.float32(self.zero)
         return scaled.astype(np.uint8)
+
+
+def fixed(multiplier: NDArray[np.float32]) -> tuple[NDArray[np.int32], int]:
+    """The multipliers of a sum of maps as whole numbers of 2**-shift, at most 2**21, and that shift."""
+    exponent = int(np.frexp(multiplier.max())[1]) - 1
+    shift = min(FIXED_BITS - exponent, MOST_SHIFT)
+    return np.rint(np.ldexp(multiplier.astype(np.float64), shift)).astype(np.int32), shift
 
 
 def image_zero(pre: Preprocess) -> tuple[int, int, int]:
@@ -137,6 +152,16 @@ def refuse(net: Net) -> None:
                 f"{node.name}: {activation} is computed in float32 alone and cannot be quantised; "
                 f"h{activation} can"
             )
+        if isinstance(node.op, Add) and (activation.startswith("h") or len(node.inputs) > MOST_ADDED):
+            told = (
+                f"of {len(node.inputs)} maps"
+                if len(node.inputs) > MOST_ADDED
+                else f"that ends in {activation}"
+            )
+            raise ValueError(
+                f"{node.name}: no integers are defined for a sum {told}, only of two or three maps with "
+                "relu, relu6 or none"
+            )
         full = isinstance(node.op, Dense) or (isinstance(node.op, Conv | Pointwise) and node.op.groups == 1)
         if "image" in node.inputs and not full:
             raise ValueError(f"{node.name}: no integers are defined for this layer on the image itself")
@@ -163,15 +188,16 @@ def rescale(
         case MeanPool():
             steps = given[0] / inside(op, x)
         case Mul():
-            steps = np.full(x.channels, given[0] * given[1])
+            steps = np.full(x.channels, np.float32(given[0]) * np.float32(given[1]))
         case Add():
             steps = np.array(given)
         case Activate() | MaxPool() | Concat() | Slice() | Shuffle():
             steps = np.full(known[node.name].channels, given[0])
         case Conv() | Depthwise() | Pointwise() | Dense():
-            steps = given[0] * tensors[f"{node.name}.step"].astype(np.float64)
+            steps = np.float32(given[0]) * tensors[f"{node.name}.step"]
         case _:
             assert_never(op)
+    # A product of steps is float32, and so is its quotient: XNNPACK rounds both.
     if scale is None:
         return Rescale(steps.astype(np.float32), None)
     activation = activation_of(op)
@@ -181,7 +207,8 @@ def rescale(
             slope = np.float32(1 / (6 * scale.step))
             return Rescale(steps.astype(np.float32), scale.zero, *held, activation, slope)
         case _:
-            return Rescale((steps / scale.step).astype(np.float32), scale.zero, *held)
+            step = np.float32(scale.step) if steps.dtype == np.float32 else scale.step
+            return Rescale((steps / step).astype(np.float32), scale.zero, *held)
 
 
 def inside(op: MeanPool, x: Shape) -> NDArray[np.float64]:
@@ -201,6 +228,8 @@ class IntegerLayer:
             image if source == "image" else np.float32(scales[source].zero) for source in node.inputs
         ]
         self._rescale = rescale(net, node, tensors, scales)
+        if isinstance(node.op, Add):
+            self._weights, self._shift = fixed(self._rescale.multiplier)
         if not isinstance(node.op, Linear):
             return
         weight = centred(node, tensors)
@@ -217,8 +246,7 @@ class IntegerLayer:
             case Conv() | Depthwise() | Pointwise() | Dense():
                 return self._rescale(self._sums(op, given[0]))
             case Add():
-                parts = zip(self._less(given), self._rescale.multiplier, strict=True)
-                return self._rescale.rounded(reduce(np.add, (part * by for part, by in parts)))
+                return self._added(given)
             case Mul():
                 values, gate = self._less(given)
                 return self._rescale(values * gate)
@@ -236,6 +264,16 @@ class IntegerLayer:
                 return moved(op, given)
             case _:
                 assert_never(op)
+
+    def _added(self, given: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Maps added up in whole numbers of 32 bits."""
+        made = self._rescale
+        sums = np.full(given[0].shape, 1 << self._shift >> 1, np.int32)
+        for x, zero, weight in zip(given, self._zeros, self._weights, strict=True):
+            sums += (x.astype(np.int32) - np.int32(zero)) * weight
+        sums >>= self._shift
+        np.clip(sums, made.least, made.most, out=sums)
+        return (sums + np.int32(made.zero or 0)).astype(np.uint8)
 
     def _less(self, given: Sequence[NDArray[np.uint8]]) -> list[Map]:
         """Bytes less their zeros."""
@@ -332,6 +370,8 @@ def check(net: Net, tensors: Tensors, scales: Mapping[str, Scale]) -> None:
             raise ValueError(f"{net.name}: {node.name} has no scale, and is read by others")
         if node.name not in scales and activation_of(node.op) != "none":
             raise ValueError(f"{net.name}: {node.name} has no scale, and an activation wants one")
+        if node.name not in scales and isinstance(node.op, Add):
+            raise ValueError(f"{net.name}: {node.name} has no scale, and a sum of maps wants one")
         terms = 1 if weight is None else int(np.prod(weight[1:]))
         terms = x.height * x.width if isinstance(node.op, Pool) else terms
         if terms > MOST_TERMS:
@@ -340,6 +380,9 @@ def check(net: Net, tensors: Tensors, scales: Mapping[str, Scale]) -> None:
         raise ValueError(f"{net.name}: tensor {name} is {'missing' if name in wanted else 'extra'}")
     for name in set(scales) - {node.name for node in net.nodes}:
         raise ValueError(f"{net.name}: a scale for {name}, which is no node")
+    for name, scale in scales.items():
+        if not LEAST_STEP <= scale.step <= MOST_STEP:
+            raise ValueError(f"{name}: a step of {scale.step:.3g}, which float32 cannot hold")
     for name, (dtype, shape) in wanted.items():
         value = tensors[name]
         if value.dtype.name != dtype or value.shape != shape:
@@ -370,7 +413,14 @@ def _check_scales(
         return
     with np.errstate(over="ignore", under="ignore"):
         made = rescale(net, node, tensors, scales, known)
-    if made.curve is None and not isinstance(node.op, Add | Mul | MeanPool | Activate):
+    if isinstance(node.op, Add):
+        if not (greatest := float(made.multiplier.max())) < 1 << FIXED_BITS:
+            raise ValueError(
+                f"{node.name}: reads a map whose step is {greatest:.3g} times that of its sum, not below "
+                f"2**{FIXED_BITS}"
+            )
+        return
+    if made.curve is None and not isinstance(node.op, Mul | MeanPool | Activate):
         return
     numbers = np.append(made.multiplier.ravel(), made.slope)
     if not (numbers.min() >= LEAST_MULTIPLIER and numbers.max() <= MOST_MULTIPLIER):

@@ -28,7 +28,7 @@ from mobilenets.infer.scale import MOST, Scale
 from mobilenets.infer.spare import Copies, copies
 from mobilenets.infer.walk import Map
 from mobilenets.spec.net import Net, Node
-from mobilenets.spec.op import PLAIN, Conv, Depthwise, Linear, Op, Pointwise
+from mobilenets.spec.op import PLAIN, Add, Conv, Depthwise, Linear, Op, Pointwise
 
 Equalised = Literal["none", "depthwise", "all"]
 LEAST_RATIO = 1 / 64
@@ -163,7 +163,8 @@ class _Trial:
         alike = kept_together(self._net)
         for node in self._net.nodes:
             readers = [other for other in self._net.nodes if node.name in other.inputs]
-            if not readers and given.get(node.name) == "classes" and len(alike[node.name]) == 1:
+            logits = not readers and given.get(node.name) == "classes" and len(alike[node.name]) == 1
+            if logits and not isinstance(node.op, Add):  # whose sums are of whole numbers alone
                 continue
             spread = self._spreads[node.name]
             power = 0.0

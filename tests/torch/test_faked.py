@@ -53,6 +53,7 @@ from mobilenets.spec.op import (  # noqa: E402
 )
 from mobilenets.spec.preprocess import Preprocess  # noqa: E402
 
+RECTIFIED: st.SearchStrategy[Activation] = st.sampled_from(("none", "relu", "relu6"))
 ACTIVATIONS: st.SearchStrategy[Activation] = st.sampled_from(("none", "relu", "relu6", "hswish", "hsigmoid"))
 WINDOWS: dict[str, Any] = {
     "kernel": st.integers(1, 4),
@@ -100,7 +101,7 @@ def nets(draw: st.DrawFn) -> Net:
         match draw(st.sampled_from(("", "sum", "gate", "join", "cut", "deal"))):
             case "sum":
                 others = draw(st.lists(st.sampled_from(alike), min_size=1, max_size=3))
-                add(f"sum{index}", Add(activation=draw(ACTIVATIONS)), last, *others)
+                add(f"sum{index}", Add(activation=draw(RECTIFIED)), last, *others)
             case "gate":
                 own = last
                 add(f"mean{index}", Pool(), own)

@@ -12,10 +12,9 @@ struct ending {
 };
 
 /* What is added to a product: where pixels of the map lie and what its zero is there, the product's own bounds,
- * and a step of either in those of the sum. */
+ * and a step of either in those of the sum, times 2^shift. */
 struct addend {
-    int pixel, row, zero, least, most;
-    float by, more;
+    int pixel, row, zero, least, most, by, more, shift;
 };
 
 #if VECTORS

@@ -8,6 +8,7 @@ from mobilenets.compile.integers import Layer
 from mobilenets.compile.isa import Isa
 from mobilenets.compile.kernel import Tiling
 from mobilenets.compile.step import Map, Product
+from mobilenets.infer.integer import fixed
 
 CURVES = {None: 0, "hswish": 1, "hsigmoid": 2}
 BENT = """\
@@ -30,12 +31,15 @@ static INLINE floats_{tag} bent_{tag}(floats_{tag} v, int curve, float slope)
     return t * slope;
 }}
 
-/* A product, rounded in its own quantities by adding 1.5 · 2^23, whose last bit weighs 1, and a map: in those
- * of their sum */
+/* A product, rounded in its own quantities by adding 1.5 · 2^23, whose last bit weighs 1, and a map: in whole
+ * numbers, in the quantities of their sum */
 static INLINE floats_{tag} added_{tag}(floats_{tag} v, sums_{tag} d, struct addend add)
 {{
-    v = cut_{tag}(v, (float)add.least, (float)add.most) + 12582912.0f - 12582912.0f;
-    return v * add.by + SCALED_{tag}(d - add.zero, add.more);
+    v = cut_{tag}(v, (float)add.least, (float)add.most) + 12582912.0f;
+    sums_{tag} q;
+    __builtin_memcpy(&q, &v, sizeof q);
+    q = (q - 0x4b400000) * add.by + (d - add.zero) * add.more + (1 << (add.shift - 1));
+    return SCALED_{tag}(q >> add.shift, 1.0f);
 }}
 """
 
@@ -55,10 +59,13 @@ def addend(step: Product, layers: Mapping[str, Layer], pixels: tuple[int, int]) 
         raise TypeError("nothing is added")
     places = [name for name, _ in both.inputs]
     mine, other = places.index(step.name), places.index(residual.name)
-    by, more = (f"{float(both.rescale.multiplier[place])!r}f" for place in (mine, other))
+    weights, shift = fixed(both.rescale.multiplier)
+    by, more = weights[mine], weights[other]
     row = 0 if pixels[0] == pixels[1] else residual.row
     zero = seen(both.inputs[other][1], residual)
-    return f"(struct addend){{{residual.pitch}, {row}, {zero}, {own.least}, {own.most}, {by}, {more}}}"
+    return (
+        f"(struct addend){{{residual.pitch}, {row}, {zero}, {own.least}, {own.most}, {by}, {more}, {shift}}}"
+    )
 
 
 def seen(zero: int, one: Map) -> int:

@@ -14,7 +14,7 @@ from mobilenets.compile.integers import Layer
 from mobilenets.compile.isa import Family, Isa
 from mobilenets.compile.kernel import inside_window
 from mobilenets.compile.step import Gate, Map, Mean, Sum, Window, padded
-from mobilenets.infer.integer import inside
+from mobilenets.infer.integer import fixed, inside
 from mobilenets.spec.op import MeanPool
 
 PAD = "    "
@@ -62,18 +62,21 @@ class Weightless:
 
     def _sum(self, step: Sum, names: Sequence[str]) -> str:
         layer, text = self.layers[step.name], ""
-        multipliers = layer.rescale.multiplier[
-            : len(names)
-        ]  # of one map alone there is one a channel, all alike
-        given = list(zip(names, step.sources, layer.inputs, multipliers, strict=True))
+        multiplier = layer.rescale.multiplier
+        # Of one map alone there is a multiplier for each channel, all alike.
+        weights, shift = fixed(multiplier) if len(names) > 1 else (None, 0)
+        given = list(zip(names, step.sources, layer.inputs, strict=True))
         for stretch in self._stretches(step.target):
-            numbers = [
-                " + ".join(
-                    self._number(stretch, j, one, zero, _pixel(name, one), f"{float(by)!r}f")
-                    for name, one, (_, zero), by in given
-                )
-                for j in range(stretch.vectors)
-            ]
+            tag, numbers = stretch.tag, []
+            for j in range(stretch.vectors):
+                taken = [
+                    self._quantity(stretch, j, one, zero, _pixel(name, one)) for name, one, (_, zero) in given
+                ]
+                if weights is None:
+                    numbers.append(f"SCALED_{tag}({taken[0]}, {float(multiplier[0])!r}f)")
+                    continue
+                whole = " + ".join(f"({one}) * {by}" for one, by in zip(taken, weights, strict=True))
+                numbers.append(f"SCALED_{tag}(({whole} + {1 << (shift - 1)}) >> {shift}, 1.0f)")
             text += stretch.loop(self._stored(step.name, step.target, stretch, numbers))
         return _row(step.target, text)
 
@@ -173,9 +176,13 @@ for (int i = top; i < bottom; i++)
 
     def _number(self, stretch: Stretch, j: int, one: Map, zero: int, at: str, by: str) -> str:
         """Vector `j` of a turn of a map's pixel less its zero, times what it is worth."""
+        return f"SCALED_{stretch.tag}({self._quantity(stretch, j, one, zero, at)}, {by})"
+
+    @staticmethod
+    def _quantity(stretch: Stretch, j: int, one: Map, zero: int, at: str) -> str:
+        """Vector `j` of a turn of a map's pixel less its zero."""
         taken = wide(one, stretch.tag, stretch.at(at, j))
-        less = f" - {seen(zero, one)}" if seen(zero, one) else ""
-        return f"SCALED_{stretch.tag}({taken}{less}, {by})"
+        return taken + (f" - {seen(zero, one)}" if seen(zero, one) else "")
 
     def _stored(self, name: str, target: Map, stretch: Stretch, numbers: Sequence[str]) -> str:
         """Numbers of a turn as bytes, or in float32 as they are."""

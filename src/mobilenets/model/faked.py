@@ -23,7 +23,16 @@ from torch.nn import functional
 
 from mobilenets.infer import rounding
 from mobilenets.infer.artefact import Artefact
-from mobilenets.infer.integer import EXACT, Kept, Rescale, check, dequantised, image_zero, rescale
+from mobilenets.infer.integer import (
+    EXACT,
+    Kept,
+    Rescale,
+    check,
+    dequantised,
+    fixed,
+    image_zero,
+    rescale,
+)
 from mobilenets.infer.scale import MOST, Scale
 from mobilenets.infer.trial import kept_together, least_steps
 from mobilenets.model.module import Layer, attach, vector, weightless
@@ -203,8 +212,14 @@ class Faked(nn.Module):
         grows = one if made.curve is not None else per_step
         factor = torch.from_numpy(made.multiplier).to(sums.device)
         if isinstance(op, Add):
-            parts = (x * (m * r / grows) for x, m, r in zip(given, factor, reads, strict=True))
-            return _rescaled(reduce(torch.add, parts), made, per_step)
+            # Whole numbers of 2**-shift: what float32 cannot hold of their sum float64 does.
+            weights, shift = fixed(made.multiplier)
+            wide = self._wide(float(EXACT))
+            parts = (
+                x.to(wide) * (float(w) * 2.0**-shift * r / grows)
+                for x, w, r in zip(given, weights, reads, strict=True)
+            )
+            return _upward(reduce(torch.add, parts), made).float()
         across = isinstance(op, MeanPool)
         factor = factor.squeeze(-1) if across else factor.view(-1, *(1,) * (sums.dim() - 2))
         return _rescaled(sums * (factor * (reduce(torch.mul, reads) / grows)), made, per_step)
@@ -257,6 +272,12 @@ def _rescaled(scaled: Tensor, made: Rescale, by: Tensor) -> Tensor:
         bent = bent * scaled if made.curve == "hswish" else bent
         scaled = bent * (float(made.slope) / by)
     return scaled if made.zero is None else _held(scaled, made.least, made.most)
+
+
+def _upward(sums: Tensor, made: Rescale) -> Tensor:
+    """A sum of maps clipped and rounded, halves up; gradients pass where nothing was cut off."""
+    held = sums.clamp(made.least, made.most)
+    return held + ((sums + 0.5).floor().clamp(made.least, made.most) - held).detach()
 
 
 def _rounded(x: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from mobilenets.infer.image import prepare  # noqa: E402  # after torch is known
 from mobilenets.spec.preprocess import Preprocess  # noqa: E402
 from mobilenets.spec.views import Mixing, Views, still  # noqa: E402
 from mobilenets.train import policy, window  # noqa: E402
+from mobilenets.train.body import one_thread_each  # noqa: E402
 from mobilenets.train.views import DRAWS, MIRROR, POLICY, draws, mixed, viewed  # noqa: E402
 
 WILD = Views(
@@ -131,6 +132,18 @@ def test_a_view_is_the_same_in_any_batch(views: Views) -> None:
     for part in (np.array([7]), np.array([39, 0, 21]), which[::-1].copy()):
         seen = viewed(levels[part], draws(1, part, 4, DRAWS), views, (24, 24))
         assert (seen - whole[part]).abs().max() < 1e-2
+
+
+def test_threads_side_by_side_see_what_one_sees() -> None:
+    levels = pictures(64, 20, 20)
+    parts = [np.arange(first, first + 16) for first in range(0, 64, 16)] * 4
+
+    def work(part: np.ndarray) -> torch.Tensor:
+        return viewed(levels[part], draws(0, part, 0, DRAWS), WILD, (16, 16))
+
+    with one_thread_each(3) as pool:
+        for made, part in zip(pool.map(work, parts), parts, strict=True):
+            assert torch.equal(made, work(part))
 
 
 @given(

@@ -484,7 +484,10 @@ def test_a_picture_that_kills_its_worker_is_named_and_its_neighbours_are_kept(
     Image.new("RGB", (13, 13)).save(folder / "a" / "10.jpg")
     catalog = scan(folder)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), *sys.path]))
+    few, gone = ask(catalog, NOTHING, workers=1, folder=tmp_path / "few")
+    assert len(few) == 39  # one was added
     pictures, lost = ask(catalog, workers=1)
+    assert gone == lost
     (index,) = lost
     assert (lost[index].file, lost[index].kind) == ("a/10.jpg", "crashed")
     assert "died on it, twice (exit 9)" in lost[index].reason

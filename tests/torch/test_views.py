@@ -256,7 +256,7 @@ def test_the_colour_operations_are_those_of_pillow(side: int) -> None:
     assert np.abs(seen("sharpness") - sharp).max() <= 1.5
     assert np.abs(seen("autocontrast") - np.stack([ImageOps.autocontrast(x) for x in one])).max() <= 1.01
     solar = [
-        ImageOps.solarize(x, 255 * (1 - 0.8 * abs(a))) for x, a in zip(one, amounts.tolist(), strict=True)
+        ImageOps.solarize(x, 256 * (1 - 0.8 * abs(a))) for x, a in zip(one, amounts.tolist(), strict=True)
     ]
     assert np.array_equal(seen("solarise"), np.stack(solar))
     assert np.array_equal(seen("nothing"), levels.numpy())

@@ -95,7 +95,7 @@ def _one_more(changes: Changes, which: Tensor, how: Tensor) -> Changes:
         spread=changes.spread | (which == OPS.index("autocontrast")),
         sharpness=changes.sharpness + where("sharpness", FACTOR * how),
         step=torch.maximum(changes.step, where("posterise", 2 ** (BITS * how.abs()), one)),
-        threshold=torch.minimum(changes.threshold, where("solarise", 255 * (1 - how.abs()), 256 * one)),
+        threshold=torch.minimum(changes.threshold, where("solarise", 256 * (1 - how.abs()), 256 * one)),
     )
 
 

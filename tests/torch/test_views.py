@@ -14,12 +14,12 @@ from PIL import Image, ImageFilter
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from mobilenets.infer.image import prepare  # noqa: E402  # after torch is known to be there
+from mobilenets.infer.image import normalise, prepare  # noqa: E402  # after torch is known to be there
 from mobilenets.spec.preprocess import Preprocess  # noqa: E402
 from mobilenets.spec.views import Mixing, Views, still  # noqa: E402
 from mobilenets.train import policy, window  # noqa: E402
 from mobilenets.train.body import one_thread_each  # noqa: E402
-from mobilenets.train.views import DRAWS, MIRROR, POLICY, draws, mixed, viewed  # noqa: E402
+from mobilenets.train.views import DRAWS, MIRROR, POLICY, draws, mixed, normalised, viewed  # noqa: E402
 
 WILD = Views(
     least_area=0.2,
@@ -381,6 +381,18 @@ def test_nothing_is_mixed_where_nothing_is_asked_for_or_there_is_one_picture() -
     same, also = mixed(x[:1], targets[:1], drawn[:1], WILD)
     assert torch.equal(same, x[:1])
     assert torch.equal(also, targets[:1])
+
+
+def test_levels_are_normalised_as_everywhere() -> None:
+    target = Preprocess(height=9, width=7, mean=(120.0, 3.5, 99.9), std=(58.4, 57.1, 1.0))
+    levels = pictures(4, 9, 7)
+    for x in (
+        viewed(levels, draws(0, np.arange(4), 0, DRAWS), OFF, (9, 7)),
+        levels.permute(0, 3, 1, 2).float(),
+    ):
+        made = normalised(x, target.mean, target.std)
+        assert made.is_contiguous(memory_format=torch.channels_last)
+        assert np.array_equal(levels_of(made), normalise(levels.numpy(), target))
 
 
 def test_products_of_matrices_give_what_the_integer_kernel_gives() -> None:

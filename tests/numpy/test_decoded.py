@@ -203,7 +203,9 @@ def test_files_gone_bad_are_named_and_left_out(folder: Path, ask: Ask, limit: in
 
 
 @EACH
-def test_files_that_are_away_are_missed_only_while_they_are(folder: Path, ask: Ask, limit: int) -> None:
+def test_files_that_are_away_are_missed_only_while_they_are(
+    folder: Path, ask: Ask, limit: int, tmp_path: Path
+) -> None:
     catalog = scan(folder)
     keys = digests(catalog, 1, None)
     away, changed = folder / catalog.items[2].file, folder / catalog.items[5].file
@@ -213,8 +215,16 @@ def test_files_that_are_away_are_missed_only_while_they_are(folder: Path, ask: A
     _, lost = ask(catalog, limit, keys=keys)
     assert {index: one.kind for index, one in lost.items()} == {2: "missing", 5: "changed"}
     assert "cannot be read any more: No such file" in lost[2].reason
-    (folder / "away").rename(away)
     changed.write_bytes(old)
+    keys = digests(catalog, 1, None)
+    assert keys[2] == ""
+    ask(catalog, limit, keys=keys)
+    made = {path: path.stat().st_ino for path in (tmp_path / "kept").iterdir()}
+    _, lost = ask(catalog, limit, keys=keys)  # what was made without it is taken while it is away
+    assert {index: one.kind for index, one in lost.items()} == {2: "missing"}
+    assert {path: path.stat().st_ino for path in (tmp_path / "kept").iterdir()} == made
+    (folder / "away").rename(away)
+    keys = digests(catalog, 1, None)
     pictures, lost = ask(catalog, limit, keys=keys)
     assert lost == {}
     assert len(pictures) == len(catalog.items)
@@ -474,7 +484,10 @@ def test_a_picture_that_kills_its_worker_is_named_and_its_neighbours_are_kept(
     Image.new("RGB", (13, 13)).save(folder / "a" / "10.jpg")
     catalog = scan(folder)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), *sys.path]))
+    few, gone = ask(catalog, NOTHING, workers=1, folder=tmp_path / "few")
+    assert len(few) == 39  # one was added
     pictures, lost = ask(catalog, workers=1)
+    assert gone == lost
     (index,) = lost
     assert (lost[index].file, lost[index].kind) == ("a/10.jpg", "crashed")
     assert "died on it, twice (exit 9)" in lost[index].reason

@@ -14,11 +14,12 @@ from PIL import Image, ImageFilter
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from mobilenets.infer.image import prepare  # noqa: E402  # after torch is known to be there
+from mobilenets.infer.image import normalise, prepare  # noqa: E402  # after torch is known to be there
 from mobilenets.spec.preprocess import Preprocess  # noqa: E402
 from mobilenets.spec.views import Mixing, Views, still  # noqa: E402
 from mobilenets.train import policy, window  # noqa: E402
-from mobilenets.train.views import DRAWS, MIRROR, POLICY, draws, mixed, viewed  # noqa: E402
+from mobilenets.train.body import one_thread_each  # noqa: E402
+from mobilenets.train.views import DRAWS, MIRROR, POLICY, draws, mixed, normalised, viewed  # noqa: E402
 
 WILD = Views(
     least_area=0.2,
@@ -133,6 +134,18 @@ def test_a_view_is_the_same_in_any_batch(views: Views) -> None:
         assert (seen - whole[part]).abs().max() < 1e-2
 
 
+def test_threads_side_by_side_see_what_one_sees() -> None:
+    levels = pictures(64, 20, 20)
+    parts = [np.arange(first, first + 16) for first in range(0, 64, 16)] * 4
+
+    def work(part: np.ndarray) -> torch.Tensor:
+        return viewed(levels[part], draws(0, part, 0, DRAWS), WILD, (16, 16))
+
+    with one_thread_each(3) as pool:
+        for made, part in zip(pool.map(work, parts), parts, strict=True):
+            assert torch.equal(made, work(part))
+
+
 @given(
     sides=st.tuples(st.integers(1, 80), st.integers(1, 80)),
     least=st.floats(0.01, 1),
@@ -243,7 +256,7 @@ def test_the_colour_operations_are_those_of_pillow(side: int) -> None:
     assert np.abs(seen("sharpness") - sharp).max() <= 1.5
     assert np.abs(seen("autocontrast") - np.stack([ImageOps.autocontrast(x) for x in one])).max() <= 1.01
     solar = [
-        ImageOps.solarize(x, 255 * (1 - 0.8 * abs(a))) for x, a in zip(one, amounts.tolist(), strict=True)
+        ImageOps.solarize(x, 256 * (1 - 0.8 * abs(a))) for x, a in zip(one, amounts.tolist(), strict=True)
     ]
     assert np.array_equal(seen("solarise"), np.stack(solar))
     assert np.array_equal(seen("nothing"), levels.numpy())
@@ -368,6 +381,18 @@ def test_nothing_is_mixed_where_nothing_is_asked_for_or_there_is_one_picture() -
     same, also = mixed(x[:1], targets[:1], drawn[:1], WILD)
     assert torch.equal(same, x[:1])
     assert torch.equal(also, targets[:1])
+
+
+def test_levels_are_normalised_as_everywhere() -> None:
+    target = Preprocess(height=9, width=7, mean=(120.0, 3.5, 99.9), std=(58.4, 57.1, 1.0))
+    levels = pictures(4, 9, 7)
+    for x in (
+        viewed(levels, draws(0, np.arange(4), 0, DRAWS), OFF, (9, 7)),
+        levels.permute(0, 3, 1, 2).float(),
+    ):
+        made = normalised(x, target.mean, target.std)
+        assert made.is_contiguous(memory_format=torch.channels_last)
+        assert np.array_equal(levels_of(made), normalise(levels.numpy(), target))
 
 
 def test_products_of_matrices_give_what_the_integer_kernel_gives() -> None:

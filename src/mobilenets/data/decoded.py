@@ -65,9 +65,10 @@ def decoded(
 
     What was made before in `folder` of the same bytes for the same size and geometry is taken, if it is
     whole. Levels are kept where they fit into `limit_bytes` (half of what is free unless given), smaller
-    files in shards otherwise. Several processes may ask for the same: one makes it, the others wait.
-    `keys` are `data.digests` of the items. Raises OSError where the disk is too small even for shards,
-    ValueError where no picture can be decoded.
+    files in shards otherwise; where room is short, what lay in `folder` unused for a week is removed.
+    Several processes may ask for the same: one makes it, the others wait. `keys` are `data.digests` of the
+    items. Raises OSError where the disk is too small even for shards, ValueError where no picture can be
+    decoded.
     """
     if not items:
         return Mapped(np.zeros((0, target.height, target.width, 3), np.uint8), np.zeros(0, np.int64)), {}

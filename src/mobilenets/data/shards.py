@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -122,7 +122,7 @@ class Sharded:
         return len(self._places)
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
-        """Shards in any order, and in any order the pictures of so many shards as memory holds."""
+        """The order of an epoch: shards in any, and the pictures of `WINDOW` shards in any."""
         draw = np.random.default_rng([seed, epoch])
         shards = draw.permutation(int(self._places[:, 0].max(initial=-1)) + 1)
         rank = np.argsort(shards)[self._places[:, 0]] // WINDOW
@@ -152,7 +152,8 @@ def make(path: Path, wanted: Wanted) -> Lost:
     work = Encoding(Reading(wanted.catalog.bare(), wanted.target))
     path.mkdir()
     _enough(path, work, wanted, order[:SAMPLES])
-    number = {label: index for index, label in enumerate(wanted.catalog.labels)}
+    labels = {*wanted.catalog.labels, *(item.label for item in wanted.items)}
+    number = {label: index for index, label in enumerate(sorted(labels))}
     lost: dict[int, SetAside] = {}
     places = np.full((len(wanted.items), 4), -1, np.int64)
     with ExitStack() as stack:
@@ -193,7 +194,7 @@ class _Shard:
 
     def __init__(self, folder: Path, number: int) -> None:
         self.number = number
-        self._file = _shard(folder, number).open("wb")  # closed by `close`, or with its folder gone
+        self._file = _shard(folder, number).open("wb")
         self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
 
     def full(self) -> bool:
@@ -225,8 +226,8 @@ def _shard(folder: Path, number: int) -> Path:
 
 
 def _enough(path: Path, work: Encoding, wanted: Wanted, some: Sequence[int]) -> None:
-    made = work(Some([wanted.items[i] for i in some], [wanted.keys[i] for i in some]))
-    sizes = [len(one[0]) for one in made if not isinstance(one, SetAside)]
+    made = each(work, replace(wanted, progress=lambda *_: None), some)
+    sizes = [len(one[0]) for _, one in made if not isinstance(one, SetAside)]
     if not sizes:
         return
     each_bytes = sum(sizes) / len(sizes) + 4 * tarfile.BLOCKSIZE

@@ -25,7 +25,7 @@ class Shard:
     damage: str = ""
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def shard(path: Path) -> Shard:
     """What a tar file holds, as far as it is whole. Raises OSError where it cannot be read."""
     size = path.stat().st_size
@@ -64,18 +64,31 @@ def read(path: Path, member: str) -> bytes:
 
 
 def samples(path: Path, pictures: frozenset[str]) -> list[tuple[str, str]]:
-    """Name and class of each picture in a tar, by suffix; the class is empty where none is told."""
+    """Name and class of each picture in a tar, by suffix; the class is empty where none is told.
+
+    Raises OSError where the file cannot be read.
+    """
+    places = shard(path).places
     kinds: dict[str, dict[str, str]] = {}
-    for name in shard(path).places:
+    for name in places:
         place = PurePosixPath(name)
         stem, _, kind = place.name.partition(".")
         if stem:
             kinds.setdefault(str(place.parent / stem), {})[kind.lower()] = name
     found = []
-    for files in kinds.values():
-        shown = [name for kind, name in sorted(files.items()) if f".{kind}" in pictures]
-        if shown:
-            found.append((shown[0], _label(path, files)))
+    with path.open("rb") as file:
+
+        def small(name: str) -> bytes:
+            offset, size = places[name]
+            file.seek(offset)
+            return file.read(min(size, MOST_LABEL_BYTES))
+
+        for files in kinds.values():
+            shown = [name for kind, name in sorted(files.items()) if f".{kind}" in pictures]
+            if shown and CLASS in files:
+                found.append((shown[0], _text(small(files[CLASS]))))
+            elif shown:
+                found.append((shown[0], _named(small(files[FACTS])) if FACTS in files else ""))
     return found
 
 
@@ -84,24 +97,20 @@ def part(name: str, parts: Mapping[str, str]) -> str | None:
     return next((parts[word] for word in re.split(r"[^a-z]+", name.casefold()) if word in parts), None)
 
 
-def _label(path: Path, files: Mapping[str, str]) -> str:
-    places = shard(path).places
-    if CLASS in files and places[files[CLASS]][1] <= MOST_LABEL_BYTES:
-        return _text(read(path, files[CLASS]))
-    if FACTS not in files or places[files[FACTS]][1] > MOST_LABEL_BYTES:
-        return ""
+def _text(data: bytes) -> str:
     try:
-        facts = json.loads(read(path, files[FACTS]))
+        return data.decode().strip()
+    except UnicodeDecodeError:
+        return ""
+
+
+def _named(data: bytes) -> str:
+    """The class that a sample's JSON tells."""
+    try:
+        facts = json.loads(data)
     except (ValueError, RecursionError):
         return ""
     if not isinstance(facts, dict):
         return ""
     told = (facts[name] for name in NAMED if isinstance(facts.get(name), str | int))
     return str(next(told, "")).strip()
-
-
-def _text(data: bytes) -> str:
-    try:
-        return data.decode().strip()
-    except UnicodeDecodeError:
-        return ""

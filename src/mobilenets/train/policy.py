@@ -95,7 +95,7 @@ def _one_more(changes: Changes, which: Tensor, how: Tensor) -> Changes:
         spread=changes.spread | (which == OPS.index("autocontrast")),
         sharpness=changes.sharpness + where("sharpness", FACTOR * how),
         step=torch.maximum(changes.step, where("posterise", 2 ** (BITS * how.abs()), one)),
-        threshold=torch.minimum(changes.threshold, where("solarise", 255 * (1 - how.abs()), 256 * one)),
+        threshold=torch.minimum(changes.threshold, where("solarise", 256 * (1 - how.abs()), 256 * one)),
     )
 
 
@@ -129,9 +129,21 @@ def turned(x: Tensor, shape: Tensor) -> None:
     looked[:, 1, 0] *= width / height
     index = some.to(x.device)
     seen = x.index_select(0, index).permute(0, 3, 1, 2)
-    grid = functional.affine_grid(looked.to(x.device), list(seen.shape), align_corners=False)
+    grid = _grid(looked.to(x.device), height, width)
     seen = functional.grid_sample(seen, grid, padding_mode="reflection", align_corners=False)
     x.index_copy_(0, index, seen.permute(0, 2, 3, 1))
+
+
+def _grid(looked: Tensor, height: int, width: int) -> Tensor:
+    """[n, height, width, 2]: torch's `affine_grid`, by sums of a row and a column instead of a product, in a
+    tenth of its time."""
+    across, down = ((2 * torch.arange(side, device=looked.device) + 1) / side - 1 for side in (width, height))
+    rows = looked[:, :, 1:2] * down + looked[:, :, 2:]
+    columns = looked[:, :, :1] * across
+    grid = looked.new_empty(len(looked), height, width, 2)
+    for axis in (0, 1):
+        torch.add(rows[:, axis, :, None], columns[:, axis, None], out=grid[..., axis])
+    return grid
 
 
 def recoloured(x: Tensor, changes: Changes) -> None:
@@ -183,8 +195,10 @@ def _multiplied(x: Tensor, colour: Tensor) -> Tensor:
 
 
 def _spread(x: Tensor) -> Tensor:
-    least, most = x.amin((1, 2), keepdim=True), x.amax((1, 2), keepdim=True)
-    return (x - least) * (255 / (most - least).clamp(min=1))
+    # Over one axis at a time: over both at once a pixel of three is all that is looked at together.
+    least, most = x.amin(1, keepdim=True).amin(2, keepdim=True), x.amax(1, keepdim=True).amax(2, keepdim=True)
+    gain = (255 / (most - least).clamp(min=1)).repeat(1, 1, x.shape[2], 1).flatten(2)
+    return (x.flatten(2) - least.repeat(1, 1, x.shape[2], 1).flatten(2)).mul_(gain).view(x.shape)
 
 
 def _posterised(x: Tensor, step: Tensor) -> Tensor:

@@ -200,7 +200,7 @@ def jolted(made: Faked, seed: int) -> Faked:
     return made
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(nets(), st.integers(0, 9999))
 def test_a_module_gives_the_bytes_of_the_integers_it_is_written_as(net: Net, seed: int) -> None:
     model = drawn(net, seed)
@@ -216,6 +216,7 @@ def test_a_module_gives_the_bytes_of_the_integers_it_is_written_as(net: Net, see
                 np.testing.assert_array_equal(laid_out(value), outputs[name])
 
 
+@settings(max_examples=40)
 @given(nets(), st.integers(0, 9999))
 def test_before_it_learns_it_is_written_as_what_it_came_from(net: Net, seed: int) -> None:
     model = drawn(net, seed)

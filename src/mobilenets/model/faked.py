@@ -73,8 +73,8 @@ class Faked(nn.Module):
 
     Called on float32 [n, 3, height, width], already normalised, it gives every output by name as real values,
     and nodes by name for `taps`, less their zeros, in steps of their scales. Its state has the names of
-    `spec.net.tensors`, so that it is the float network's too; beside them `maps`, and of each layer `most`, the
-    greatest whole number in each row. Computes in float32 whatever autocast says; in eval mode sums that
+    `spec.net.tensors`, so that it is the float network's too; beside them `maps`, and of each layer `most`,
+    the greatest whole number in each row. Computes in float32 whatever autocast says; in eval mode sums that
     float32 might not hold are float64's.
     """
 

@@ -201,7 +201,7 @@ def jolted(made: Faked, seed: int) -> Faked:
     return made
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(nets(), st.integers(0, 9999))
 def test_a_module_gives_the_bytes_of_the_integers_it_is_written_as(net: Net, seed: int) -> None:
     model = drawn(net, seed)
@@ -217,6 +217,7 @@ def test_a_module_gives_the_bytes_of_the_integers_it_is_written_as(net: Net, see
                 np.testing.assert_array_equal(laid_out(value), outputs[name])
 
 
+@settings(max_examples=40)
 @given(nets(), st.integers(0, 9999))
 def test_before_it_learns_it_is_written_as_what_it_came_from(net: Net, seed: int) -> None:
     model = drawn(net, seed)
@@ -225,13 +226,16 @@ def test_before_it_learns_it_is_written_as_what_it_came_from(net: Net, seed: int
     for name, scale in model.scales.items():
         assert written.scales[name].zero == scale.zero
         assert written.scales[name].step == pytest.approx(scale.step, rel=1e-6)
-    for name, value in model.weights.items():
-        if name.endswith(".weight"):
-            np.testing.assert_array_equal(written.weights[name], value)
-        elif name.endswith(".step"):
-            np.testing.assert_allclose(written.weights[name], value, rtol=1e-6)
-        else:
-            np.testing.assert_allclose(written.weights[name], value, atol=1)
+    for node in (node for node in net.nodes if isinstance(node.op, Linear)):
+        theirs, ours = (
+            [one.weights[f"{node.name}.{part}"] for part in ("weight", "step", "bias")]
+            for one in (model, written)
+        )
+        np.testing.assert_array_equal(ours[0], theirs[0])
+        some = theirs[0].reshape(len(theirs[0]), -1).any(1)  # a row of nothing may have any step
+        np.testing.assert_allclose(ours[1][some], theirs[1][some], rtol=1e-6)
+        np.testing.assert_allclose(ours[2][some], theirs[2][some], atol=1)
+        np.testing.assert_allclose(ours[2] * ours[1], theirs[2] * theirs[1], rtol=1e-4)
 
 
 CHAIN = Net(

@@ -80,12 +80,11 @@ class Maps(nn.Module):
 class Faked(nn.Module):
     """A quantised model, as `quantise` makes it, as a module to train; it begins with the model's answers.
 
-    Called on float32 [n, 3, height, width], already normalised.
-
-    Gives every output by name as real values, and nodes by name for `taps`, less their zeros in steps of
-    their scales. Its state has the names of `spec.net.tensors`, so that it is the float network's too; beside
-    them `maps`, and of each layer `most`, the greatest whole number in each row. Computes in float32 whatever
-    autocast says; in eval mode sums that float32 might not hold are float64's.
+    Called on float32 [n, 3, height, width], already normalised, it gives every output by name as real values,
+    and nodes by name for `taps`, less their zeros, in steps of their scales. Its state has the names of
+    `spec.net.tensors`, so that it is the float network's too; beside them `maps`, and of each layer `most`,
+    the greatest whole number in each row. Computes in float32 whatever autocast says; in eval mode sums that
+    float32 might not hold are float64's.
     """
 
     def __init__(self, model: Artefact) -> None:
@@ -181,8 +180,9 @@ class Faked(nn.Module):
     def _levels(self, x: Tensor) -> Tensor:
         """Normalised pictures as levels less their zeros, each rounded to one that a picture can have."""
         pre = self.like.preprocess
+        x = x.detach().float()
         mean, std, zero = (x.new_tensor(of).view(3, 1, 1) for of in (pre.mean, pre.std, image_zero(pre)))
-        return (x.detach() * std + mean).round_().clamp_(0, MOST) - zero
+        return (x * std + mean).round_().clamp_(0, MOST) - zero
 
     def _run(self, node: Node, given: Given, scales: Mapping[str, Scale], by: Mapping[str, Tensor]) -> Tensor:
         op = node.op
@@ -282,17 +282,27 @@ def _upward(sums: Tensor, made: Rescale) -> Tensor:
 
 def _rounded(x: Tensor) -> Tensor:
     """To the nearest, halves to even; gradients pass."""
-    return _held(x, -torch.inf, torch.inf)
+    return _Rounded.apply(x)  # type: ignore[no-untyped-call,no-any-return]  # torch leaves it untyped
 
 
-def _held(x: Tensor, least: float, most: float) -> Tensor:
+def _held(x: Tensor, least: int, most: int) -> Tensor:
     """Clipped and rounded; gradients pass where nothing was cut off."""
     return _Held.apply(x, least, most)  # type: ignore[no-untyped-call,no-any-return]  # torch leaves it untyped
 
 
+class _Rounded(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.round()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
 class _Held(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, least: float, most: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, least: int, most: int) -> Tensor:
         ctx.save_for_backward((x >= least) & (x <= most))
         return x.clamp(least, most).round_()
 

@@ -119,8 +119,8 @@ def _teacher(distil: DistilOptions, on: RunOptions, progress: Reporter, place: P
         in_floats(ready.artefact),
         on.device,
         threads,
-        # What it says is kept in 16 bits anyway.
-        lambda model: compiled_body(model, threads, 1 << 20, progress, rough=True, place=place),
+        # Products in bfloat16 say other things: docs/log.md.
+        lambda model: compiled_body(model, threads, 1 << 20, progress, place=place),
     )
 
 

@@ -124,7 +124,8 @@ def train(
             with meter.stage("teacher"):
                 asking = _Asking(teacher, distil, recipe, options.seed, cache)
                 start, lessons, aim = _taught(asking, start, lessons, parts["train"], world, listener)
-        state = loop.begun(module(start.net, start.weights), recipe, where)
+        with meter.stage("train"):  # torch imports much for its first optimiser
+            state = loop.begun(module(start.net, start.weights), recipe, where)
         about = identity(recipe, options, parts["train"], start, where, teacher, distil)
         resumed(state, out, about, on)
         world.agree(f"{about} {state.step}")

@@ -1,0 +1,388 @@
+"""From a folder to a network that was trained whole: what it leaves, what it refuses, how it goes on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("torch", reason="torch is not installed")
+
+Ask = Callable[..., Any]
+TINY = ("--width", 0.25, "--resolution", 32, "--batch", 16, "--threads", 1)
+CLASSES = ("n01443537", "n01629819", "n01641577")
+
+
+@pytest.fixture(scope="session")
+def tiny(material: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of small pictures with parts of their own: 24 to learn from, up to 10 to judge by."""
+    folder = tmp_path_factory.mktemp("tiny")
+    with tarfile.open(material / "data" / "tiny-imagenet-22k.tar") as archive:
+        members = [m for m in archive.getmembers() if m.isfile() and m.name.split("/")[-2] in CLASSES]
+        for part, most in (("train", 24), ("val", 10)):
+            for label in CLASSES:
+                own = [m for m in members if m.name.split("/")[-3:-1] == [part, label]]
+                for member in sorted(own, key=lambda m: m.name)[:most]:
+                    data = archive.extractfile(member)
+                    assert data is not None
+                    place = folder / part / label / Path(member.name).name
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    place.write_bytes(data.read())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tiny: Path, ask: Ask, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One training from random weights: where it lies and what `--json` said."""
+    out = tmp_path_factory.mktemp("trained") / "out"
+    return out, ask("train", tiny, "--out", out, *TINY, "--epochs", 4, "--json").facts
+
+
+def steps(out: Path) -> list[tuple[str, str, str]]:
+    """Step, loss and rate of each row; times are the machine's."""
+    with (out / "steps.csv").open(newline="") as file:
+        return [(row["step"], row["loss"], row["share_of_rate"]) for row in csv.DictReader(file)]
+
+
+def test_a_training_says_what_it_measured_and_leaves_its_curves(trained: Any) -> None:
+    out, facts = trained
+    assert facts["kind"] == "training"
+    assert set(facts["accuracy"]) == {"train", "val", "test"}
+    assert facts["accuracy"]["train"] is None
+    assert all(0 <= facts["accuracy"][part] <= 1 for part in ("val", "test"))
+    assert facts["images_per_second"] > 0
+    assert 0 <= facts["waiting"] <= 1
+    stages = {"scan", "decode", "train", "judge", "report"}
+    assert stages < set(facts["seconds"])
+    assert facts["seconds"]["total"] >= sum(facts["seconds"][name] for name in stages)
+    assert not {"c", "refitted", "tried", "sweep", "unknown"} & set(facts)
+    assert Path(facts["model"]) == out / "model.safetensors"
+    assert Path(facts["report"]).exists()
+    assert json.loads((out / "run.json").read_text()) == facts
+    rows = steps(out)
+    assert [int(row[0]) for row in rows] == list(range(len(rows)))
+    assert len(rows) == 4 * (sum(facts["counts"]["train"]) // 16)
+    losses = [float(row[1]) for row in rows]
+    for epoch, known in enumerate(facts["epochs"]):
+        own = losses[epoch * len(rows) // 4 : (epoch + 1) * len(rows) // 4]
+        assert known["loss"] == pytest.approx(np.mean(own))
+    assert not list(out.glob("*checkpoint*"))
+    assert not list(out.glob("best*"))
+
+
+def test_its_events_are_tensorboards(trained: Any) -> None:
+    """Records as TensorFlow frames them: length, its check, an event, its check."""
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2", reason="needs tensorboardX")
+    out, _ = trained
+    (file,) = (out / "events").iterdir()
+    found: dict[str, list[tuple[int, float]]] = {}
+    with file.open("rb") as stream:
+        while head := stream.read(12):
+            event = event_pb2.Event.FromString(stream.read(struct.unpack("<Q", head[:8])[0]))
+            stream.read(4)
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    assert set(found) == {"loss", "rate", "images_per_second", "validation"}
+    rows = steps(out)
+    assert [step for step, _ in found["loss"]] == [int(row[0]) for row in rows]
+    expected = [float(row[1]) for row in rows]
+    assert [loss for _, loss in found["loss"]] == pytest.approx(expected, rel=1e-6)
+    assert len(found["validation"]) == 4
+
+
+def test_its_model_is_judged_asked_and_compiled_as_any_other(
+    trained: Any, tiny: Path, ask: Ask, tmp_path: Path
+) -> None:
+    out, facts = trained
+    assert ask("info", out / "model.safetensors", "--json").facts["digest"] == facts["digest"]
+    judged = ask("evaluate", out / "model.safetensors", out / "split.csv", "--json").facts
+    assert judged["top1"] == facts["accuracy"]["test"]
+    assert judged["n"] == facts["test_pictures"] == 23
+    picture = next((tiny / "val" / CLASSES[0]).iterdir())
+    answer = ask("predict", out / "model.safetensors", picture, "--json").facts
+    assert set(CLASSES) == {one["label"] for one in answer["answers"][0]["top"]} or answer
+    if shutil.which("cc") is not None:
+        ask("compile", out / "model.safetensors", "--out", tmp_path / "c", "--json")
+        (library,) = (tmp_path / "c").glob("*.so")
+        assert ask("evaluate", library, out / "split.csv", "--json").facts["top1"] == judged["top1"]
+
+
+def test_its_report_speaks_of_a_training(trained: Any) -> None:
+    out, facts = trained
+    page = (out / "report.html").read_text()
+    for text in (
+        "trained on",
+        "All weights, by the recipe modern",
+        "pictures a second",
+        "decoding every picture",
+    ):
+        assert text in page
+    for text in ("retrained on", "Fine-tuning", "logistic regression", "C =", "Features by"):
+        assert text not in page
+    assert "Validation accuracy and training loss by epoch" in page
+    assert f"<pre>{facts['command']}</pre>" in page
+    assert facts["command"].startswith("mobilenets train ")
+
+
+def test_given_weights_get_their_norms_back_and_are_trained_on(
+    ask: Ask, refuse: Any, tiny: Path, material: Path, tmp_path: Path
+) -> None:
+    """A folded V1 of ImageNet; one epoch at a small rate keeps what it knows of three fish and newts."""
+    weights = material / "weights" / "mobilenet_v1_0.25_224_float.tflite"
+    how = ("--resolution", 64, "--batch", 16, "--epochs", 3, "--rate", 0.005, "--threads", 1)
+    facts = ask("train", tiny, "--out", tmp_path, "--weights", weights, *how, "--json").facts
+    assert facts["net"]["width"] == 0.25
+    assert facts["accuracy"]["test"] > 0.5
+    assert (
+        ask("evaluate", tmp_path / "model.safetensors", tmp_path / "split.csv", "--json").facts["top1"]
+        == (facts["accuracy"]["test"])
+    )
+
+
+def test_mistakes_are_told_in_one_line_before_work_is_done(
+    refuse_each: Any, tiny: Path, trained: Any, slice_of: Any, tmp_path: Path
+) -> None:
+    empty = shutil.copytree(tiny, tmp_path / "empty")
+    shutil.rmtree(empty / "train" / CLASSES[1])
+    one = slice_of(tmp_path / "one", 1, 4)
+    others = slice_of(tmp_path / "others", 2, 4)
+    out = ("--out", tmp_path / "out")
+    model = trained[0] / "model.safetensors"
+    cases: list[tuple[tuple[object, ...], str]] = [
+        ((tiny, "--epochs", 0), "0 is not in the range"),
+        ((tiny, "--threads", 0), "0 is not in the range"),
+        ((tiny, "--batch", 0), "0 is not in the range"),
+        ((tiny, "--resolution", 0), "0 is not in the range"),
+        ((tiny, "--resolution", 5000), "--resolution 5000: give 1 to 4096 pixels"),
+        ((tiny, "--rate", -1), "a learning rate is a number above 0"),
+        ((tiny, "--rate", "nan"), "a learning rate is a number above 0"),
+        ((tiny, "--recipe", "none"), "known: paper-v1, modern"),
+        ((tiny, "--net", "v9"), "v9"),
+        ((tiny, "--width", 0), "0"),
+        ((tiny, "--device", "tpu"), "known: cpu, cuda, mps"),
+        ((tiny, "--split", "a/b/c"), "--split a/b/c"),
+        ((tiny, "--recipe", "cifar-study", "--resolution", 64), "36 at most"),
+        ((tiny, *TINY[:4], "--batch", 1, "--threads", 1), "--batch 1: "),
+        ((tiny, "--resume"), "no checkpoint to go on from"),
+        ((tiny, "--resume", "--anew"), "give one of them"),
+        ((tmp_path / "nothing",), "nothing"),
+        ((empty, *TINY), f"train part of {CLASSES[1]}"),
+        ((one, *TINY), "at least 2 are needed"),
+        ((others, "--teacher", model, *TINY), "it lacks Faces, ant and has"),
+        ((tiny, "--teacher", tmp_path / "no.so"), "no such file"),
+        ((tiny, "--teacher", model, "--distil", "hard"), "known are soft, features"),
+        ((tiny, "--teacher", model, "--temperature", 0), "give 0.1 to 100"),
+        ((tiny, "--teacher", model, "--teacher-weight", 2), "between 0 and 1"),
+        ((tiny, "--weights", tmp_path / "no.tflite"), "no.tflite"),
+    ]
+    told = refuse_each(*(("train", *case, *out) for case, _ in cases))
+    for (case, expected), line in zip(cases, told, strict=True):
+        assert expected in line, (case, line)
+    assert not (tmp_path / "out").exists()
+    assert "came to its end" in refuse_each(("train", tiny, "--resume", "--out", trained[0]))[0]
+
+
+def test_odd_pictures_are_learned_from_and_broken_ones_named(ask: Ask, tmp_path: Path) -> None:
+    """Grey, CMYK, palettes, sixteen bits, one pixel; two pictures a class leave none to judge by."""
+    draw = np.random.default_rng(0)
+    for number, label in enumerate("ab"):
+        place = tmp_path / "set" / label
+        place.mkdir(parents=True)
+        levels = draw.integers(0, 256, (40, 30, 3)).astype(np.uint8)
+        levels[..., number] //= 4
+        frame = Image.fromarray(levels)
+        frame.convert("L").save(place / "grey.png")
+        frame.convert("CMYK").save(place / "print.jpg")
+        frame.convert("P").save(place / "palette.gif")
+        frame.crop((0, 0, 1, 1 + number)).save(place / "pixel.png")
+        Image.fromarray(levels[..., 0].astype(np.uint16) * 257).save(place / "deep.png")
+        (place / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
+    facts = ask("train", tmp_path / "set", "--out", tmp_path / "out", *TINY, "--epochs", 2, "--json").facts
+    assert facts["images"] == {"used": 10, "set_aside": 2}
+    single = tmp_path / "single"
+    for label in "ab":
+        (single / label).mkdir(parents=True)
+        shutil.copy(tmp_path / "set" / label / "grey.png", single / label / "1.png")
+    facts = ask(
+        "train", single, "--out", tmp_path / "one", *TINY, "--epochs", 1, "--batch", 500, "--json"
+    ).facts
+    assert facts["accuracy"] == {"train": None, "val": None, "test": None}
+    assert any("no validation pictures" in note for note in facts["notes"])
+
+
+def test_an_absurd_rate_names_the_step_the_pictures_and_the_way_on(
+    ask: Ask, tiny: Path, tmp_path: Path
+) -> None:
+    told = ask(
+        *("train", tiny, "--out", tmp_path / "out", *TINY, "--epochs", 6, "--recipe", "paper-v1"),
+        *("--rate", 1e36),
+        code=2,
+    )
+    line = told.err.splitlines()[-1]
+    assert line.startswith("mobilenets: training diverged in step ")
+    assert "train/n0" in line
+    assert "give a lower --rate, and --anew" in line
+
+
+@pytest.fixture(scope="module")
+def calm(tiny: Path, ask: Ask, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training that nothing disturbed."""
+    out = tmp_path_factory.mktemp("calm") / "out"
+    ask("train", tiny, "--out", out, *TINY, "--epochs", 6, "--deterministic")
+    return out
+
+
+KEPT_OFTEN = "import mobilenets.train.keeper as k; k.KEEP_S = 0.0\n"
+START = "import sys; from mobilenets.entry import run; sys.exit(run(sys.argv[1:]))"
+
+
+def started(environment: dict[str, str], *words: object) -> subprocess.Popen[bytes]:
+    """A training that keeps its state after every step."""
+    return subprocess.Popen(
+        [sys.executable, "-c", KEPT_OFTEN + START, *map(str, words)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def reached(out: Path, step: int, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 200
+    while len(steps(out)) < step if (out / "steps.csv").exists() else True:
+        assert time.monotonic() < until
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
+def test_a_training_that_is_killed_and_interrupted_ends_as_if_undisturbed(
+    surroundings: dict[str, str], tiny: Path, calm: Path, refuse: Any, ask: Ask, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = ("train", tiny, "--out", out, *TINY, "--epochs", 6, "--deterministic")
+    for number, (step, how) in enumerate(((3, signal.SIGKILL), (7, signal.SIGINT), (13, signal.SIGKILL))):
+        more = ("--resume",) if number else ()
+        process = started(surroundings, *command, *more)
+        reached(out, step, process)
+        process.send_signal(how)
+        _, told = process.communicate(timeout=60)
+        if how == signal.SIGINT:
+            assert process.returncode == 130
+            assert told.decode().splitlines()[-1] == (
+                "mobilenets: interrupted; the same command with --resume goes on"
+            )
+        assert (out / "checkpoint.safetensors").exists()
+    assert "--resume goes on with it, --anew begins anew" in refuse(*command)
+    other = refuse(*command, "--resume", "--seed", 1)
+    assert "of another run: " in other
+    assert "seed was 0 and is 1" in other
+    other = refuse(*command, "--resume", "--width", 0.5, "--rate", 0.5)
+    assert "net was 'v1 0.25 at 32' and is 'v1 0.5 at 32'" in other
+    assert "steps.rate was 0.02 and is 0.5" in other
+    ask(*command, "--resume")
+    assert steps(out) == steps(calm)
+    assert (out / "model.safetensors").read_bytes() == (calm / "model.safetensors").read_bytes()
+    assert not list(out.glob("*checkpoint*")) + list(out.glob(".*part"))
+    ask(*command[:-3], "--epochs", 1)  # a run that came to its end stands in nobody's way
+
+
+@pytest.mark.slow
+def test_a_full_disk_keeps_the_last_state_and_says_so(
+    surroundings: dict[str, str], tiny: Path, calm: Path, ask: Ask, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
+    if sys.platform != "linux" or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no small disk can be had here")
+    try:
+        out = disk / "out"
+        command = ("train", tiny, "--out", out, *TINY, "--epochs", 6, "--deterministic")
+        process = started(surroundings, *command)
+        reached(out, 5, process)
+        (disk / "filler").write_bytes(b"")
+        with (disk / "filler").open("wb") as filler:
+            while True:
+                try:
+                    filler.write(bytes(1 << 16))
+                    filler.flush()
+                except OSError:
+                    break
+        _, told = process.communicate(timeout=120)
+        line = told.decode().splitlines()[-1]
+        assert process.returncode == 2
+        assert line.startswith("mobilenets: ")
+        assert "No space left on device" in line
+        assert "Traceback" not in told.decode()
+        (disk / "filler").unlink()
+        ask(*command, "--resume")
+        assert steps(out) == steps(calm)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def launched(environment: dict[str, str], *words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"),
+            *("-m", "mobilenets", *map(str, words)),
+        ],
+        env=environment,
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=240,
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_leave_what_one_leaves(
+    surroundings: dict[str, str], tiny: Path, tmp_path: Path
+) -> None:
+    """The command line is the same; the first process alone speaks and writes."""
+    how = ("--width", 0.25, "--resolution", 32, "--threads", 1, "--epochs", 2, "--no-half")
+    out = tmp_path / "out"
+    told = launched(surroundings, "train", tiny, "--out", out, *how, "--batch", 72, "--json")
+    assert told.returncode == 0, told.stderr
+    facts = json.loads(told.stdout)
+    assert facts["engine"] == "torch, cpu, 2 processes of 1 thread"
+    assert facts["command"].startswith("torchrun --nproc-per-node 2 -m mobilenets train ")
+    assert told.stderr.count("epoch  ") == 1
+    assert len(steps(out)) == 2
+    refused = launched(surroundings, "train", tiny, "--out", tmp_path / "no", *how, "--batch", 16)
+    assert refused.returncode != 0
+    assert "for 2 processes; give --batch 32 or more, or start fewer" in refused.stderr
+
+
+@pytest.mark.slow
+def test_students_of_a_teacher_learn_softly_and_by_features(
+    ask: Ask, trained: Any, tiny: Path, cache: Path, tmp_path: Path
+) -> None:
+    model = trained[0] / "model.safetensors"
+    for distil in ("soft", "features"):
+        how = ("--teacher", model, "--distil", distil, "--teacher-views", 2)
+        facts = ask("train", tiny, "--out", tmp_path / distil, *TINY, "--epochs", 2, *how, "--json").facts
+        assert facts["seconds"]["teacher"] > 0
+        assert facts["options"]["distil"] == distil
+        page = (tmp_path / distil / "report.html").read_text()
+        assert f"({distil})" in page
+        assert "asking the teacher" in page
+        assert (
+            ask("info", tmp_path / distil / "model.safetensors", "--json").facts["digest"] == facts["digest"]
+        )
+    assert len(list((cache / "decoded").glob("said-*.npy"))) == 2

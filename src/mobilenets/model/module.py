@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from mobilenets.spec.op import (
     around,
 )
 
+Made = TypeVar("Made", bound=nn.Module)
 NORM_MOMENTUM = 0.1
 """Share of a batch's statistics in the running ones, where they are measured: PyTorch's."""
 
@@ -219,7 +220,7 @@ def module(net: Net, weights: Weights) -> Module:
     return made
 
 
-def placed(made: Module, device: torch.device) -> Module:
+def placed(made: Made, device: torch.device) -> Made:
     """The module itself, on a device, its filters laid out channels last."""
     return made.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's overloads lack it
 

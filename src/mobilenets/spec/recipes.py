@@ -55,14 +55,26 @@ BODY = Recipe(
     subject=Subject(net="v1", width=0.25, resolution=128),
     told=Told(cost="", score=""),
 )
-RECIPES = {recipe.name: recipe for recipe in (PAPER_V1, MODERN, CIFAR_STUDY, BODY)}
+QAT = Recipe(
+    name="qat",
+    epochs=3,
+    batch=64,
+    norm_batch=32,
+    steps=Steps(method="adamw", rate=1e-4, momentum=0.9, smooth=0.999),
+    course=Course(form="cosine", warmup=0.1),
+    average=0.99,
+    views=Views(least_area=0.5, stretch=1.3),
+    told=Told(cost="", score=""),
+)
+RECIPES = {recipe.name: recipe for recipe in (PAPER_V1, MODERN, CIFAR_STUDY, BODY, QAT)}
 
 
 def named(options: TrainOptions) -> Recipe:
     """The recipe that options name, with what they change in it. ValueError lists the names there are."""
-    if options.recipe not in RECIPES:
-        raise ValueError(f"--recipe {options.recipe}: unknown; known: {', '.join(RECIPES)}")
-    recipe = RECIPES[options.recipe]
+    name = options.recipe or (QAT.name if options.qat else MODERN.name)
+    if name not in RECIPES:
+        raise ValueError(f"--recipe {name}: unknown; known: {', '.join(RECIPES)}")
+    recipe = RECIPES[name]
     subject = recipe.subject
     subject = replace(
         subject,

@@ -108,11 +108,12 @@ class Recipe:
 class TrainOptions:
     """What is trained, by which recipe; what is not given is the recipe's."""
 
-    recipe: str = flag("modern", "How: a name of docs/recipes.md.")
+    recipe: str | None = flag(None, "How: a name of docs/recipes.md.")
     net: str | None = flag(None, "Network, a name of `mobilenets models`; v1 unless the recipe has one.")
     width: float | None = flag(None, "Width multiplier.")
     resolution: int | None = flag(None, "Input side in pixels.", 1)
     weights: str = flag("random", "Where it starts: `random`, a model file or a known name.")
+    qat: bool = flag(False, "Learn on in bytes: a trained model's --weights go in, an int8 model comes out.")
     epochs: int | None = flag(None, "Epochs.", 1)
     batch: int | None = flag(None, "Pictures in a step.", 1)
     rate: float | None = flag(None, "The highest learning rate.")

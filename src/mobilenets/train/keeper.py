@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ import torch
 from mobilenets.data.digests import Progress
 from mobilenets.infer import artefact
 from mobilenets.infer.artefact import Artefact
-from mobilenets.model.module import weights_of
 from mobilenets.spec.training import DistilOptions, Recipe, RunOptions, TrainOptions
 from mobilenets.train import checkpoint, loop
 from mobilenets.train.lessons import Lesson
 from mobilenets.train.run import Epoch
+from mobilenets.train.student import learned
 from mobilenets.train.teacher import Teacher
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
@@ -92,7 +92,7 @@ class Keeper:
         return max(known, key=lambda epoch: (epoch.val_accuracy, epoch.epoch), default=None)
 
     def _averaged(self) -> Artefact:
-        return replace(self._start, weights=weights_of(self._state.averaged))
+        return learned(self._state.averaged, self._start)
 
     def _save(self) -> None:
         path = self._out / CHECKPOINT

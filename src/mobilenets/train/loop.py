@@ -20,13 +20,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from mobilenets.data.decoded import Decoded
-from mobilenets.model.module import NORM_MOMENTUM, Layer, Module, placed
+from mobilenets.model.module import NORM_MOMENTUM, placed
 from mobilenets.spec.net import Net, at_resolution, shapes
 from mobilenets.spec.preprocess import Preprocess
 from mobilenets.spec.training import Recipe
 from mobilenets.train.body import one_thread_each
 from mobilenets.train.run import Epoch
 from mobilenets.train.steps import Stepper, share_of_rate
+from mobilenets.train.student import Student, copied, sharing, statistics
 from mobilenets.train.views import DRAWS, draws, mixed, viewed
 from mobilenets.train.world import World
 
@@ -94,8 +95,8 @@ class Taken:
 class State:
     """A run's whole memory: with it and the same inputs the rest comes out the same to the last bit."""
 
-    student: Module
-    averaged: Module
+    student: Student
+    averaged: Student
     stepper: Stepper
     step: int = 0
     epochs: list[Epoch] = field(default_factory=list)
@@ -111,12 +112,10 @@ class DivergedError(ValueError):
         self.step, self.which = step, which
 
 
-def begun(student: Module, recipe: Recipe, where: Where) -> State:
+def begun(student: Student, recipe: Recipe, where: Where) -> State:
     """The state of a run before its first step."""
     student = placed(student, where.device)
-    averaged = placed(Module(student.net), where.device)
-    averaged.load_state_dict(student.state_dict())
-    return State(student, averaged, Stepper(student, recipe.steps))
+    return State(student, copied(student), Stepper(student, recipe.steps))
 
 
 def learn(
@@ -128,7 +127,7 @@ def learn(
     *,
     seed: int,
     objective: Objective,
-    judged: Callable[[Module], float | None],
+    judged: Callable[[Student], float | None],
     each: Callable[[Taken], None],
 ) -> Iterator[Epoch]:
     """Train on from `state`, in place; yields each epoch as it ends, those that lie behind `state` first.
@@ -238,7 +237,7 @@ class _Classroom:
 
     def __init__(
         self,
-        student: Module,
+        student: Student,
         recipe: Recipe,
         lessons: Lessons,
         target: Preprocess,
@@ -248,8 +247,8 @@ class _Classroom:
     ) -> None:
         self._student, self._recipe, self._lessons = student, recipe, lessons
         self._target, self._where, self._seed, self._objective = target, where, seed, objective
-        self._copies: dict[int, list[Module]] = {}
-        self._buffers = list(student.buffers())
+        self._copies: dict[int, list[Student]] = {}
+        self._buffers = statistics(student)
         self._mean, self._std = _moments(target, where.device)
 
     def taught(
@@ -291,15 +290,14 @@ class _Classroom:
         share = [share for begin, share in self._recipe.feed.sizes if past >= begin][-1]
         return _size(self._target.height, share)
 
-    def _sized(self, side: int) -> list[Module]:
+    def _sized(self, side: int) -> list[Student]:
         if side not in self._copies:
-            net = at_resolution(self._student.net, side)
-            self._copies[side] = [sharing(self._student, net).train() for _ in range(self._where.streams)]
+            self._copies[side] = [sharing(self._student, side).train() for _ in range(self._where.streams)]
         return self._copies[side]
 
     def _stream(
         self,
-        copy: Module,
+        copy: Student,
         work: Sequence[tuple[NDArray[np.int64], NDArray[np.uint8]]],
         batch: _Batch,
         side: int,
@@ -309,12 +307,12 @@ class _Classroom:
             loss = self._loss(copy, which, levels, batch.epoch, side)
             (loss / len(batch.all)).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             total += float(loss.detach())
-            own = [buffer.clone() for buffer in copy.buffers()]
+            own = [buffer.clone() for buffer in statistics(copy)]
             stats = [a + b for a, b in zip(stats, own, strict=True)] if stats else own
         return total, stats
 
     def _loss(
-        self, copy: Module, which: NDArray[np.int64], levels: NDArray[np.uint8], epoch: int, side: int
+        self, copy: Student, which: NDArray[np.int64], levels: NDArray[np.uint8], epoch: int, side: int
     ) -> Tensor:
         lessons, device = self._lessons, self._where.device
         teaching = lessons.teaching
@@ -337,25 +335,12 @@ class _Classroom:
         return functional.one_hot(truth, classes).float() * (1 - share) + share / classes
 
 
-def sharing(made: Module, net: Net) -> Module:
-    """A module of `net` on another's weights, with gradients and statistics of its own: after a pass its
-    buffers hold those of that one batch."""
-    copy = placed(Module(net), next(made.parameters()).device)
-    for own, value in zip(copy.parameters(), made.parameters(), strict=True):
-        own.data = value.data
-        own.requires_grad_(value.requires_grad)
-    for layer in copy.modules():
-        if isinstance(layer, Layer) and layer.norm is not None:
-            layer.norm.momentum = 1.0
-    return copy
-
-
 def cross_entropy(outputs: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Tensor:
     """The plain objective: what is said of the classes against what was to be said."""
     return -(wanted["classes"] * functional.log_softmax(outputs["logits"], dim=1)).sum()
 
 
-def scores(made: Module, pictures: Decoded, target: Preprocess, where: Where) -> NDArray[np.float32]:
+def scores(made: Student, pictures: Decoded, target: Preprocess, where: Where) -> NDArray[np.float32]:
     """Logits [n, classes] of a network on all pictures as they are, in float32."""
     parts = [
         np.arange(first, min(first + SCORED, len(pictures))) for first in range(0, len(pictures), SCORED)
@@ -364,13 +349,11 @@ def scores(made: Module, pictures: Decoded, target: Preprocess, where: Where) ->
 
 
 def said(
-    made: Module, batches: Sequence[Callable[[], NDArray[np.uint8]]], target: Preprocess, where: Where
+    made: Student, batches: Sequence[Callable[[], NDArray[np.uint8]]], target: Preprocess, where: Where
 ) -> NDArray[np.float32]:
     """Logits [n, classes] of a network on batches of levels [n, height, width, 3], in float32."""
-    copies = [sharing(made, made.net) for _ in range(where.streams)]
+    copies = [sharing(made) for _ in range(where.streams)]
     for copy in copies:
-        for own, value in zip(copy.buffers(), made.buffers(), strict=True):
-            own.copy_(value)
         copy.eval()
     mean, std = _moments(target, where.device)
 

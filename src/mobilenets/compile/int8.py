@@ -96,35 +96,29 @@ class Bytes:
         indent: int,
     ) -> str:
         line, channels, pad = self.family.line, step.target.shape.channels, " " * indent
-        units = -(-channels // line)
-        full, rest = units - 1, self._rest(channels % line) if units > 1 else 0
-        if not rest:
+        units, behind = -(-channels // line), self.family.layout.pitch(channels) % line
+        if units == 1 or not behind:
             return self._row(use, step, places, " - ".join(reversed(parts or (str(units),))), 0, indent)
-        count, at, asked = str(full), str(full), ""
+        full, asked = units - 1, ""
+        count = at = str(full)
         if parts:
             first, last = parts
-            count, at, asked = (
-                f"LEAST({last}, {full}) - {first}",
-                f"({full} - {first})",
-                f"if ({last} > {full}) ",
-            )
+            count, at = f"LEAST({last}, {full}) - {first}", f"({full} - {first})"
+            asked = f"if ({last} > {full}) "
         apart = (line, self._chunk(step), line)
         ends = [f"{place} + {at} * {one}" for place, one in zip(places, apart, strict=True)]
-        inner = self._row(use, step, ends, "1", rest, indent + 4)
+        inner = self._row(use, step, ends, "1", behind, indent + 4)
         return f"{self._row(use, step, places, count, 0, indent)}{pad}{asked}{{\n{inner}{pad}}}\n"
 
-    def _rest(self, channels: int) -> int:
-        """Bytes of the vectors for channels behind whole lines; 0 where one more line does as well."""
-        fitting = [width for width in self._widths if channels <= width < self.family.line]
-        return fitting[-1] if fitting and channels and not self.isa.wide else 0
-
-    def _row(self, use: Use, step: Filter, places: Sequence[str], parts: str, rest: int, indent: int) -> str:
-        """The same for a number of lines, or for what is behind them by vectors of `rest` bytes."""
+    def _row(
+        self, use: Use, step: Filter, places: Sequence[str], parts: str, behind: int, indent: int
+    ) -> str:
+        """The same for a number of lines, or for so many channels behind them."""
         source, target, line = step.source, step.target, self.family.line
-        room = self.family.layout.pitch(target.shape.channels)
+        room = behind or self.family.layout.pitch(target.shape.channels)
         fits = not self.isa.wide and step.stride <= 2
-        bytes_, together = self._fitting(room, target.shape.width if fits else 0) if not rest else (rest, 1)
-        span = rest or (min(room, line) if together == 1 else bytes_)
+        bytes_, together = self._fitting(room, target.shape.width if fits and not behind else 0)
+        span = min(room, line) if together == 1 else bytes_
         layer, pad, text, x = self.layers[step.name], " " * indent, "", 0
         runs = counted(split(target.shape.width // together, self.isa.columns))
         runs += [(1, 1)] if target.shape.width % together else []

@@ -168,7 +168,7 @@ def taps(step: Filter, layer: Layer, room: int, family: Family) -> NDArray[np.ui
     with `taps` each tap of each column follows for all channels.
     """
     channels, kernel, line = len(layer.weights[0]), step.kernel, family.line
-    full = max(room, line)
+    full = padded(room, line)
     repeat = np.arange(full) % room
     known = np.where(repeat < channels, repeat, channels)  # one past the last: a channel of nothing
     order = np.arange(full).reshape(-1, line // 16, 4, 4).transpose(0, 2, 1, 3).reshape(-1, line)

@@ -19,6 +19,8 @@ typedef float vector_{name};
 #define store_{name}(p, v) (*(p) = (v))
 """
 """Vectors of one float, for a compiler that has no others."""
+LEAST_BYTES = 16
+"""Of the narrowest vector of bytes that a depthwise kernel has."""
 ANY_ROUNDED = "(sums_{tag})(v + 12582912.0f) - 0x4b400000"
 """1.5 · 2^23 is added, whose last bit weighs 1: for numbers that are small already."""
 ANY_DOT = """\
@@ -138,7 +140,8 @@ class Family:
     @property
     def layout(self) -> Layout:
         if self.line:
-            return Layout(1, self.line, self.line // max(8, self.lanes), signed=self.signed)
+            behind = LEAST_BYTES if self.line > LEAST_BYTES else 0
+            return Layout(1, self.line, self.line // max(8, self.lanes), signed=self.signed, behind=behind)
         return Layout(4, self.lanes, 2 if self.isas[0].narrow else 1, self.bfloat16)
 
     @property

@@ -106,9 +106,9 @@ def _folded(net: Net) -> Net:
 def _layer_bytes(layer: Filter | Product, chosen: Family, in_bytes: bool) -> int:
     channels, inputs = layer.target.shape.channels, layer.source.shape.channels
     if in_bytes and isinstance(layer, Filter):
-        room = max(chosen.layout.pitch(inputs), chosen.line)
+        lines = -(-chosen.layout.pitch(inputs) // chosen.line)
         fours = integers.fours_bytes(layer.kernel, 1, chosen.line, chosen.halves)
-        return room // chosen.line * (fours + layer.kernel**2 * chosen.line * chosen.taps)
+        return lines * (fours + layer.kernel**2 * chosen.line * chosen.taps)
     if in_bytes and isinstance(layer, Product):
         stretches = layer.kernel**2 * inputs // layer.run
         return padded(channels, chosen.lanes) * (integers.HEAD + stretches * 4 * integers.groups(layer.run))

@@ -40,7 +40,8 @@ WINDOW_BYTES = 20 << 10
 class Layout:
     """How the channels of a pixel lie: values of `bytes` each, room for whole vectors of `line` of them.
 
-    Fewer than a line take a half or a quarter of one where `parts` is so many. With `halves` what a depthwise
+    Fewer than a line take a half or a quarter of one where `parts` is so many; those behind whole lines too,
+    but `behind` at least, where that is not 0. With `halves` what a depthwise
     layer makes for a product lies as numbers of 16 bits, two to a value. As `signed` bytes lie less 128 in
     maps that nothing but the network reads.
     """
@@ -50,9 +51,13 @@ class Layout:
     parts: int = 1
     halves: bool = False
     signed: bool = False
+    behind: int = 0
 
     def pitch(self, channels: int) -> int:
         """Values from one pixel to the next."""
+        if self.behind and channels > self.line:
+            rest = channels % self.line
+            return channels - rest + (max(self.behind, self.pitch(rest)) if rest else 0)
         part = self.parts
         while part > 1 and channels * part > self.line:
             part //= 2

@@ -393,8 +393,11 @@ app.command(name="bench", epilog="Example: mobilenets bench v1 --width 0.25 --re
 
 
 def _asked(arguments: list[str]) -> str:
+    rooms = [app, *(group.typer_instance for group in app.registered_groups)]
     known = {
         command.name or (command.callback.__name__ if command.callback else "")
-        for command in app.registered_commands
+        for room in rooms
+        if room is not None
+        for command in room.registered_commands
     }
     return f"{arguments[0]} " if arguments and arguments[0] in known else ""

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from shutil import rmtree
-from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from mobilenets.console import Reporter, StoppedError, percent, say, say_json
+from mobilenets.curves import Curves
 from mobilenets.flags import JSON, flags
-from mobilenets.infer.sealed import write_whole
 from mobilenets.shown import show_run
 from mobilenets.spec.training import DistilOptions, RunOptions, TrainOptions
 
 if TYPE_CHECKING:
-    from mobilenets.train.loop import Taken
-    from mobilenets.train.run import Epoch, Run
+    from mobilenets.train.run import Run
     from mobilenets.train.teacher import Teacher
 
 app = typer.Typer()
 Options = TypeVar("Options")
 KINDS = (TrainOptions, RunOptions, DistilOptions)
-STEPS, EVENTS = "steps.csv", "events"
-HEAD = "step,loss,share_of_rate,images_per_second,waited_s"
-COMMAS = HEAD.count(",")
 
 
 def train(
@@ -122,78 +116,6 @@ def _teacher(distil: DistilOptions, on: RunOptions, progress: Reporter, place: P
         # Products in bfloat16 say other things: docs/log.md.
         lambda model: compiled_body(model, threads, 1 << 20, progress, place=place),
     )
-
-
-class Curves:
-    """What is told of a run while it goes on: a row for each step, TensorBoard's events, a line an epoch.
-
-    Steps that an earlier, cut-off run took after its last checkpoint are taken again.
-    """
-
-    def __init__(self, out: Path, progress: Reporter, *, resume: bool) -> None:
-        self._out, self._progress, self._resume = out, progress, resume
-        self._file: IO[bytes] | None = None
-        self._events: Any = None
-
-    def step(self, taken: Taken) -> None:
-        """A step was taken. Its row is in the file when this returns: no state is kept that lacks it."""
-        if self._file is None:
-            self._file = self._begun(taken.step)
-        speed = taken.pictures / taken.seconds
-        row = (taken.step, f"{taken.loss!r}", f"{taken.rate:.6g}", f"{speed:.1f}", f"{taken.waited:.4f}")
-        line = ",".join(map(str, row)) + "\n"
-        try:
-            if self._file.write(line.encode()) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise OSError(error.errno, f"{error.strerror}; make room", str(self._out / STEPS)) from error
-        if self._events is not None:
-            for name, value in (("loss", taken.loss), ("rate", taken.rate), ("images_per_second", speed)):
-                self._events.add_scalar(name, value, taken.step)
-        self._progress("train", taken.step + 1, taken.steps)
-
-    def epoch(self, epoch: Epoch, epochs: int) -> None:
-        """An epoch ended."""
-        if self._events is not None and epoch.val_accuracy is not None:
-            self._events.add_scalar("validation", epoch.val_accuracy, epoch.epoch)
-        self._progress.row(
-            ("epoch", "loss", "validation", "time"),
-            (
-                f"{epoch.epoch}/{epochs}",
-                f"{epoch.loss:.4f}",
-                percent(epoch.val_accuracy),
-                f"{epoch.seconds:.0f} s",
-            ),
-        )
-
-    def close(self) -> None:
-        """All of it is on disk afterwards."""
-        if self._file is not None:
-            self._file.close()
-        if self._events is not None:
-            self._events.close()
-
-    def _begun(self, step: int) -> IO[bytes]:
-        path = self._out / STEPS
-        kept: list[str] = []
-        if self._resume and path.exists():
-            lines = path.read_text().splitlines()[1:]
-            kept = [line for line in lines if _number(line) < step]
-        write_whole(path, "".join(f"{line}\n" for line in (HEAD, *kept)).encode())
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:  # an extra; the table of steps says the same
-            return path.open("ab", buffering=0)
-        if not self._resume:  # the curves of another run would be drawn through this one's
-            rmtree(self._out / EVENTS, ignore_errors=True)
-        self._events = SummaryWriter(str(self._out / EVENTS), purge_step=step)
-        return path.open("ab", buffering=0)
-
-
-def _number(row: str) -> float:
-    """The step that a row is of; none is greater where a write was cut off."""
-    first = row.partition(",")[0]
-    return int(first) if first.isdecimal() and row.count(",") == COMMAS else float("inf")
 
 
 def _train(

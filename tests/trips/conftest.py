@@ -19,6 +19,7 @@ import pytest
 
 CLASSES = ("Faces", "ant", "barrel", "bonsai", "crab")
 PER_CLASS = 40
+TINY_CLASSES = ("n01443537", "n01629819", "n01641577")
 LIMIT_S = 300
 
 
@@ -63,6 +64,24 @@ def _interrupts() -> Iterator[None]:
     own = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, own)
+
+
+@pytest.fixture(scope="session")
+def tiny(material: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of small pictures with parts of their own: 24 to learn from, up to 10 to judge by."""
+    folder = tmp_path_factory.mktemp("tiny")
+    with tarfile.open(material / "data" / "tiny-imagenet-22k.tar") as archive:
+        members = [m for m in archive.getmembers() if m.isfile() and m.name.split("/")[-2] in TINY_CLASSES]
+        for part, most in (("train", 24), ("val", 10)):
+            for label in TINY_CLASSES:
+                own = [m for m in members if m.name.split("/")[-3:-1] == [part, label]]
+                for member in sorted(own, key=lambda m: m.name)[:most]:
+                    data = archive.extractfile(member)
+                    assert data is not None
+                    place = folder / part / label / Path(member.name).name
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    place.write_bytes(data.read())
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,7 @@
-"""Every network of the family, small: trained for an epoch on real pictures, quantised, compiled, verified."""
+"""Every network of the family, small: an epoch on real pictures, then bytes, then code for two targets."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,12 +10,12 @@ import pytest
 
 pytest.importorskip("torch", reason="torch is not installed")
 
-from mobilenets.compiling import compile_model  # noqa: E402
-from mobilenets.infer import artefact  # noqa: E402
-from mobilenets.spec import zoo  # noqa: E402
-from mobilenets.training import train  # noqa: E402
+from mobilenets.compiling import compile_model
+from mobilenets.infer import artefact
+from mobilenets.spec import zoo
+from mobilenets.training import train
 
-from .conftest import Told  # noqa: E402, F401  # the trips' own
+from .conftest import Told  # noqa: F401  # the trips' own
 
 TARGETS = ["host", *(["wasm"] if shutil.which("node") else [])]
 
@@ -29,9 +28,21 @@ class Quiet:
     def row(self, head: object, cells: object) -> None: ...
 
 
+@pytest.fixture(scope="module")
+def few(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dozen of the pictures, to calibrate and to verify on."""
+    folder = tmp_path_factory.mktemp("few")
+    for file in sorted((tiny / "train").glob("*/*"))[::6]:
+        (folder / file.parent.name).mkdir(exist_ok=True)
+        shutil.copy(file, folder / file.parent.name)
+    return folder
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", zoo.NETS)
-def test_every_network_learns_is_quantised_and_compiled(name: str, tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [name for name in zoo.NETS if not name.startswith("v1")])
+def test_every_network_learns_is_quantised_and_compiled(
+    name: str, tiny: Path, few: Path, tmp_path: Path
+) -> None:
     options = {"net": name, "width": 0.25, "resolution": 32, "epochs": 1, "batch": 16, "threads": 1}
     run = train(tiny, tmp_path / "out", options, Quiet(), cache=tmp_path / "cache")  # type: ignore[arg-type]  # a reporter
     assert run is not None
@@ -46,9 +57,10 @@ def test_every_network_learns_is_quantised_and_compiled(name: str, tiny: Path, t
             name="tiny",
             target=target,
             dtype="int8",
-            calibrate=tiny / "train",
-            images=tiny / "val",
+            calibrate=few,
+            images=few,
         )
-        certificate = json.loads((tmp_path / target / "certificate.json").read_text())
-        assert made["dtype"] == certificate["dtype"] == "int8"
-        assert certificate["mismatches"] == 0
+        assert made["dtype"] == "int8"
+        assert made["frames"] > 0
+        assert not made["unverified"]
+        assert all(one["largest"] == 0 for one in made["largest_error"].values()), made["largest_error"]

@@ -9,7 +9,6 @@ import signal
 import struct
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,26 +21,8 @@ from PIL import Image
 pytest.importorskip("torch", reason="torch is not installed")
 
 Ask = Callable[..., Any]
-TINY = ("--width", 0.25, "--resolution", 32, "--batch", 16, "--threads", 1)
 CLASSES = ("n01443537", "n01629819", "n01641577")
-
-
-@pytest.fixture(scope="session")
-def tiny(material: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of small pictures with parts of their own: 24 to learn from, up to 10 to judge by."""
-    folder = tmp_path_factory.mktemp("tiny")
-    with tarfile.open(material / "data" / "tiny-imagenet-22k.tar") as archive:
-        members = [m for m in archive.getmembers() if m.isfile() and m.name.split("/")[-2] in CLASSES]
-        for part, most in (("train", 24), ("val", 10)):
-            for label in CLASSES:
-                own = [m for m in members if m.name.split("/")[-3:-1] == [part, label]]
-                for member in sorted(own, key=lambda m: m.name)[:most]:
-                    data = archive.extractfile(member)
-                    assert data is not None
-                    place = folder / part / label / Path(member.name).name
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    place.write_bytes(data.read())
-    return folder
+TINY = ("--width", 0.25, "--resolution", 32, "--batch", 16, "--threads", 1)
 
 
 @pytest.fixture(scope="session")

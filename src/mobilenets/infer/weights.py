@@ -90,7 +90,7 @@ def find(
     if own is not None and (there := cached(own, environment)) is not None:
         return Found(there, "packaged", own)
     known = ", ".join(f"{e.net} {e.width:g}" for e in PUBLISHED if e.packaged)
-    tried.append(f"4. the packaged body: there are {known}, and none of this width")
+    tried.append(f"4. the packaged body: this release has {known or 'none'}")
     raise NoWeightsError(
         f"no weights for {what}: {'; '.join(tried)}. "
         "Get a file on another machine and give it with --weights FILE; `mobilenets models` lists their homes"

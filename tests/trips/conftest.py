@@ -41,6 +41,14 @@ class Told:
         return made
 
 
+class Quiet:
+    """What hears of progress and keeps it to itself."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None: ...
+
+    def row(self, head: object, cells: object) -> None: ...
+
+
 def _refused(name: str) -> None:
     raise AssertionError(f"{name} in JSON")
 
@@ -82,6 +90,11 @@ def tiny(material: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                     place.parent.mkdir(parents=True, exist_ok=True)
                     place.write_bytes(data.read())
     return folder
+
+
+@pytest.fixture(scope="session")
+def quiet() -> Quiet:
+    return Quiet()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,14 +21,6 @@ from .conftest import Told  # noqa: F401  # the trips' own
 TARGETS = ["host", *(["wasm"] if shutil.which("node") else [])]
 
 
-class Quiet:
-    """What hears of progress and keeps it to itself."""
-
-    def __call__(self, stage: str, done: int, total: int) -> None: ...
-
-    def row(self, head: object, cells: object) -> None: ...
-
-
 @pytest.fixture(scope="module")
 def few(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dozen of the pictures, to calibrate and to verify on."""
@@ -41,10 +34,10 @@ def few(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in zoo.NETS if not name.startswith("v1")])
 def test_every_network_learns_is_quantised_and_compiled(
-    name: str, tiny: Path, few: Path, tmp_path: Path
+    name: str, tiny: Path, few: Path, quiet: Any, tmp_path: Path
 ) -> None:
     options = {"net": name, "width": 0.25, "resolution": 32, "epochs": 1, "batch": 16, "threads": 1}
-    run = train(tiny, tmp_path / "out", options, Quiet(), cache=tmp_path / "cache")  # type: ignore[arg-type]  # a reporter
+    run = train(tiny, tmp_path / "out", options, quiet, cache=tmp_path / "cache")
     assert run is not None
     assert np.isfinite(run.epochs[0].loss)
     model = artefact.load(tmp_path / "out" / "model.safetensors")
@@ -53,7 +46,7 @@ def test_every_network_learns_is_quantised_and_compiled(
         made = compile_model(
             model,
             tmp_path / target,
-            Quiet(),
+            quiet,
             name="tiny",
             target=target,
             dtype="int8",

@@ -1,0 +1,68 @@
+"""Learning on in bytes: a trained model in, an int8 one out, whose compiled code says what training said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="torch is not installed")
+
+from mobilenets.compiling import compile_model
+from mobilenets.infer import artefact
+from mobilenets.infer.image import decode
+from mobilenets.infer.ready import load
+from mobilenets.training import train
+
+SMALL = {"net": "v3-small", "width": 0.35, "resolution": 32, "batch": 16, "threads": 1}
+
+
+def trained(folder: Path, out: Path, cache: Path, **options: Any) -> Any:
+    run = train(folder, out, options, Quiet(), cache=cache)  # type: ignore[arg-type]  # a reporter
+    assert run is not None
+    return run
+
+
+@pytest.fixture(scope="module")
+def floats(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A trained model, and the cache of its pictures."""
+    place = tmp_path_factory.mktemp("floats")
+    trained(tiny, place / "out", place / "cache", **SMALL, epochs=4)
+    return place / "out" / "model.safetensors", place / "cache"
+
+
+def test_compiled_bytes_say_what_training_said(tiny: Path, floats: tuple[Path, Path], tmp_path: Path) -> None:
+    weights, cache = floats
+    run = trained(
+        tiny, tmp_path / "out", cache, qat=True, weights=str(weights), epochs=1, batch=16, threads=1
+    )
+    model = artefact.load(tmp_path / "out" / "model.safetensors")
+    assert model.dtype == "int8"
+    assert model.labels == artefact.load(weights).labels
+    compile_model(model, tmp_path / "code", Quiet(), name="tiny", target="host")
+    ready = load(next((tmp_path / "code").glob("*.so")))
+    frames = [decode((tiny / file).read_bytes(), model.preprocess) for file in run.test.files]
+    said = ready.logits(frames).argmax(axis=1)
+    assert len(said) >= 20
+    assert (said == run.test.scores.argmax(axis=1)).mean() >= 0.995
+    assert np.mean(said == run.test.truth) == run.accuracy["test"]
+
+
+def test_what_cannot_learn_on_in_bytes_is_refused(
+    tiny: Path, floats: tuple[Path, Path], tmp_path: Path
+) -> None:
+    weights, cache = floats
+    with pytest.raises(ValueError, match="learns on from a trained model of these classes"):
+        trained(tiny, tmp_path / "random", cache, qat=True)
+    model = artefact.load(weights)
+    other = tmp_path / "other.safetensors"
+    artefact.save(
+        artefact.Artefact(
+            model.net, model.weights, model.preprocess, labels=tuple(f"{name} too" for name in model.labels)
+        ),
+        other,
+    )
+    with pytest.raises(ValueError, match="knows 3 classes, the folder has 3, or they are others"):
+        trained(tiny, tmp_path / "classes", cache, qat=True, weights=str(other))

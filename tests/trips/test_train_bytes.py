@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,30 @@ from mobilenets.training import train
 SMALL = {"net": "v3-small", "width": 0.35, "resolution": 32, "batch": 16, "threads": 1}
 
 
-def trained(folder: Path, out: Path, cache: Path, **options: Any) -> Any:
-    run = train(folder, out, options, Quiet(), cache=cache)  # type: ignore[arg-type]  # a reporter
-    assert run is not None
+Trained = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def trained(quiet: Any) -> Trained:
+    """A training of a folder, into a folder, with a cache of pictures."""
+
+    def run(folder: Path, out: Path, cache: Path, **options: Any) -> Any:
+        return train(folder, out, options, quiet, cache=cache)
+
     return run
 
 
 @pytest.fixture(scope="module")
-def floats(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def floats(tiny: Path, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A trained model, and the cache of its pictures."""
     place = tmp_path_factory.mktemp("floats")
     trained(tiny, place / "out", place / "cache", **SMALL, epochs=4)
     return place / "out" / "model.safetensors", place / "cache"
 
 
-def test_compiled_bytes_say_what_training_said(tiny: Path, floats: tuple[Path, Path], tmp_path: Path) -> None:
+def test_compiled_bytes_say_what_training_said(
+    tiny: Path, trained: Trained, floats: tuple[Path, Path], quiet: Any, tmp_path: Path
+) -> None:
     weights, cache = floats
     run = trained(
         tiny, tmp_path / "out", cache, qat=True, weights=str(weights), epochs=1, batch=16, threads=1
@@ -41,7 +51,7 @@ def test_compiled_bytes_say_what_training_said(tiny: Path, floats: tuple[Path, P
     model = artefact.load(tmp_path / "out" / "model.safetensors")
     assert model.dtype == "int8"
     assert model.labels == artefact.load(weights).labels
-    compile_model(model, tmp_path / "code", Quiet(), name="tiny", target="host")
+    compile_model(model, tmp_path / "code", quiet, name="tiny", target="host")
     ready = load(next((tmp_path / "code").glob("*.so")))
     frames = [decode((tiny / file).read_bytes(), model.preprocess) for file in run.test.files]
     said = ready.logits(frames).argmax(axis=1)
@@ -51,7 +61,7 @@ def test_compiled_bytes_say_what_training_said(tiny: Path, floats: tuple[Path, P
 
 
 def test_what_cannot_learn_on_in_bytes_is_refused(
-    tiny: Path, floats: tuple[Path, Path], tmp_path: Path
+    tiny: Path, trained: Trained, floats: tuple[Path, Path], tmp_path: Path
 ) -> None:
     weights, cache = floats
     with pytest.raises(ValueError, match="learns on from a trained model of these classes"):

@@ -250,9 +250,11 @@ def test_a_gradient_that_is_too_long_is_cut() -> None:
 def test_batches_that_cannot_be_shared_out_or_normalised_are_refused() -> None:
     net = small("v1").net
     assert loop.shared(RECIPE, 24, net, 3) == 3
-    with pytest.raises(ValueError, match="3 micro-batches of about 8, for 4 processes"):
+    with pytest.raises(
+        ValueError, match="24 pictures at a time are 3 micro-batches of about 8, for 4 processes; give 32"
+    ):
         loop.shared(RECIPE, 24, net, 4)
-    with pytest.raises(ValueError, match="--batch 1: "):
+    with pytest.raises(ValueError, match="--batch: 1 at a time"):
         loop.shared(replace(RECIPE, batch=1, norm_batch=1), 1, net, 1)
     assert loop.shared(replace(RECIPE, batch=2, norm_batch=2), 2, net, 1) == 1
     _, losses = run(replace(RECIPE, batch=500, epochs=2))  # more than there are pictures: one step an epoch
@@ -276,6 +278,13 @@ with joined(CPU) as world:
         world.agree(str(world.rank))
     except ValueError:
         np.savez(sys.argv[1] + "refused" + str(world.rank))
+    world.wait()
+    if world.rank:
+        os._exit(0)
+    try:
+        world.wait()
+    except RuntimeError as error:
+        open(sys.argv[1] + "told", "w").write(str(error))
 """
 
 
@@ -313,4 +322,5 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
         np.testing.assert_allclose(one["buffers"], expected, rtol=2e-2, atol=2e-3)
     both: list[NDArray[Any]] = [one["buffers"] for one in found]
     assert (both[0] == both[1]).all()
+    assert "another process of this training has ended" in (tmp_path / "ranktold").read_text()
     assert {path.name for path in tmp_path.glob("rankrefused*")} == {"rankrefused0.npz", "rankrefused1.npz"}

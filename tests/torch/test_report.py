@@ -237,6 +237,8 @@ def test_every_number_and_text_of_the_run_is_on_the_page(tmp_path: Path) -> None
         "identity": [run.identity],
         "energy": ["total time, 6.6 kJ", "6.6 kJ, 2.1 W (stated) times the total"],
         "engine": ["Features by an abacus"],
+        "kind": ["retrained on pictures"],
+        "throughput": [],  # of a training: below
         "sweep": ["9.87", "81.11 %", "72.78 %", "500 M"],
         "notes": ["a note to be read"],
     }
@@ -245,6 +247,30 @@ def test_every_number_and_text_of_the_run_is_on_the_page(tmp_path: Path) -> None
     assert missing == []
     assert "98.76 %" in text
     assert "99.11 %" in Page(written(RUNS["102 classes"], tmp_path)).text  # its top five
+
+
+def test_a_training_has_its_own_words_and_nothing_of_a_head_that_was_fitted(tmp_path: Path) -> None:
+    options = {"recipe": "modern", "weights": "random", "teacher": "large.so", "distil": "soft"}
+    run = a_run(
+        kind="training",
+        accuracy={"train": None, "val": 0.8765, "test": 0.8},
+        choices=(),
+        unknown=None,
+        sweep=(),
+        identity="",
+        options=options,
+        engine="torch, cpu, 2 threads",
+        throughput={"images_per_second": 812.5, "waiting": 0.0123},
+    )
+    text = Page(written(run, tmp_path)).text
+    for part in (
+        *("trained on pictures", "87.65 %", "taught by large.so (soft)", "1.5432"),
+        "All weights, by the recipe modern, from random weights",
+        "Learned by torch, cpu, 2 threads: 812.5 pictures a second, 1.2 % of the time waiting for them.",
+    ):
+        assert part in text
+    for part in ("retrained", "Fine-tuning", "regression", "C =", "Features by", "training –"):
+        assert part not in text
 
 
 def test_names_are_text_wherever_they_stand(tmp_path: Path) -> None:

@@ -22,7 +22,33 @@ pytest.importorskip("torch", reason="torch is not installed")
 
 Ask = Callable[..., Any]
 CLASSES = ("n01443537", "n01629819", "n01641577")
+<<<<<<< HEAD
 TINY = ("--width", 0.25, "--resolution", 32, "--batch", 16, "--threads", 1)
+=======
+
+
+def unpacked(material: Path, folder: Path, learned: int) -> Path:
+    """Three classes of small pictures with parts of their own: so many to learn from, ten or fewer to judge
+    by."""
+    with tarfile.open(material / "data" / "tiny-imagenet-22k.tar") as archive:
+        members = [m for m in archive.getmembers() if m.isfile() and m.name.split("/")[-2] in CLASSES]
+        for part, most in (("train", learned), ("val", 10)):
+            for label in CLASSES:
+                own = [m for m in members if m.name.split("/")[-3:-1] == [part, label]]
+                for member in sorted(own, key=lambda m: m.name)[:most]:
+                    data = archive.extractfile(member)
+                    assert data is not None
+                    place = folder / part / label / Path(member.name).name
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    place.write_bytes(data.read())
+    return folder
+>>>>>>> 1b20783816ac1a8b94c63d7ce4e6e53c06c6cbc4
+
+
+@pytest.fixture(scope="session")
+def tiny(material: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With few pictures, so that an epoch is short."""
+    return unpacked(material, tmp_path_factory.mktemp("tiny"), 24)
 
 
 @pytest.fixture(scope="session")
@@ -156,7 +182,7 @@ def test_mistakes_are_told_in_one_line_before_work_is_done(
         ((tiny, "--device", "tpu"), "known: cpu, cuda, mps"),
         ((tiny, "--split", "a/b/c"), "--split a/b/c"),
         ((tiny, "--recipe", "cifar-study", "--resolution", 64), "36 at most"),
-        ((tiny, *TINY[:4], "--batch", 1, "--threads", 1), "--batch 1: "),
+        ((tiny, *TINY[:4], "--batch", 1, "--threads", 1), "--batch: 1 at a time"),
         ((tiny, "--resume"), "no checkpoint to go on from"),
         ((tiny, "--resume", "--anew"), "give one of them"),
         ((tmp_path / "nothing",), "nothing"),
@@ -321,7 +347,7 @@ def test_a_full_disk_keeps_the_last_state_and_says_so(
 def launched(environment: dict[str, str], *words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"),
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
             *("-m", "mobilenets", *map(str, words)),
         ],
         env=environment,
@@ -334,21 +360,22 @@ def launched(environment: dict[str, str], *words: object) -> subprocess.Complete
 
 @pytest.mark.slow
 def test_two_processes_of_torchrun_leave_what_one_leaves(
-    surroundings: dict[str, str], tiny: Path, tmp_path: Path
+    surroundings: dict[str, str], material: Path, tmp_path: Path
 ) -> None:
     """The command line is the same; the first process alone speaks and writes."""
+    folder = unpacked(material, tmp_path / "set", 48)
     how = ("--width", 0.25, "--resolution", 32, "--threads", 1, "--epochs", 2, "--no-half")
     out = tmp_path / "out"
-    told = launched(surroundings, "train", tiny, "--out", out, *how, "--batch", 72, "--json")
+    told = launched(surroundings, "train", folder, "--out", out, *how, "--batch", 120, "--json")
     assert told.returncode == 0, told.stderr
     facts = json.loads(told.stdout)
     assert facts["engine"] == "torch, cpu, 2 processes of 1 thread"
     assert facts["command"].startswith("torchrun --nproc-per-node 2 -m mobilenets train ")
     assert told.stderr.count("epoch  ") == 1
     assert len(steps(out)) == 2
-    refused = launched(surroundings, "train", tiny, "--out", tmp_path / "no", *how, "--batch", 16)
+    refused = launched(surroundings, "train", folder, "--out", tmp_path / "no", *how, "--batch", 16)
     assert refused.returncode != 0
-    assert "for 2 processes; give --batch 32 or more, or start fewer" in refused.stderr
+    assert "for 2 processes; give 128 or more, or start fewer" in refused.stderr
 
 
 @pytest.mark.slow

@@ -89,7 +89,6 @@ def named(options: TrainOptions) -> Recipe:
         recipe,
         epochs=epochs,
         batch=options.batch or recipe.batch,
-        norm_batch=min(recipe.norm_batch, options.batch or recipe.batch),
         steps=replace(recipe.steps, rate=recipe.steps.rate * scale, aside=recipe.steps.aside * scale),
         course=replace(recipe.course, warmup=min(recipe.course.warmup, MOST_WARMUP * epochs)),
         feed=replace(recipe.feed, split=options.split or recipe.feed.split),

@@ -184,9 +184,9 @@ def shared(recipe: Recipe, batch: int, net: Net, processes: int) -> int:
     micros = max(1, round(batch / recipe.norm_batch))
     if micros < processes:
         raise ValueError(
-            f"--batch {batch}: that is {micros} micro-batch{'es' * (micros > 1)} of about "
-            f"{recipe.norm_batch}, for {processes} processes; give --batch {processes * recipe.norm_batch} "
-            "or more, or start fewer"
+            f"--batch: {batch} pictures at a time are {micros} micro-batch{'es' * (micros > 1)} of about "
+            f"{recipe.norm_batch}, for {processes} processes; give {processes * recipe.norm_batch} or more, "
+            "or start fewer"
         )
     least = min(share for _, share in recipe.feed.sizes)
     seen = shapes(at_resolution(net, _size(net.resolution, least)))
@@ -194,8 +194,8 @@ def shared(recipe: Recipe, batch: int, net: Net, processes: int) -> int:
     numbers = min((shape.height * shape.width for shape in ends), default=2)
     if numbers * (batch // micros) < 2:
         raise ValueError(
-            f"--batch {batch}: where a layer has one number a channel for each picture, the norm of one "
-            "picture alone has nothing to learn from; give --batch 2 or more, or a larger --resolution"
+            f"--batch: {batch} at a time: where a layer has one number a channel for each picture, the norm "
+            "of one alone has nothing to learn from; give --batch 2 or more, or a larger --resolution"
         )
     return micros
 

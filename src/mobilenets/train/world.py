@@ -12,8 +12,8 @@ from datetime import timedelta
 import torch
 from torch import Tensor, distributed
 
-PATIENCE = timedelta(days=1)
-"""How long others are waited for: decoding pictures and asking a teacher is for one to do, and takes hours.
+MEETING, PATIENCE = timedelta(minutes=5), timedelta(days=1)
+"""How long others are waited for, at the start and then: one decodes pictures or asks a teacher, for hours.
 A process that ends breaks its connections, of which the others hear at once."""
 
 
@@ -25,6 +25,7 @@ class World:
     rank: int = 0
     count: int = 1
     device: torch.device = torch.device("cpu")
+    group: distributed.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
@@ -37,7 +38,7 @@ class World:
             return
         flat = torch.cat([value.reshape(-1) for value in values]).to(self.device)
         with _together():
-            distributed.all_reduce(flat)
+            distributed.all_reduce(flat, group=self.group)
         begin = 0
         for value in values:
             value.copy_(flat[begin : begin + value.numel()].view_as(value))
@@ -47,7 +48,7 @@ class World:
         """Until every process has come here."""
         if self.count > 1:
             with _together():
-                distributed.barrier()
+                distributed.barrier(self.group)
 
     def agree(self, what: str) -> None:
         """Raises ValueError in every process where they do not all say the same."""
@@ -91,9 +92,10 @@ def joined(device: torch.device) -> Iterator[World]:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     with _together():
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=MEETING)
+        group = distributed.new_group(timeout=PATIENCE)
     try:
-        yield World(distributed.get_rank(), distributed.get_world_size(), device)
+        yield World(distributed.get_rank(), distributed.get_world_size(), device, group)
     finally:
         distributed.destroy_process_group()
 

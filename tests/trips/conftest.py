@@ -75,21 +75,33 @@ def _interrupts() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny(material: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of small pictures with parts of their own: 24 to learn from, up to 10 to judge by."""
-    folder = tmp_path_factory.mktemp("tiny")
-    with tarfile.open(material / "data" / "tiny-imagenet-22k.tar") as archive:
-        members = [m for m in archive.getmembers() if m.isfile() and m.name.split("/")[-2] in TINY_CLASSES]
-        for part, most in (("train", 24), ("val", 10)):
-            for label in TINY_CLASSES:
-                own = [m for m in members if m.name.split("/")[-3:-1] == [part, label]]
-                for member in sorted(own, key=lambda m: m.name)[:most]:
-                    data = archive.extractfile(member)
-                    assert data is not None
-                    place = folder / part / label / Path(member.name).name
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    place.write_bytes(data.read())
-    return folder
+def unpacked(material: Path) -> Callable[[Path, int], Path]:
+    """Three classes of small pictures with parts of their own: so many to learn from, ten or fewer to judge
+    by."""
+
+    def into(folder: Path, learned: int) -> Path:
+        with tarfile.open(material / "data" / "tiny-imagenet-22k.tar") as archive:
+            members = [
+                m for m in archive.getmembers() if m.isfile() and m.name.split("/")[-2] in TINY_CLASSES
+            ]
+            for part, most in (("train", learned), ("val", 10)):
+                for label in TINY_CLASSES:
+                    own = [m for m in members if m.name.split("/")[-3:-1] == [part, label]]
+                    for member in sorted(own, key=lambda m: m.name)[:most]:
+                        data = archive.extractfile(member)
+                        assert data is not None
+                        place = folder / part / label / Path(member.name).name
+                        place.parent.mkdir(parents=True, exist_ok=True)
+                        place.write_bytes(data.read())
+        return folder
+
+    return into
+
+
+@pytest.fixture(scope="session")
+def tiny(unpacked: Callable[[Path, int], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With few pictures, so that an epoch is short."""
+    return unpacked(tmp_path_factory.mktemp("tiny"), 24)
 
 
 @pytest.fixture(scope="session")

@@ -22,33 +22,7 @@ pytest.importorskip("torch", reason="torch is not installed")
 
 Ask = Callable[..., Any]
 CLASSES = ("n01443537", "n01629819", "n01641577")
-<<<<<<< HEAD
 TINY = ("--width", 0.25, "--resolution", 32, "--batch", 16, "--threads", 1)
-=======
-
-
-def unpacked(material: Path, folder: Path, learned: int) -> Path:
-    """Three classes of small pictures with parts of their own: so many to learn from, ten or fewer to judge
-    by."""
-    with tarfile.open(material / "data" / "tiny-imagenet-22k.tar") as archive:
-        members = [m for m in archive.getmembers() if m.isfile() and m.name.split("/")[-2] in CLASSES]
-        for part, most in (("train", learned), ("val", 10)):
-            for label in CLASSES:
-                own = [m for m in members if m.name.split("/")[-3:-1] == [part, label]]
-                for member in sorted(own, key=lambda m: m.name)[:most]:
-                    data = archive.extractfile(member)
-                    assert data is not None
-                    place = folder / part / label / Path(member.name).name
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    place.write_bytes(data.read())
-    return folder
->>>>>>> 1b20783816ac1a8b94c63d7ce4e6e53c06c6cbc4
-
-
-@pytest.fixture(scope="session")
-def tiny(material: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With few pictures, so that an epoch is short."""
-    return unpacked(material, tmp_path_factory.mktemp("tiny"), 24)
 
 
 @pytest.fixture(scope="session")
@@ -360,10 +334,10 @@ def launched(environment: dict[str, str], *words: object) -> subprocess.Complete
 
 @pytest.mark.slow
 def test_two_processes_of_torchrun_leave_what_one_leaves(
-    surroundings: dict[str, str], material: Path, tmp_path: Path
+    surroundings: dict[str, str], unpacked: Callable[[Path, int], Path], tmp_path: Path
 ) -> None:
     """The command line is the same; the first process alone speaks and writes."""
-    folder = unpacked(material, tmp_path / "set", 48)
+    folder = unpacked(tmp_path / "set", 48)
     how = ("--width", 0.25, "--resolution", 32, "--threads", 1, "--epochs", 2, "--no-half")
     out = tmp_path / "out"
     told = launched(surroundings, "train", folder, "--out", out, *how, "--batch", 120, "--json")

@@ -157,23 +157,6 @@ Op = Linear | Weightless
 PLAIN: tuple[Activation, ...] = ("none", "relu", "relu6")
 
 
-def unusual(op: Op) -> str:
-    """What of an operation goes beyond V1 and V2, in words; nothing where all is as there."""
-    match op:
-        case MaxPool() | MeanPool() | Mul() | Concat() | Shuffle() | Slice() | Activate():
-            return f"a {type(op).__name__.lower()}"
-        case Conv(groups=groups) | Pointwise(groups=groups) if groups > 1:
-            return f"a convolution in {groups} groups"
-        case Conv(across=across) if across not in (None, op.kernel):
-            return f"a window of {op.kernel} × {across}"
-        case Conv() | Depthwise() | Pointwise() if op.activation not in PLAIN:
-            return f"an activation {op.activation}"
-        case Add() if op.activation != "none":
-            return f"a sum with {op.activation}"
-        case _:
-            return ""
-
-
 def sides(op: Windowed) -> tuple[int, int]:
     """Rows and columns of a window."""
     return op.kernel, op.kernel if not isinstance(op, Conv) or op.across is None else op.across

@@ -174,6 +174,7 @@ def train(
             model=str(out / MODEL),
             options={
                 **asdict(options),
+                "recipe": recipe.name,
                 **asdict(on),
                 "threads": threads,
                 **({} if distil is None or teacher is None else asdict(distil)),

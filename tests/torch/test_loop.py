@@ -288,6 +288,7 @@ with joined(CPU) as world:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed")
 def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     environment = {

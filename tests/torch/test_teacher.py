@@ -88,6 +88,7 @@ def test_what_is_kept_is_what_the_teacher_says_of_the_students_views(tmp_path: P
     assert not np.array_equal(found(which, 0)["logits"], found(which, 1)["logits"])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler on this machine")
 def test_a_file_a_torch_module_and_a_compiled_library_teach_the_same(tmp_path: Path) -> None:
     """The library as the command takes it."""

@@ -118,6 +118,7 @@ def test_its_report_speaks_of_a_training(trained: Any) -> None:
     assert facts["command"].startswith("mobilenets train ")
 
 
+@pytest.mark.slow
 def test_given_weights_get_their_norms_back_and_are_trained_on(
     ask: Ask, refuse: Any, tiny: Path, material: Path, tmp_path: Path
 ) -> None:
@@ -176,6 +177,7 @@ def test_mistakes_are_told_in_one_line_before_work_is_done(
     assert "came to its end" in refuse_each(("train", tiny, "--resume", "--out", trained[0]))[0]
 
 
+@pytest.mark.slow
 def test_odd_pictures_are_learned_from_and_broken_ones_named(ask: Ask, tmp_path: Path) -> None:
     """Grey, CMYK, palettes, sixteen bits, one pixel; two pictures a class leave none to judge by."""
     draw = np.random.default_rng(0)
@@ -204,6 +206,7 @@ def test_odd_pictures_are_learned_from_and_broken_ones_named(ask: Ask, tmp_path:
     assert any("no validation pictures" in note for note in facts["notes"])
 
 
+@pytest.mark.slow
 def test_an_absurd_rate_names_the_step_the_pictures_and_the_way_on(
     ask: Ask, tiny: Path, tmp_path: Path
 ) -> None:

@@ -80,7 +80,7 @@ def everywhere(
 
 @app.command(epilog="Example: mobilenets cost v1 --width 0.5 --resolution 160")
 def cost(
-    net: Annotated[str, typer.Argument(help="v1, v1-full, v1-shallow, v1-cifar or v2.")],
+    net: Annotated[str, typer.Argument(help="A name of `mobilenets compare` or `mobilenets models`.")],
     width: Annotated[float, typer.Option(help="Width multiplier.")] = 1.0,
     resolution: Annotated[
         int | None, typer.Option(help="Input side in pixels; the published one unless given.")

@@ -62,7 +62,7 @@ FROM_RANDOM: dict[str, Any] = {
 class BodyOptions:
     """Which body, and how it is fed."""
 
-    net: str = flag("v1", "Network: v1, v1-full, v1-shallow, v1-cifar or v2.")
+    net: str = flag("v1", "Network: a name of `mobilenets models`.")
     width: float | None = flag(None, "Width multiplier; that of the weights unless given.")
     resolution: int | None = flag(None, "Input side in pixels; that of the weights unless given.")
     weights: str | None = flag(None, "A file, a known name (see `mobilenets models`), or `random`.")

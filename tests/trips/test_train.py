@@ -20,6 +20,9 @@ from PIL import Image
 
 pytest.importorskip("torch", reason="torch is not installed")
 
+from mobilenets.spec.training import RunOptions
+from mobilenets.train.keeper import unfinished
+
 Ask = Callable[..., Any]
 CLASSES = ("n01443537", "n01629819", "n01641577")
 TINY = ("--width", 0.25, "--resolution", 32, "--batch", 16, "--threads", 1)
@@ -62,6 +65,7 @@ def test_a_training_says_what_it_measured_and_leaves_its_curves(trained: Any) ->
         assert known["loss"] == pytest.approx(np.mean(own))
     assert not list(out.glob("*checkpoint*"))
     assert not list(out.glob("best*"))
+    unfinished(out, RunOptions())  # a run that came to its end stands in nobody's way
 
 
 def test_its_events_are_tensorboards(trained: Any) -> None:
@@ -259,7 +263,7 @@ def test_a_training_that_is_killed_and_interrupted_ends_as_if_undisturbed(
 ) -> None:
     out = tmp_path / "out"
     command = ("train", tiny, "--out", out, *TINY, "--epochs", 6, "--deterministic")
-    for number, (step, how) in enumerate(((3, signal.SIGKILL), (7, signal.SIGINT), (13, signal.SIGKILL))):
+    for number, (step, how) in enumerate(((3, signal.SIGKILL), (9, signal.SIGINT))):
         more = ("--resume",) if number else ()
         process = started(surroundings, *command, *more)
         reached(out, step, process)
@@ -272,17 +276,15 @@ def test_a_training_that_is_killed_and_interrupted_ends_as_if_undisturbed(
             )
         assert (out / "checkpoint.safetensors").exists()
     assert "--resume goes on with it, --anew begins anew" in refuse(*command)
-    other = refuse(*command, "--resume", "--seed", 1)
+    other = refuse(*command, "--resume", "--seed", 1, "--width", 0.5, "--rate", 0.5)
     assert "of another run: " in other
     assert "seed was 0 and is 1" in other
-    other = refuse(*command, "--resume", "--width", 0.5, "--rate", 0.5)
     assert "net was 'v1 0.25 at 32' and is 'v1 0.5 at 32'" in other
     assert "steps.rate was 0.02 and is 0.5" in other
     ask(*command, "--resume")
     assert steps(out) == steps(calm)
     assert (out / "model.safetensors").read_bytes() == (calm / "model.safetensors").read_bytes()
     assert not list(out.glob("*checkpoint*")) + list(out.glob(".*part"))
-    ask(*command[:-3], "--epochs", 1)  # a run that came to its end stands in nobody's way
 
 
 @pytest.mark.slow
@@ -350,9 +352,6 @@ def test_two_processes_of_torchrun_leave_what_one_leaves(
     assert facts["command"].startswith("torchrun --nproc-per-node 2 -m mobilenets train ")
     assert told.stderr.count("epoch  ") == 1
     assert len(steps(out)) == 2
-    refused = launched(surroundings, "train", folder, "--out", tmp_path / "no", *how, "--batch", 16)
-    assert refused.returncode != 0
-    assert "for 2 processes; give 128 or more, or start fewer" in refused.stderr
 
 
 @pytest.mark.slow

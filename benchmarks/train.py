@@ -1,0 +1,116 @@
+"""`mobilenets train` as a user runs it, timed from outside, its pictures decoded anew.
+
+    python benchmarks/train.py SET RECIPE --data FOLDER [--seeds 0,1,2] [--out OUT] [-- OPTIONS]
+
+FOLDER has `data/SET.tar` or `data/SET.tar.xz` (cifar10, tiny-imagenet-22k). OPTIONS go to `mobilenets train`
+as they are. Each seed is a process with an empty cache; its seconds are wall-clock from its start to its end,
+reading, decoding and judging included. With --out what each run leaves stays there, and one that was cut off
+goes on: its seconds are then those of the last process alone, and the row says so. Rows are added to
+results/train.csv as they come.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from retrain import COMMAND
+from rows import keep
+
+from mobilenets.train.keeper import CHECKPOINT
+from mobilenets.train.meter import machine_line
+
+ROWS = Path(__file__).parents[1] / "results" / "train.csv"
+
+
+def unpacked(data: Path, name: str, into: Path) -> Path:
+    """The set's folder, made once."""
+    packed = next(path for path in (data / "data").glob(f"{name}.tar*"))
+    folder = into / name
+    if not folder.exists():
+        with tarfile.open(packed) as archive:
+            archive.extractall(folder, filter="data")
+    inner = list(folder.iterdir())
+    return inner[0] if len(inner) == 1 and inner[0].is_dir() else folder
+
+
+def run(folder: Path, out: Path, words: list[str], cache: Path) -> tuple[dict[str, Any], float, bool]:
+    """What a training printed as JSON, its wall-clock seconds, and whether it went on from an earlier one."""
+    again = ["--resume"] if (out / CHECKPOINT).exists() else []
+    command = [
+        sys.executable,
+        "-m",
+        "mobilenets",
+        "train",
+        str(folder),
+        "--out",
+        str(out),
+        "--json",
+        *words,
+        *again,
+    ]
+    begun = time.perf_counter()
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, check=True, env={**os.environ, "MOBILENETS_CACHE": str(cache)}
+    )
+    return json.loads(done.stdout), time.perf_counter() - begun, bool(again)
+
+
+def main() -> None:
+    """Each seed, one after the other."""
+    asked = argparse.ArgumentParser()
+    asked.add_argument("set")
+    asked.add_argument("recipe")
+    asked.add_argument("--data", type=Path, required=True)
+    asked.add_argument("--seeds", default="0")
+    asked.add_argument("--out", type=Path)
+    asked.add_argument("options", nargs="*")
+    given = asked.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = unpacked(given.data, given.set, Path(scratch))
+        for seed in map(int, given.seeds.split(",")):
+            out = (given.out or Path(scratch)) / f"{given.recipe}-{seed}"
+            words = ["--recipe", given.recipe, "--seed", str(seed), *given.options]
+            with tempfile.TemporaryDirectory() as cache:
+                told, wall_s, again = run(folder, out, words, Path(cache))
+            low, high = told["interval"] or (None, None)
+            keep(
+                ROWS,
+                {
+                    "set": given.set,
+                    "recipe": given.recipe,
+                    "net": told["net"]["name"],
+                    "width": told["net"]["width"],
+                    "resolution": told["net"]["resolution"],
+                    "params": told["net"]["params"],
+                    "seed": seed,
+                    "epochs": len(told["epochs"]),
+                    "test_accuracy": told["accuracy"]["test"],
+                    "test_pictures": told["test_pictures"],
+                    "interval_low": low,
+                    "interval_high": high,
+                    "val_accuracy": told["accuracy"]["val"],
+                    "wall_s": round(wall_s, 1),
+                    "went_on": again,
+                    "epochs_s": round(sum(epoch["seconds"] for epoch in told["epochs"]), 1),
+                    "images_per_second": told["images_per_second"],
+                    "waiting": told["waiting"],
+                    "peak_mb": told["peak_rss_mb"],
+                    "machine": machine_line(),
+                    "torch": version("torch"),
+                    "command": COMMAND,
+                },
+            )
+
+
+if __name__ == "__main__":
+    main()

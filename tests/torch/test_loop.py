@@ -158,7 +158,7 @@ def test_statistics_are_the_mean_of_those_of_the_micro_batches() -> None:
         x = viewed(
             torch.from_numpy(given.pictures.rows(part)), draws(5, part, 0, DRAWS), recipe.views, (32, 32)
         )
-        y = made.layer("stem")._linear((x - 127.5) / 127.5, made.layer("stem").weight, None)
+        y = made.layer("stem").linear((x - 127.5) / 127.5, made.layer("stem").weight, None)
         found.append((y.mean((0, 2, 3)), y.var((0, 2, 3))))
     norm = state.student.layer("stem").norm
     assert norm is not None

@@ -8,6 +8,7 @@ the nearest minimises e·e instead, and is far off where the terms of x rise and
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 
@@ -68,7 +69,9 @@ def _tried(weight: Matrix, least: Matrix, covariance: Matrix) -> Iterator[Rounde
     """Other roundings at other steps."""
     if len(covariance) == 1:
         step = steps(weight, least)
-        yield Rounded(_fed_back(weight, step, covariance[0]), step)
+        # Where inputs are all but nothing the inverse is beyond float64: the nearest ones are swept alone.
+        with suppress(np.linalg.LinAlgError):
+            yield Rounded(_fed_back(weight, step, covariance[0]), step)
     elif weight.shape[1] <= SEARCHED_TERMS:
         search = _Search(covariance)
         for factor in FACTORS:

@@ -155,7 +155,8 @@ def body(name: str, width: float = 1.0, resolution: int | None = None) -> Net:
 def net(name: str, width: float = 1.0, resolution: int | None = None, classes: int | None = None) -> Net:
     """The classifier called `name`, with the published resolution and classes unless told otherwise."""
     made = _body(name, width, resolution)
-    classes = classes or (DEFAULTS[name][1] if name in DEFAULTS else IMAGENET_CLASSES)
+    if classes is None:
+        classes = DEFAULTS[name][1] if name in DEFAULTS else IMAGENET_CLASSES
     return (head.convolved if name in CONVOLVED else head.classify)(made, classes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -82,8 +82,9 @@ def of_run(power: Power, seconds: float) -> dict[str, Any] | None:
 class Counter:
     """A machine's counters, read by `zeus`. Everything that runs is in them, other programs too."""
 
-    def __init__(self, monitor: Any) -> None:
+    def __init__(self, monitor: Any, zones: Sequence[Path] = ()) -> None:
         self._monitor = monitor
+        self._most_j = min(map(_range_j, zones), default=math.inf) / 2
         self.begin()  # zeus starts what watches for overflows at the first reading
         found = self._ended()
         parts = ["RAPL package" if found.cpu_energy else "", "RAPL memory" if found.dram_energy else ""]
@@ -95,17 +96,29 @@ class Counter:
         self._monitor.begin_window(WINDOW, sync_execution=False, restart=True)
 
     def end(self) -> float | None:
-        """Mean watts since `begin`; None where a counter has not moved, or ran over unseen."""
+        """Mean watts since `begin`; None where a counter has not moved, or ran over.
+
+        zeus looks once in a while whether one has: a whole range is missing from a reading then or, late,
+        comes on top of one. No reading of a second holds half of what a counter counts in minutes.
+        """
         found = self._ended()
         parts: tuple[Mapping[int, float] | None, ...]
         parts = (found.cpu_energy, found.dram_energy, found.gpu_energy)
         joules = sum(sum(part.values()) for part in parts if part)
-        fell = any(value < 0 for part in parts if part for value in part.values())
-        return None if fell or joules <= 0 or found.time <= 0 else joules / found.time
+        over = any(not 0 <= value <= self._most_j for part in parts[:2] if part for value in part.values())
+        return None if over or joules <= 0 or found.time <= 0 else joules / found.time
 
     def _ended(self) -> Any:
         with warnings.catch_warnings(action="ignore"):  # of a card that has not counted yet
             return self._monitor.end_window(WINDOW, sync_execution=False)
+
+
+def _range_j(zone: Path) -> float:
+    """Where a zone's counter runs over; unknown where this user may not read that."""
+    try:
+        return float((zone / "max_energy_range_uj").read_text()) / 1e6
+    except (OSError, ValueError):
+        return math.inf
 
 
 def counter(*, gpu: bool = False) -> tuple[Counter | None, str]:
@@ -132,6 +145,6 @@ def counter(*, gpu: bool = False) -> tuple[Counter | None, str]:
         monitor = ZeusMonitor(gpu_indices=None if gpu else [], cpu_indices=None)
         if not monitor.cpu_indices and not monitor.gpu_indices:
             return None, "energy is counted here, and zeus finds no counter"
-        return Counter(monitor), ""
+        return Counter(monitor, zones), ""
     except (ZeusBaseError, OSError, RuntimeError, ValueError) as error:
         return None, f"energy is counted here, and zeus cannot read it: {' '.join(str(error).split())}"

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
+from grown import Growing  # noqa: E402
 from torch.nn import functional  # noqa: E402 - after the line that skips where there is no torch
 
 from mobilenets.infer import adopt  # noqa: E402
@@ -30,26 +31,21 @@ from mobilenets.infer.trial import Choice, Material, built, kept_together  # noq
 from mobilenets.model.faked import PACE, Faked, integers  # noqa: E402
 from mobilenets.model.module import module, random_weights, weights_of  # noqa: E402
 from mobilenets.spec import zoo  # noqa: E402
-from mobilenets.spec.net import Net, Node, Output, at_resolution, shape_after, shapes, tensors, weight_shape  # noqa: E402
+from mobilenets.spec.net import Net, Node, Output, at_resolution, shapes, tensors, weight_shape  # noqa: E402
 from mobilenets.spec.op import (  # noqa: E402
     Activate,
     Activation,
     Add,
-    Concat,
     Conv,
     Dense,
     Depthwise,
     Linear,
     MaxPool,
     MeanPool,
-    Mul,
     Op,
     Pointwise,
     Pool,
     Shape,
-    Shuffle,
-    Slice,
-    Windowed,
 )
 from mobilenets.spec.preprocess import Preprocess  # noqa: E402
 
@@ -75,52 +71,21 @@ LAYERS: st.SearchStrategy[Op] = st.one_of(
 @st.composite
 def nets(draw: st.DrawFn) -> Net:
     """A layer on the image, one to five others: in groups, summed up, gated, joined, cut, dealt out."""
-    size = Shape(draw(st.integers(1, 13)), draw(st.integers(1, 13)), 3)
-    nodes: list[Node] = []
-    known, last = {"image": size}, "image"
-
-    def add(name: str, op: Op, *sources: str) -> None:
-        nonlocal last
-        known[name] = shape_after(op, [known[source] for source in sources])
-        nodes.append(Node(name, replace(op, bias=True) if isinstance(op, Linear) else op, sources))
-        last = name
-
+    grown = Growing(Shape(draw(st.integers(1, 13)), draw(st.integers(1, 13)), 3), image_mixes=False)
     first = st.builds(Conv, out=st.integers(1, 4), activation=ACTIVATIONS, **WINDOWS)
-    add("first", draw(first | st.builds(Pointwise, out=st.integers(1, 4), activation=ACTIVATIONS)), "image")
-    for index, plain in enumerate(draw(st.lists(LAYERS, min_size=1, max_size=5))):
-        op, channels = plain, known[last].channels
-        if isinstance(op, Conv | Pointwise) and draw(st.booleans()):
-            groups = draw(st.sampled_from([n for n in range(1, 7) if channels % n == 0]))
-            op = replace(op, groups=groups, out=groups * op.out)
-        if isinstance(op, Windowed) and min(shape_after(op, [known[last]])) < 1:
-            continue
-        add(f"n{index}", op, last)
-        x = known[last]
-        alike = [name for name, shape in known.items() if shape == x and name != "image"]
-        beside = [name for name, shape in known.items() if shape[:2] == x[:2] and name != "image"]
-        match draw(st.sampled_from(("", "sum", "gate", "join", "cut", "deal"))):
-            case "sum":
-                others = draw(st.lists(st.sampled_from(alike), min_size=1, max_size=2))
-                add(f"sum{index}", Add(activation=draw(RECTIFIED)), last, *others)
-            case "gate":
-                own = last
-                add(f"mean{index}", Pool(), own)
-                add(f"gate{index}", Mul(), own, last)
-            case "join":
-                others = draw(st.lists(st.sampled_from(beside), min_size=1, max_size=3))
-                add(f"join{index}", Concat(), last, *others)
-            case "cut":
-                begin = draw(st.integers(0, x.channels - 1))
-                add(f"cut{index}", Slice(begin=begin, end=draw(st.integers(begin + 1, x.channels))), last)
-            case "deal":
-                groups = draw(st.sampled_from([n for n in range(1, 7) if x.channels % n == 0]))
-                add(f"deal{index}", Shuffle(groups=groups), last)
-    outputs = [Output("map", last, "vector")]
+    grown.add(
+        "first", draw(first | st.builds(Pointwise, out=st.integers(1, 4), activation=ACTIVATIONS)), "image"
+    )
+    for index, op in enumerate(draw(st.lists(LAYERS, min_size=1, max_size=5))):
+        if grown.layer(draw, index, op):
+            grown.branch(draw, index, RECTIFIED)
+    outputs = [Output("map", grown.last, "vector")]
     if draw(st.booleans()):
-        add("pool", Pool(), last)
-        add("head", Dense(out=draw(st.integers(1, 4))), "pool")
+        grown.add("pool", Pool(), grown.last)
+        grown.add("head", Dense(out=draw(st.integers(1, 4))), "pool")
         outputs.append(Output("logits", "head", "classes"))
-    return Net("random", size, tuple(nodes), tuple(outputs))
+    nodes = (replace(n, op=replace(n.op, bias=True)) if isinstance(n.op, Linear) else n for n in grown.nodes)
+    return Net("random", grown.size, tuple(nodes), tuple(outputs))
 
 
 def drawn(net: Net, seed: int) -> Artefact:

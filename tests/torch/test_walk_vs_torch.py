@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,12 @@ from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
+from grown import Growing  # noqa: E402
 from torch.nn import functional  # noqa: E402 - after the line that skips where there is no torch
 
 from mobilenets.infer.walk import Walk  # noqa: E402
 from mobilenets.spec import zoo  # noqa: E402
-from mobilenets.spec.net import Net, Node, Output, shape_after, tensors  # noqa: E402
+from mobilenets.spec.net import Net, Output, tensors  # noqa: E402
 from mobilenets.spec.op import (  # noqa: E402
     Activate,
     Activation,
@@ -38,7 +38,6 @@ from mobilenets.spec.op import (  # noqa: E402
     Shape,
     Shuffle,
     Slice,
-    Windowed,
     pads,
 )
 
@@ -92,45 +91,12 @@ def nets(draw: st.DrawFn) -> Net:
     if draw(st.booleans()):
         ops += [Pool(), Dense(out=draw(st.integers(1, 4)), bias=draw(st.booleans()))]
     size = Shape(draw(st.integers(1, 17)), draw(st.integers(1, 17)), draw(st.integers(1, 4)))
-    nodes: list[Node] = []
-    known, last = {"image": size}, "image"
-
-    def add(name: str, op: Op, *sources: str) -> None:
-        nonlocal last
-        known[name] = shape_after(op, [known[source] for source in sources])
-        nodes.append(Node(name, op, sources))
-        last = name
-
-    for index, plain in enumerate(ops):
-        op, channels = plain, known[last].channels
-        if isinstance(op, Conv | Pointwise) and draw(st.booleans()):
-            groups = draw(st.sampled_from([n for n in range(1, 7) if channels % n == 0]))
-            op = replace(op, groups=groups, out=groups * op.out)
-        if isinstance(op, Windowed) and min(shape_after(op, [known[last]])) < 1:
-            continue
-        add(f"n{index}", op, last)
-        x = known[last]
-        alike = [name for name, shape in known.items() if shape == x]
-        beside = [name for name, shape in known.items() if shape[:2] == x[:2]]
-        match draw(st.sampled_from(("", "sum", "gate", "join", "cut", "deal"))):
-            case "sum":
-                others = draw(st.lists(st.sampled_from(alike), min_size=1, max_size=3))
-                add(f"sum{index}", Add(activation=draw(ACTIVATIONS)), last, *others)
-            case "gate":
-                own = last
-                add(f"mean{index}", Pool(), own)
-                add(f"gate{index}", Mul(), own, last)
-            case "join":
-                others = draw(st.lists(st.sampled_from(beside), min_size=1, max_size=3))
-                add(f"join{index}", Concat(), last, *others)
-            case "cut":
-                begin = draw(st.integers(0, x.channels - 1))
-                add(f"cut{index}", Slice(begin=begin, end=draw(st.integers(begin + 1, x.channels))), last)
-            case "deal":
-                groups = draw(st.sampled_from([n for n in range(1, 7) if x.channels % n == 0]))
-                add(f"deal{index}", Shuffle(groups=groups), last)
-    assume(nodes)
-    return Net("random", size, tuple(nodes), (Output("out", last, "vector"),))
+    grown = Growing(size, image_mixes=True)
+    for index, op in enumerate(ops):
+        if grown.layer(draw, index, op):
+            grown.branch(draw, index, ACTIVATIONS)
+    assume(grown.nodes)
+    return Net("random", size, tuple(grown.nodes), (Output("out", grown.last, "vector"),))
 
 
 def drawn(net: Net, seed: int) -> dict[str, Map]:

@@ -83,12 +83,12 @@ def test_a_counter_that_runs_over_gives_the_watts_that_were_drawn(
         assert counter is not None, why
         assert counter.source == "counter: RAPL package, RAPL memory"
         found = []
-        for _ in range(12):
+        for _ in range(30):
             counter.begin()
-            time.sleep(0.15)
+            time.sleep(0.08)  # a quarter of a range
             found.append(counter.end())
     told = [watts for watts in found if watts is not None]
-    assert len(told) >= 4  # zeus may see that a counter has run over only after a turn: those say nothing
+    assert len(told) >= 8  # zeus sees after a while that a counter has run over: those turns say nothing
     assert sorted(told)[len(told) // 2] == pytest.approx(12, rel=0.15)
     cpu.rapl_is_available.cache_clear()
 

@@ -9,6 +9,7 @@ from mobilenets.spec.views import Views
 
 MOST_WARMUP = 0.2
 """Of all epochs: a run of one or two is not to end before it has reached its rate."""
+MUON = Steps(method="muon", rate=0.02, aside=0.003, momentum=0.9, smooth=0.99, decay=0.01)
 CIFAR_FEED = Feed(geometry="crop", stored=32, split="98/2/0")
 
 PAPER_V1 = Recipe(
@@ -25,7 +26,7 @@ PAPER_V1 = Recipe(
 MODERN = Recipe(
     name="modern",
     epochs=30,
-    steps=Steps(method="muon", rate=0.02, aside=0.003, momentum=0.9, smooth=0.99, decay=0.01),
+    steps=MUON,
     course=Course(form="cosine", warmup=1.0),
     average=0.998,
     smoothing=0.1,
@@ -35,7 +36,7 @@ MODERN = Recipe(
 CIFAR_STUDY = Recipe(
     name="cifar-study",
     epochs=10,
-    steps=Steps(method="muon", rate=0.02, aside=0.003, momentum=0.9, smooth=0.99, decay=0.01),
+    steps=MUON,
     course=Course(form="line", warmup=1.0),
     average=0.998,
     smoothing=0.1,
@@ -47,7 +48,7 @@ CIFAR_STUDY = Recipe(
 BODY = Recipe(
     name="body",
     epochs=40,
-    steps=Steps(method="muon", rate=0.02, aside=0.003, momentum=0.9, smooth=0.99, decay=0.01),
+    steps=MUON,
     course=Course(form="cosine", warmup=1.0),
     average=0.998,
     views=Views(least_area=0.25),

@@ -28,7 +28,7 @@ from mobilenets.train.body import one_thread_each
 from mobilenets.train.run import Epoch
 from mobilenets.train.steps import Stepper, share_of_rate
 from mobilenets.train.student import Student, copied, sharing, statistics
-from mobilenets.train.views import DRAWS, draws, mixed, viewed
+from mobilenets.train.views import DRAWS, draws, mixed, normalised, viewed
 from mobilenets.train.world import World
 
 ALIKE = 4
@@ -159,7 +159,7 @@ def learn(
             problem = "the loss" if not np.isfinite(loss) else classes.trouble(recipe.steps.clip)
             if problem:
                 raise DivergedError(state.step, problem, now.all)
-            state.stepper.step(share)
+            state.stepper.step(share, pool)
             _average(state, recipe.average)
             state.step += 1
             state.losses.append(loss)
@@ -249,7 +249,6 @@ class _Classroom:
         self._target, self._where, self._seed, self._objective = target, where, seed, objective
         self._copies: dict[int, list[Student]] = {}
         self._buffers = statistics(student)
-        self._mean, self._std = _moments(target, where.device)
 
     def taught(
         self, pool: ThreadPoolExecutor, batch: _Batch, levels: Sequence[NDArray[np.uint8]], epoch: float
@@ -324,7 +323,7 @@ class _Classroom:
             wanted |= {name: value.to(device) for name, value in teaching(which, view).items()}
         x, together = mixed(x, torch.cat(list(wanted.values()), dim=1), drawn, self._recipe.views)
         parts = torch.split(together, [one.shape[1] for one in wanted.values()], dim=1)
-        x = (x - self._mean) / self._std
+        x = normalised(x, self._target.mean, self._target.std)
         with torch.autocast(device.type, torch.bfloat16, enabled=self._where.half):
             outputs = copy(x)
         outputs = {name: value.float() for name, value in outputs.items()}
@@ -355,7 +354,6 @@ def said(
     copies = [sharing(made) for _ in range(where.streams)]
     for copy in copies:
         copy.eval()
-    mean, std = _moments(target, where.device)
 
     def run(number: int) -> list[NDArray[np.float32]]:
         found = []
@@ -363,19 +361,14 @@ def said(
             # cuDNN would round to TF32: other logits than the numpy walk's.
             with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                 x = torch.from_numpy(batch()).to(where.device).permute(0, 3, 1, 2).float()
-                found.append(copies[number]((x - mean) / std)["logits"].float().cpu().numpy())
+                given = copies[number](normalised(x, target.mean, target.std))
+                found.append(given["logits"].float().cpu().numpy())
         return found
 
     with one_thread_each(len(copies)) as pool:
         told = list(pool.map(run, range(len(copies))))
     rows = [told[number % len(copies)][number // len(copies)] for number in range(len(batches))]
     return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
-
-
-def _moments(target: Preprocess, device: torch.device) -> tuple[Tensor, Tensor]:
-    """What pixels are normalised by: mean and standard deviation of each channel, in levels."""
-    mean, std = (torch.tensor(value, device=device).view(1, 3, 1, 1) for value in (target.mean, target.std))
-    return mean, std
 
 
 def _average(state: State, most: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from math import cos, pi
 from typing import Any
 
@@ -91,20 +92,34 @@ class Stepper:
                 return [AdamW(groups, lr=steps.rate, betas=(steps.momentum, steps.smooth), eps=steps.epsilon)]
             case "muon":
                 # It wants matrices: a filter's matrix is its outputs by all that they read.
+                heavy = sorted(
+                    heavy, key=Tensor.numel, reverse=True
+                )  # the longest first, where they are shared out
                 self._flat = [(value, nn.Parameter(_matrix(value))) for value in heavy]
-                flat = [matrix for _, matrix in self._flat]
-                own = Muon(flat, lr=steps.rate, momentum=steps.momentum, weight_decay=steps.decay)
+                own = [
+                    Muon([matrix], lr=steps.rate, momentum=steps.momentum, weight_decay=steps.decay)
+                    for _, matrix in self._flat
+                ]
                 rest = AdamW(light, lr=steps.aside, betas=(steps.momentum, steps.smooth), weight_decay=0.0)
-                return [own, rest]
+                return [*own, rest]
 
-    def step(self, share: float) -> None:
-        """One step from the gradients that are there, which are gone after it."""
+    def step(self, share: float, pool: ThreadPoolExecutor | None = None) -> None:
+        """One step from the gradients that are there, which are gone after it.
+
+        A pool's threads share out the matrices of `muon`, each of which is some thirty products.
+        """
         for value, matrix in self._flat:
             matrix.grad = None if value.grad is None else _matrix(_laid(value.grad))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["full"] * share
-            optimizer.step()
+        steps: list[Callable[[], Any]] = [optimizer.step for optimizer in self.optimizers]
+        if pool is None:
+            for step in steps:
+                step()
+        else:
+            for done in [pool.submit(step) for step in steps]:
+                done.result()
         for parameter in self._made.parameters():
             parameter.grad = None
 

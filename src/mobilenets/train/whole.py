@@ -59,7 +59,7 @@ from mobilenets.train.teacher import (
     spread,
     unmatched,
 )
-from mobilenets.train.views import DRAWS, viewed
+from mobilenets.train.views import DRAWS, normalised, viewed
 from mobilenets.train.world import World, joined, others, speaks
 
 STATISTICS_PICTURES = 512
@@ -417,7 +417,7 @@ def _normed(start: Artefact, train: Lesson, seed: int) -> Artefact:
             levels = torch.from_numpy(train.pictures.rows(chosen[first : first + loop.SCORED]))
             drawn = torch.full((len(levels), DRAWS), 0.5)
             x = viewed(levels, drawn, still(Views()), (pre.height, pre.width))
-            yield (x - torch.tensor(pre.mean).view(1, 3, 1, 1)) / torch.tensor(pre.std).view(1, 3, 1, 1)
+            yield normalised(x, pre.mean, pre.std)
 
     made = unfold(start.net, start.weights, batches())
     return replace(start, net=made.net, weights=weights_of(made))

@@ -20,7 +20,7 @@ demo: $(VENV)/.train
 
 test: $(VENV)/.dev
 	$(SAY) 'Tests (real material: $(or $(MOBILENETS_TEST_DATA),none, set MOBILENETS_TEST_DATA))'
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 lint: $(VENV)/.dev
 	$(SAY) 'Lint'

@@ -18,10 +18,10 @@ class Steps:
     """How a step is taken. `rate` is the highest of the run, for batches of the recipe's size.
 
     `rmsprop` is TensorFlow's form: epsilon inside the root, the mean square begun at one, momentum on the
-    scaled gradient. `muon` makes the step of each full, pointwise and dense layer orthogonal (`rate` is its
-    own) and moves all other weights by AdamW at `aside`. `decay` falls on those layers' weights only: not on
-    depthwise filters, norms and biases. It is an L2 term of the loss for `rmsprop` and `sgd`, apart from the
-    gradient (arXiv:1711.05101) for `adamw` and `muon`.
+    scaled gradient. `muon` makes the step of each full and pointwise layer orthogonal (`rate` is its own) and
+    moves all other weights by AdamW at `aside`, those of the head among them. `decay` falls on the weights of
+    full, pointwise and dense layers only: not on depthwise filters, norms and biases. It is an L2 term of the
+    loss for `rmsprop` and `sgd`, apart from the gradient (arXiv:1711.05101) for `adamw` and `muon`.
     """
 
     method: Method = "sgd"

@@ -69,19 +69,30 @@ class Stepper:
         heavy: list[nn.Parameter] = []
         light: list[nn.Parameter] = []
         decayed = {
-            id(layer.weight) for layer in _layers(made) if isinstance(layer.op, Conv | Pointwise | Dense)
+            id(layer.weight): layer.op
+            for layer in _layers(made)
+            if isinstance(layer.op, Conv | Pointwise | Dense)
         }
+        dense: list[nn.Parameter] = []
         for name, value in made.named_parameters():
-            is_heavy = id(value) in decayed or (name.startswith("match.") and value.dim() > 1)
-            (heavy if is_heavy else light).append(value)
-        self.optimizers = self._made_by(heavy, light)
+            op = decayed.get(id(value))
+            if isinstance(op, Dense):
+                dense.append(value)
+            elif op is not None or (name.startswith("match.") and value.dim() > 1):
+                heavy.append(value)
+            else:
+                light.append(value)
+        self.optimizers = self._made_by(heavy, dense, light)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["full"] = group["lr"]
 
-    def _made_by(self, heavy: list[nn.Parameter], light: list[nn.Parameter]) -> list[Optimizer]:
+    def _made_by(
+        self, heavy: list[nn.Parameter], dense: list[nn.Parameter], light: list[nn.Parameter]
+    ) -> list[Optimizer]:
         steps = self._steps
-        groups = [{"params": heavy, "weight_decay": steps.decay}, {"params": light, "weight_decay": 0.0}]
+        both = heavy + dense if steps.method != "muon" else dense
+        groups = [{"params": both, "weight_decay": steps.decay}, {"params": light, "weight_decay": 0.0}]
         groups = [group for group in groups if group["params"]]
         match steps.method:
             case "rmsprop":
@@ -100,7 +111,7 @@ class Stepper:
                     Muon([matrix], lr=steps.rate, momentum=steps.momentum, weight_decay=steps.decay)
                     for _, matrix in self._flat
                 ]
-                rest = AdamW(light, lr=steps.aside, betas=(steps.momentum, steps.smooth), weight_decay=0.0)
+                rest = AdamW(groups, lr=steps.aside, betas=(steps.momentum, steps.smooth))
                 return [*own, rest]
 
     def step(self, share: float, pool: ThreadPoolExecutor | None = None) -> None:

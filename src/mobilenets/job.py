@@ -33,9 +33,9 @@ from mobilenets.spec.published import PUBLISHED
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions
 from mobilenets.spec.text import json_text
 from mobilenets.spec.training import DistilOptions, RunOptions, TrainOptions
-from mobilenets.train.retrain import CHECKPOINT, MODEL
+from mobilenets.train.retrain import CHECKPOINT
 from mobilenets.train.retrain import retrain as learn_from
-from mobilenets.train.run import Run, Variant
+from mobilenets.train.run import MODEL, Run, Variant
 from mobilenets.train.start import RANDOM
 
 LEARNED_BY_STEPS = ("images_per_second", "waiting")

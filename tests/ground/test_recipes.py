@@ -16,12 +16,16 @@ def described(recipe: Recipe) -> str:
     size = f", width {subject.width:g}, {subject.resolution} pixels" if subject.resolution else ""
     up = f" after {course.warmup:g} epoch{'s' * (course.warmup > 1)} up" if course.warmup else ""
     stairs = course.form == "stairs"
+    first, *later = recipe.feed.sizes
+    grows = f", of {first[1]:g} of the side" if first[1] < 1 else ""
+    grows += "".join(f", {share:g} from {begin:g} of the epochs on" for begin, share in later)
+    seen = f"windows of {views.least_area:g} and more" if views.shift is None else f"shifted by {views.shift}"
     cells = (
         *(recipe.name, f"{subject.net}{size}", recipe.epochs, recipe.batch, recipe.norm_batch),
         *(steps.method, f"{steps.rate:g}", f"{steps.decay:g}"),
         f"× {course.factor:g} every {course.every:g} epochs" if stairs else f"{course.form}{up}",
         *(f"{recipe.average:g}", f"{recipe.smoothing:g}"),
-        f"windows of {views.least_area:g} and more" if views.shift is None else f"shifted by {views.shift}",
+        f"{seen}{grows}",
     )
     return f"| {' | '.join(map(str, cells))} |"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import signal
 import struct
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +287,38 @@ def test_a_training_that_is_killed_and_interrupted_ends_as_if_undisturbed(
     assert steps(out) == steps(calm)
     assert (out / "model.safetensors").read_bytes() == (calm / "model.safetensors").read_bytes()
     assert not list(out.glob("*checkpoint*")) + list(out.glob(".*part"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="workers are found in /proc")
+def test_a_worker_that_is_killed_is_replaced_and_changes_nothing(
+    surroundings: dict[str, str], tiny: Path, calm: Path, tmp_path: Path
+) -> None:
+    """Each of the first workers that read pictures, as soon as it is there: the system does so for memory."""
+    out, killed = tmp_path / "out", set[int]()
+    words = ("train", tiny, "--out", out, *TINY, "--epochs", 6, "--deterministic", "--threads", 2)
+    process = started({**surroundings, "MOBILENETS_CACHE": str(tmp_path / "cache")}, *words)
+    while len(killed) < 2 and process.poll() is None:
+        for worker in workers_of(process.pid) - killed:
+            os.kill(worker, signal.SIGKILL)
+            killed.add(worker)
+    _, told = process.communicate(timeout=200)
+    assert len(killed) == 2
+    assert process.returncode == 0, told.decode()
+    assert [(step, rate) for step, _, rate in steps(out)] == [(step, rate) for step, _, rate in steps(calm)]
+    losses = [[float(loss) for _, loss, _ in steps(where)] for where in (out, calm)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def workers_of(parent: int) -> set[int]:
+    """Processes of a crew that a process has started and that have begun to serve."""
+    found = set()
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            own = (place / "stat").read_text().rpartition(")")[2].split()
+            if int(own[1]) == parent and b"serve()" in (place / "cmdline").read_bytes():
+                found.add(int(place.name))
+    return found
 
 
 @pytest.mark.slow

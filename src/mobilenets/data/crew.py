@@ -115,17 +115,23 @@ class _Member:
         self._work = work
         self._process: subprocess.Popen[bytes] | None = None
         self._over = False
+        self._served = False
 
     def ask(self, job: object) -> object:
         how = ""
         for _ in range(TRIES):
-            process = self._alive()
             try:
+                process = self._alive()
                 _send(process.stdin, job)
                 answer = _received(process.stdout)
             except (OSError, EOFError, pickle.UnpicklingError):
-                self.end()
-                how = _ending(process.returncode)
+                code = self.end()
+                # What was killed before it served, for want of memory as a rule, is worth another try too.
+                if not self._served and (code is None or code >= 0):
+                    raise RuntimeError(
+                        f"{sys.executable}: a worker process does not start; try with 0 workers"
+                    ) from None
+                how = _ending(code)
                 continue
             if isinstance(answer, _Raised):
                 raise answer.error
@@ -137,38 +143,36 @@ class _Member:
         self._over = True
         self.end()
 
-    def end(self) -> None:
+    def end(self) -> int | None:
+        """The exit status, None where there was no process."""
         process, self._process = self._process, None
         if process is None:
-            return
+            return None
         process.kill()
         process.wait()
         for pipe in (process.stdin, process.stdout):
             with suppress(OSError):  # its other end is gone
                 if pipe is not None:
                     pipe.close()
+        return process.returncode
 
     def _alive(self) -> subprocess.Popen[bytes]:
         if self._over:  # a thread that still feeds it must not bring it back
             raise RuntimeError("the crew is gone")
         if self._process is None:
-            process = subprocess.Popen(
+            self._served = False
+            self._process = subprocess.Popen(
                 [sys.executable, "-c", START.format(path=sys.path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # a worker has one core at most
             )
-            self._process = process
-            _widen(process.stdout)
-            try:
-                _send(process.stdin, self._work)
-                ready = _received(process.stdout)
-            except (OSError, EOFError, pickle.UnpicklingError):
-                ready = None
-            if ready is not True:
-                self.end()
-                raise RuntimeError(f"{sys.executable}: a worker process does not start; try with 0 workers")
+            _widen(self._process.stdout)
+            _send(self._process.stdin, self._work)
+            self._served = _received(self._process.stdout) is True
+            if not self._served:
+                raise EOFError
         return self._process
 
 

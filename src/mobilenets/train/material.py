@@ -51,6 +51,24 @@ class Material:
         size = len(self.labels)
         return {p: np.bincount(self.truth[self.where(p)], minlength=size).tolist() for p in PARTS}
 
+    def remarks(self, unchosen: str) -> list[str]:
+        """What a reader of scores must know of the pictures; `unchosen` is what validation would choose."""
+        told = []
+        if several := self.conflicts:
+            told.append(
+                f"pictures that look the same lie under several labels, such as {' = '.join(several[0])}"
+                + (f", and {len(several) - 1} more such" if len(several) > 1 else "")
+                + "; `mobilenets doctor --json` lists all"
+            )
+        counts = self.counts()
+        for part, so in (("train", "never answered"), ("test", "never judged")):
+            missing = [label for label, n in zip(self.labels, counts[part], strict=True) if not n]
+            if missing and any(counts[part]):
+                told.append(f"without a picture in {part}, so {so}: {', '.join(missing)}")
+        if not any(counts["val"]):
+            told.append(f"no validation pictures: {unchosen}, scores are not calibrated")
+        return told
+
 
 def sorted_out(
     catalog: Catalog, keys: Sequence[str], seen: Features, ratio: tuple[int, int, int], seed: int

@@ -7,12 +7,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilenets.costs.count import cost
 from mobilenets.data.catalog import Catalog, scan, usable
 from mobilenets.data.crew import keep_freed_memory, release_freed_memory
 from mobilenets.data.digests import Progress, digests
@@ -20,7 +19,6 @@ from mobilenets.data.store import Store
 from mobilenets.infer import artefact
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.engine import NumpyEngine, latency_ms
-from mobilenets.spec.net import Net
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions, shares
 from mobilenets.train import head as heads
 from mobilenets.train.blas import one_blas_thread
@@ -28,7 +26,7 @@ from mobilenets.train.features import Body, Features, features
 from mobilenets.train.judge import assembled, judge, verified, verify
 from mobilenets.train.material import Material, sorted_out
 from mobilenets.train.meter import Meter, machine, versions
-from mobilenets.train.run import Epoch, Run
+from mobilenets.train.run import MODEL, Epoch, Run, net_facts
 from mobilenets.train.start import starting_body
 
 
@@ -43,7 +41,7 @@ class Bodies(Protocol):
     ) -> Body | None: ...
 
 
-MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
 STAGES = ("scan", "features", "fit")
 
 
@@ -150,7 +148,7 @@ def retrain(
         if store.warning is not None:
             notes.append(store.warning)
         notes += [start.source["stands_in"]] if "stands_in" in start.source else []
-        notes += remarks(material)
+        notes += material.remarks("C and temperature are defaults")
         seconds = {**dict.fromkeys(STAGES, 0.0), **meter.seconds, "total": meter.total_s}
         return Run(
             command=command,
@@ -172,7 +170,7 @@ def retrain(
             calibration_error=verdict.calibration_error,
             unknown=verdict.unknown,
             epochs=epochs,
-            net=facts(model.net, (out / MODEL).stat().st_size, speed),
+            net=net_facts(model.net, (out / MODEL).stat().st_size, speed),
             source=model.source,
             seconds={name: round(value, 3) for name, value in seconds.items()},
             peak_rss_mb=None if meter.peak_rss_mb is None else round(meter.peak_rss_mb, 1),
@@ -183,25 +181,6 @@ def retrain(
             engine="; ".join(dict.fromkeys(engines)),
             notes=notes,
         )
-
-
-def remarks(material: Material, unchosen: str = "C and temperature are defaults") -> list[str]:
-    """What a reader of the scores must know of the pictures; `unchosen` is what validation would choose."""
-    told = []
-    if several := material.conflicts:
-        told.append(
-            f"pictures that look the same lie under several labels, such as {' = '.join(several[0])}"
-            + (f", and {len(several) - 1} more such" if len(several) > 1 else "")
-            + "; `mobilenets doctor --json` lists all"
-        )
-    for part, so in (("train", "never answered"), ("test", "never judged")):
-        counts = material.counts()[part]
-        missing = [label for label, n in zip(material.labels, counts, strict=True) if not n]
-        if missing and any(counts):
-            told.append(f"without a picture in {part}, so {so}: {', '.join(missing)}")
-    if not len(material.where("val")):
-        told.append(f"no validation pictures: {unchosen}, scores are not calibrated")
-    return told
 
 
 def _device(asked: str) -> str:
@@ -223,24 +202,6 @@ def _torch(model: Artefact, device: str, threads: int) -> Body:
     from mobilenets.train.body import TorchEngine
 
     return TorchEngine(model, device, threads)
-
-
-def facts(net: Net, file_bytes: int, speed_ms: float) -> dict[str, Any]:
-    """What the record says of the network."""
-    counted = cost(net)
-    return {
-        "name": net.name,
-        "width": net.width,
-        "resolution": net.resolution,
-        "macs": counted.macs,
-        "params": counted.params,
-        "float32_bytes": counted.float32_bytes,
-        "int8_bytes": counted.int8_bytes,
-        "activation_bytes": counted.activation_bytes,
-        "file_bytes": file_bytes,
-        "latency_ms": speed_ms,
-        "latency_engine": "numpy, one thread",
-    }
 
 
 def _fit_head(

@@ -9,7 +9,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilenets.costs.count import cost
 from mobilenets.data.catalog import SetAside
+from mobilenets.spec.net import Net
+
+MODEL = "model.safetensors"
+"""What a run leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +101,21 @@ class Run:
     kind: Literal["retraining", "training"] = "retraining"
     sweep: Sequence[Variant] = field(default_factory=tuple)
     notes: Sequence[str] = field(default_factory=tuple)
+
+
+def net_facts(net: Net, file_bytes: int, speed_ms: float) -> dict[str, Any]:
+    """What the record says of the network."""
+    counted = cost(net)
+    return {
+        "name": net.name,
+        "width": net.width,
+        "resolution": net.resolution,
+        "macs": counted.macs,
+        "params": counted.params,
+        "float32_bytes": counted.float32_bytes,
+        "int8_bytes": counted.int8_bytes,
+        "activation_bytes": counted.activation_bytes,
+        "file_bytes": file_bytes,
+        "latency_ms": speed_ms,
+        "latency_engine": "numpy, one thread",
+    }

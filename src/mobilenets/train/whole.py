@@ -44,8 +44,7 @@ from mobilenets.train.judge import AGREE, VERIFIED_PICTURES
 from mobilenets.train.keeper import Keeper, Listener, identity, resumed, unfinished
 from mobilenets.train.lessons import Lesson, decoded_parts, everyone, fits, sorted_out
 from mobilenets.train.meter import Meter, machine, versions
-from mobilenets.train.retrain import MODEL, facts, remarks
-from mobilenets.train.run import Epoch, Judged, Run
+from mobilenets.train.run import MODEL, Epoch, Judged, Run, net_facts
 from mobilenets.train.start import RANDOM, starting_body
 from mobilenets.train.student import Student, student
 from mobilenets.train.teacher import (
@@ -194,7 +193,7 @@ def train(
             calibration_error=told["calibration_error"],
             unknown=None,
             epochs=state.epochs,
-            net=facts(model.net, (out / MODEL).stat().st_size, speed),
+            net=net_facts(model.net, (out / MODEL).stat().st_size, speed),
             source=model.source,
             seconds={
                 name: round(value, 3) for name, value in (meter.seconds | {"total": meter.total_s}).items()
@@ -205,7 +204,7 @@ def train(
             digest=artefact.digest(model),
             engine=_engine(where),
             throughput=keeper.throughput(),
-            notes=[*notes, *remarks(material, "temperature is a default")],
+            notes=[*notes, *material.remarks("temperature is a default")],
             kind="training",
         )
 

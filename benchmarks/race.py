@@ -1,7 +1,8 @@
 """The sixteen published V1 with random weights, this package's code against the other runtimes, in turns.
 
-    python benchmarks/race.py [--variants 1.0/224,0.25/128] [--again] [-- OPTIONS]
+    python benchmarks/race.py [--variants 1.0/224,v3-large/1.0/224] [--again] [-- OPTIONS]
 
+Other networks of the family are raced where --variants names them.
 OPTIONS go to `mobilenets bench` as they are; without any: both types, one and two threads, the engines that
 were ever the best, no cold starts. Rows are added to results/race.csv as each variant ends, and a variant
 that has rows there with the same OPTIONS from the same machine is left out, so that a run that was cut off
@@ -34,17 +35,21 @@ USUAL = ["--threads", "1,2", "--dtype", "float32,int8", "--starts", "0"]
 USUAL += ["--engines", "ours,onnxruntime,openvino,litert,ncnn"]
 
 
-def chosen(text: str) -> list[tuple[float, int]]:
-    """The variants named, such as 1.0/224,0.25/128; all of them for `all`."""
+Variant = tuple[str, float, int]
+
+
+def chosen(text: str) -> list[Variant]:
+    """The variants named, such as 1.0/224,v2/1.0/224; all V1 for `all`."""
     if text == "all":
-        return VARIANTS
-    pairs = (word.split("/") for word in text.split(","))
-    return [(float(width), int(side)) for width, side in pairs]
+        return [("v1", width, side) for width, side in VARIANTS]
+    parts = (word.split("/") for word in text.split(","))
+    return [(net[0] if net else "v1", float(width), int(side)) for *net, width, side in parts]
 
 
-def command(width: float, side: int, options: Sequence[str]) -> str:
+def command(variant: Variant, options: Sequence[str]) -> str:
+    net, width, side = variant
     return shlex.join(
-        ["mobilenets", "bench", "v1", "--width", f"{width:g}", "--resolution", str(side), *options]
+        ["mobilenets", "bench", net, "--width", f"{width:g}", "--resolution", str(side), *options]
     )
 
 
@@ -81,15 +86,15 @@ def summary(rows: Iterable[Mapping[str, str]]) -> None:
         print(f"    geometric mean of {len(models)}: {mean:.3f}")
 
 
-def raced(width: float, side: int, options: Sequence[str]) -> dict[str, Any]:
+def raced(variant: Variant, options: Sequence[str]) -> dict[str, Any]:
     """One variant's race; what is made for it is of no use to another and is not kept."""
-    words = [sys.executable, "-m", "mobilenets", *shlex.split(command(width, side, options))[1:], "--json"]
+    words = [sys.executable, "-m", "mobilenets", *shlex.split(command(variant, options))[1:], "--json"]
     with tempfile.TemporaryDirectory() as cache:
         done = subprocess.run(
             words, stdout=subprocess.PIPE, check=True, env={**os.environ, "MOBILENETS_CACHE": cache}
         )
     found: dict[str, Any] = json.loads(done.stdout)
-    return found | {"command": command(width, side, options)}
+    return found | {"command": command(variant, options)}
 
 
 def main() -> None:
@@ -103,13 +108,13 @@ def main() -> None:
     given = sys.argv[1:]
     own = given.index("--") if "--" in given else len(given)  # argparse takes no list after an option
     args, options = parser.parse_args(given[:own]), given[own + 1 :] or USUAL
-    for width, side in [] if args.summary else chosen(args.variants):
-        told, machine = command(width, side, options), machine_line()
+    for variant in [] if args.summary else chosen(args.variants):
+        told, machine = command(variant, options), machine_line()
         done = any(row["command"] == told and row["machine"] == machine for row in read(args.out))
         if done and not args.again:
             print(f"{told}: measured already", flush=True)
             continue
-        found = raced(width, side, options)
+        found = raced(variant, options)
         for row in found["skipped"]:
             print(f"not raced: {row['engine']} {row['dtype']}: {row['reason']}", flush=True)
         append(args.out, flat(found))

@@ -28,6 +28,7 @@ from rows import keep
 from torch import nn
 
 from mobilenets.data.catalog import scan
+from mobilenets.data.crew import keep_freed_memory
 from mobilenets.data.decoded import Decoded, decoded
 from mobilenets.data.digests import digests
 from mobilenets.model.module import module, random_weights
@@ -152,6 +153,7 @@ def main() -> None:
     asked.add_argument("--turns", type=int, default=5)
     asked.add_argument("--seconds", type=float, default=12.0)
     given = asked.parse_args()
+    keep_freed_memory()  # as `mobilenets train` does; the plain loop gains by it too
     command = shlex.join(
         ["python", "benchmarks/throughput.py", "--data", "DATA", "--turns", str(given.turns)]
     )

@@ -20,6 +20,8 @@ GPUS = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
 DAEMON = "ZEUSD_SOCK_PATH"
 """Names zeus' daemon, which may read counters that only root may."""
 WINDOW = "mobilenets"
+SHORT_S = 10.0
+"""Counters run over after minutes at the least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +98,17 @@ class Counter:
         self._monitor.begin_window(WINDOW, sync_execution=False, restart=True)
 
     def end(self) -> float | None:
-        """Mean watts since `begin`; None where a counter has not moved, or ran over.
+        """Mean watts since `begin`; None where a counter has not moved, or may have run over unseen.
 
-        zeus looks once in a while whether one has: a whole range is missing from a reading then or, late,
-        comes on top of one. No reading of a second holds half of what a counter counts in minutes.
+        zeus looks once a second whether one has: a whole range is missing from a reading then or, seen late,
+        comes on top of it. That shows in a short time, in which no counter fills half of its range.
         """
         found = self._ended()
         parts: tuple[Mapping[int, float] | None, ...]
         parts = (found.cpu_energy, found.dram_energy, found.gpu_energy)
         joules = sum(sum(part.values()) for part in parts if part)
-        over = any(not 0 <= value <= self._most_j for part in parts[:2] if part for value in part.values())
+        most = self._most_j if found.time < SHORT_S else math.inf
+        over = any(not 0 <= value <= most for part in parts[:2] if part for value in part.values())
         return None if over or joules <= 0 or found.time <= 0 else joules / found.time
 
     def _ended(self) -> Any:

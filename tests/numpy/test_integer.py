@@ -268,6 +268,12 @@ def test_tensors_that_are_not_those_of_the_integers_are_refused(changes: dict[st
         to_bytes(replace(MODEL, weights=tensors))
 
 
+def test_steps_whose_product_is_infinite_are_refused() -> None:
+    large = {**SCALES, "a": replace(SCALES["a"], step=1e30)}
+    with pytest.raises(ValueError, match="^b: so large are the steps of what it reads"):
+        check(NET, TENSORS | {"b.step": np.full(4, 3e38, np.float32)}, large)
+
+
 def test_what_has_no_integers_is_refused_by_name() -> None:
     smooth = replace(NET, nodes=(*NET.nodes, Node("smooth", Activate(activation="swish"), ("a",))))
     with pytest.raises(ValueError, match=r"^smooth: swish is .* cannot be quantised; hswish can$"):

@@ -84,6 +84,19 @@ def test_the_search_finds_the_best_of_all_roundings_up_and_down() -> None:
         assert mine == pytest.approx(min(costs))
 
 
+def test_inputs_that_hardly_vary_leave_weights_at_their_nearest() -> None:
+    """Rounding of float32 sums makes of them a covariance by which errors seem to pay."""
+    rows, terms = 4, 960
+    draw = np.random.default_rng(0)
+    windows = draw.normal(1000, 1, (1, 2000, terms)).astype(np.float32)
+    covariance = moments_of(windows).covariance
+    assert np.linalg.eigvalsh(covariance[0]).min() < 0
+    weight = draw.normal(0, 1, (rows, terms))
+    least = np.zeros(rows)
+    found = second_order(weight, least, covariance)
+    np.testing.assert_array_equal(found.whole, nearest(weight, least).whole)
+
+
 def test_terms_that_cancel_keep_what_they_leave() -> None:
     """Two taps of ±30 on pixels that are nearly equal: their difference counts, not their size."""
     weight = np.array([[30.0, -29.9, 0.31]])

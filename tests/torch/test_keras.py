@@ -228,3 +228,26 @@ def test_a_missing_h5py_is_one_line_with_the_remedy(
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
     with pytest.raises(ValueError, match="pip install h5py"):
         adopt.read(path)
+
+
+@pytest.mark.parametrize("kind", ["external", "virtual", "scalar"])
+def test_a_file_that_points_at_others_or_has_no_shapes_is_refused(tmp_path: Path, kind: str) -> None:
+    h5py = pytest.importorskip("h5py", reason="needs h5py")
+    secret, path = tmp_path / "secret", tmp_path / "weights.h5"
+    secret.write_bytes(np.arange(864, dtype=np.float32).tobytes())
+    with h5py.File(path, "w") as file:
+        match kind:
+            case "external":
+                file.create_dataset("conv1/kernel", (3, 3, 3, 32), "f4", external=[(str(secret), 0, 3456)])
+            case "virtual":
+                layout = h5py.VirtualLayout((3, 3, 3, 32), "f4")
+                layout[:] = h5py.VirtualSource(str(secret), "values", (3, 3, 3, 32))
+                file.create_virtual_dataset("conv1/kernel", layout)
+            case _:
+                file.create_dataset("conv1/kernel", data=np.float32(1))
+    said = {"scalar": r"conv1/kernel has the shape \[\]"}.get(
+        kind, "conv1/kernel keeps its values in another"
+    )
+    with pytest.raises(ValueError, match=said) as error:
+        adopt.read(path)
+    assert "\n" not in str(error.value)

@@ -67,7 +67,7 @@ def layers(
     for node in net.nodes:
         inputs = tuple((name, 0 if name == "image" else scales[name].zero) for name in node.inputs)
         source, source_zero = inputs[0]
-        made = rescale(net, node, tensors, scales)
+        made = rescale(net, node, tensors, scales, known)
         if not isinstance(node.op, Linear):
             found[node.name] = Layer(made, inputs, tame=_tame(made, _largest(node, known[source])))
             continue

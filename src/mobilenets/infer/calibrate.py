@@ -161,6 +161,8 @@ def observe(net: Net, maps: Maps, levels: Frame, zero: Map, threads: int = 1) ->
 
     for number, (found, more) in enumerate(in_threads(seen, enumerate(batches(levels)), threads)):
         for name in names:
+            if not np.isfinite(found[name]).all():
+                raise ValueError(f"{name}: gives values that are no numbers, so that it cannot be quantised")
             spreads[name] = spread(spreads.get(name), found[name], number)
         moments = {name: moments[name] + own if name in moments else own for name, own in more.items()}
     return Observed(moments, spreads)

@@ -72,7 +72,7 @@ EXACT = 1 << 24
 MOST_TERMS = 1 << 14
 MOST_BIAS = (1 << 31) - 1 - MOST_TERMS * MOST * MOST
 """So many terms and this bias can't leave 32 bits, whatever the order they are added in."""
-LEAST_MULTIPLIER, MOST_MULTIPLIER = 2.0**-100, 2.0**64
+LEAST_MULTIPLIER, MOST_MULTIPLIER = 2.0**-100, 2.0**30
 """Between these a curve or a sum never meets an infinity or a number that some processors take for 0."""
 FIXED_BITS = 20
 """Of the greatest multiplier of a sum of maps, below its first."""
@@ -420,6 +420,10 @@ def _check_scales(
                 f"2**{FIXED_BITS}"
             )
         return
+    if not np.isfinite(made.multiplier).all():
+        raise ValueError(
+            f"{node.name}: so large are the steps of what it reads that their product is infinite"
+        )
     if made.curve is None and not isinstance(node.op, Mul | MeanPool | Activate):
         return
     numbers = np.append(made.multiplier.ravel(), made.slope)

@@ -134,7 +134,7 @@ def _later(found: dict[str, NDArray[np.float32]], resolution: int) -> Net | None
         top = found.get("logits/kernel")
     else:
         return None
-    width = round(last.shape[0] / full * 20) / 20 if last.ndim else 0.0
+    width = round(last.shape[0] / full * 20) / 20
     if not 0 < width <= 8:
         raise ValueError(f"its last block gives {list(last.shape)} channels: no width of {name} has that")
     net = zoo.body(name, width, resolution)
@@ -154,6 +154,9 @@ def _tensors(data: bytes) -> dict[str, NDArray[np.float32]]:
         nonlocal left
         if not isinstance(item, h5py.Dataset) or path.startswith("optimizer"):
             return
+        # Such values lie wherever the file says: any file of this user's, or one that never ends.
+        if item.external or item.is_virtual:
+            raise ValueError(f"{path} keeps its values in another file, which is not read")
         name = _name(path)
         left -= math.prod(item.shape or ()) * item.dtype.itemsize
         if left < 0:
@@ -164,6 +167,8 @@ def _tensors(data: bytes) -> dict[str, NDArray[np.float32]]:
             return  # a counter, such as a seed generator's state
         if name in found:
             raise ValueError(f"two tensors called {name}")
+        if name.endswith("/kernel") and item.ndim < 2:
+            raise ValueError(f"{path} has the shape {list(item.shape)}: no kernel has that")
         found[name] = _turned(name, np.asarray(item[()], np.float32))
 
     try:

@@ -8,7 +8,6 @@ the nearest minimises e·e instead, and is far off where the terms of x rise and
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 
@@ -58,6 +57,8 @@ def second_order(weight: Matrix, least: Matrix, covariance: Matrix) -> Rounded:
         )
     damped = _damped(covariance)
     best = nearest(weight, least)
+    if not _definite(damped):
+        return best
     cost = expected_error(weight, best, damped)
     for other in _tried(weight, least, damped):
         best, cost = _better(weight, damped, best, cost, other)
@@ -65,13 +66,21 @@ def second_order(weight: Matrix, least: Matrix, covariance: Matrix) -> Rounded:
     return _better(weight, damped, best, cost, swept)[0]
 
 
+def _definite(covariance: Matrix) -> bool:
+    """Whether an error can only cost something. Of inputs that hardly vary beside their means nothing is left
+    but the rounding of their sums, and then there are errors that seem to pay."""
+    try:
+        np.linalg.cholesky(covariance)
+    except np.linalg.LinAlgError:
+        return False
+    return True
+
+
 def _tried(weight: Matrix, least: Matrix, covariance: Matrix) -> Iterator[Rounded]:
     """Other roundings at other steps."""
     if len(covariance) == 1:
         step = steps(weight, least)
-        # Where inputs are all but nothing the inverse is beyond float64: the nearest ones are swept alone.
-        with suppress(np.linalg.LinAlgError):
-            yield Rounded(_fed_back(weight, step, covariance[0]), step)
+        yield Rounded(_fed_back(weight, step, covariance[0]), step)
     elif weight.shape[1] <= SEARCHED_TERMS:
         search = _Search(covariance)
         for factor in FACTORS:

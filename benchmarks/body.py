@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from retrain import COMMAND
 from rows import keep
 
 from mobilenets.infer import adopt, weights
@@ -95,7 +96,7 @@ def main() -> None:
                         "interval_high": high,
                         "epochs": given.scratch if beginning == "random" else 0,
                         "machine": machine_line(),
-                        "command": f"python benchmarks/body.py {given.set} BODY --data DATA",
+                        "command": COMMAND,
                     },
                 )
 

@@ -45,7 +45,7 @@ FIELDS = (
     *("machine", "torch", "command"),
 )
 # Rows are read on other machines: where data and weights lie on this one is left out.
-PLACES = {"--data": "DATA", "--weights": "DATA/weights/"}
+PLACES = {"--data": "DATA", "--weights": "DATA/weights/", "--imagenet": "DATA/weights/"}
 
 
 def _repeatable(arguments: list[str]) -> str:
@@ -56,7 +56,7 @@ def _repeatable(arguments: list[str]) -> str:
         if word in ("--keep", "--out"):
             next(words, "")
         elif word in PLACES:
-            value = Path(next(words, "")).name if word == "--weights" else next(words, "")[:0]
+            value = Path(next(words, "")).name if word != "--data" else next(words, "")[:0]
             told += [word, PLACES[word] + value]
         else:
             told.append(word)

@@ -155,7 +155,10 @@ def main() -> None:
     given = asked.parse_args()
     keep_freed_memory()  # as `mobilenets train` does; the plain loop gains by it too
     command = shlex.join(
-        ["python", "benchmarks/throughput.py", "--data", "DATA", "--turns", str(given.turns)]
+        [
+            *("python", "benchmarks/throughput.py", "--data", "DATA"),
+            *("--turns", str(given.turns), "--seconds", f"{given.seconds:g}"),
+        ]
     )
     with tempfile.TemporaryDirectory() as place:
         with tarfile.open(given.data / "data" / "tiny-imagenet-22k.tar") as archive:

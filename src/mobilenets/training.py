@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -54,9 +55,16 @@ def train(
     if strange := [name for name in given if name not in known]:
         raise ValueError(f"unknown options: {', '.join(strange)}; known: {', '.join(known)}")
     what, on, distil = (_taken(TrainOptions, given), _taken(RunOptions, given), _taken(DistilOptions, given))
+    if teacher is None and distil.teacher is None and distil != DistilOptions():
+        raise ValueError("--distil and what belongs to it ask for somebody who teaches: give --teacher MODEL")
+    place = cache or cache_dir()
+    asked: Callable[[], Teacher] | None = None
+    if teacher is not None:
+        asked = partial(_given, teacher)
+    elif distil.teacher is not None:
+        asked = partial(_teacher, distil.teacher, on, progress, place)
     if speaks():
         writable(out)
-    place = cache or cache_dir()
     base = store() if cache is None else Store(cache / "features.sqlite")
     curves = Curves(out, progress, resume=on.resume)
     try:
@@ -68,13 +76,14 @@ def train(
             store=base,
             cache=place / "decoded",
             listener=Listener(progress, curves.step, curves.epoch),
-            teacher=teacher or _teacher(distil, on, progress, place),
+            teacher=asked,
             distil=distil,
             command=command,
         )
     except KeyboardInterrupt as error:
         kept = (out / CHECKPOINT).exists()
-        how = "the same command with --resume goes on" if kept else "no step was kept yet"
+        again = "with --resume in place of --anew" if on.anew else "with --resume"
+        how = f"the same command {again} goes on" if kept else "no step was kept yet"
         raise StoppedError(f"interrupted; {how}") from error
     finally:
         curves.close()
@@ -91,10 +100,12 @@ def _taken(kind: type[Options], given: Mapping[str, Any]) -> Options:
     return kind(**own)
 
 
-def _teacher(distil: DistilOptions, on: RunOptions, progress: Reporter, place: Path) -> Teacher | None:
-    """The teacher that options name, by the fastest engine there is for it."""
-    if distil.teacher is None:
-        return None
+def _given(teacher: Teacher) -> Teacher:
+    return teacher
+
+
+def _teacher(name: str, on: RunOptions, progress: Reporter, place: Path) -> Teacher:
+    """The teacher of that name, by the fastest engine there is for it."""
     from mobilenets.compiling import compiled_body
     from mobilenets.data.crew import cores
     from mobilenets.infer.adopt import in_floats
@@ -102,13 +113,13 @@ def _teacher(distil: DistilOptions, on: RunOptions, progress: Reporter, place: P
     from mobilenets.infer.ready import load
     from mobilenets.train.teacher import of_body, of_model
 
-    ready = load(distil.teacher, progress.download)
+    ready = load(name, progress.download)
     threads = on.threads or cores()
     if isinstance(ready.engine, CompiledEngine):
         known = ready.artefact
         size = (known.preprocess.height, known.preprocess.width)
         told = f"{known.source['digest']}, compiled to {known.source['compiled']}"
-        return of_body(CompiledBody(Path(distil.teacher), threads), ready.labels, size, told)
+        return of_body(CompiledBody(Path(name), threads), ready.labels, size, told)
     return of_model(
         in_floats(ready.artefact),
         on.device,
@@ -143,8 +154,10 @@ def _train(
 
 def _line(words: Sequence[str]) -> str:
     """The command that gives this run again, from its beginning."""
-    count = os.environ.get("WORLD_SIZE", "1")
-    start = ["mobilenets"] if count == "1" else ["torchrun", "--nproc-per-node", count, "-m", "mobilenets"]
+    count, here = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    nodes = ["--nnodes", str(count // here)] if count > here else []
+    several = ["torchrun", *nodes, "--nproc-per-node", str(here), "-m", "mobilenets"]
+    start = several if count > 1 else ["mobilenets"]
     return shlex.join([*start, *(word for word in words if word not in ("--resume", "--anew"))])
 
 

@@ -270,7 +270,7 @@ def test_tensors_that_are_not_those_of_the_integers_are_refused(changes: dict[st
 
 def test_steps_whose_product_is_infinite_are_refused() -> None:
     large = {**SCALES, "a": replace(SCALES["a"], step=1e30)}
-    with pytest.raises(ValueError, match="^b: so large are the steps of what it reads"):
+    with pytest.raises(ValueError, match=r"^b: so large are the steps of what it reads"):
         check(NET, TENSORS | {"b.step": np.full(4, 3e38, np.float32)}, large)
 
 

@@ -175,6 +175,14 @@ def test_mistakes_are_told_in_one_line_before_work_is_done(
         ((tiny, "--teacher", model, "--temperature", 0), "give 0.1 to 100"),
         ((tiny, "--teacher", model, "--teacher-weight", 2), "between 0 and 1"),
         ((tiny, "--weights", tmp_path / "no.tflite"), "no.tflite"),
+        ((tiny, "--temperature", 3), "give --teacher MODEL"),
+        ((tiny, "--cutmix", -1), "mix.cutmix must lie in 0"),
+        ((tiny, "--erase", 2), "erase must lie in 0"),
+        ((tiny, "--net", "v2", "--weights", model), "give --net v1 --width 0.25, or other weights"),
+        ((tiny, "--qat"), "learns on from a trained model"),
+        ((tiny, "--qat", "--weights", tmp_path / "no"), "no such file; it takes a model of `train`"),
+        ((tiny, "--qat", "--weights", model, "--width", 0.5), "--qat --width: the network is that of"),
+        ((tiny, "--qat", "--weights", model, "--teacher", model, "--distil", "features"), "--distil soft"),
     ]
     told = refuse_each(*(("train", *case, *out) for case, _ in cases))
     for (case, expected), line in zip(cases, told, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,21 @@ def test_compiled_bytes_say_what_training_said(
     assert len(said) >= 20
     assert (said == run.test.scores.argmax(axis=1)).mean() >= 0.995
     assert np.mean(said == run.test.truth) == run.accuracy["test"]
+
+
+def test_one_picture_judges_and_what_was_set_aside_stays_so(
+    tiny: Path, trained: Trained, quiet: Any, tmp_path: Path
+) -> None:
+    """Of a folder without parts: the split of the float model is taken over, another seed refused."""
+    folder = shutil.copytree(tiny / "train", tmp_path / "folder")
+    words: dict[str, Any] = {"epochs": 1, "batch": 16, "threads": 1}
+    first = trained(folder, tmp_path / "first", tmp_path / "cache", **SMALL, epochs=1, split="90/9/1", seed=3)
+    weights = str(tmp_path / "first" / "model.safetensors")
+    with pytest.raises(ValueError, match=r"was trained with --seed 3, .* give --seed 3"):
+        trained(folder, tmp_path / "other", tmp_path / "cache", qat=True, weights=weights, **words)
+    run = trained(folder, tmp_path / "out", tmp_path / "cache", qat=True, weights=weights, seed=3, **words)
+    assert run.test.files == first.test.files
+    assert run.counts == first.counts
 
 
 def test_what_cannot_learn_on_in_bytes_is_refused(

@@ -113,6 +113,9 @@ def named(options: TrainOptions) -> Recipe:
         resolution=options.resolution or (subject.resolution if options.net in (None, subject.net) else None),
     )
     epochs = options.epochs or recipe.epochs
+    feed = replace(recipe.feed, split=options.split or recipe.feed.split)
+    if options.qat:  # a network in bytes has one size
+        feed = replace(feed, sizes=Feed().sizes)
     # What `muon` moves aside keeps its proportion.
     scale = 1.0 if options.rate is None else options.rate / recipe.steps.rate
     return replace(
@@ -121,6 +124,15 @@ def named(options: TrainOptions) -> Recipe:
         batch=options.batch or recipe.batch,
         steps=replace(recipe.steps, rate=recipe.steps.rate * scale, aside=recipe.steps.aside * scale),
         course=replace(recipe.course, warmup=min(recipe.course.warmup, MOST_WARMUP * epochs)),
-        feed=replace(recipe.feed, split=options.split or recipe.feed.split),
+        views=_strayed(recipe.views, options),
+        feed=feed,
         subject=subject,
     )
+
+
+def _strayed(views: Views, options: TrainOptions) -> Views:
+    """The views with what the options change in them."""
+    own = {name: getattr(options, name) for name in ("erase", "policy")}
+    mixed = {name: getattr(options, name) for name in ("mixup", "cutmix")}
+    own, mixed = ({name: value for name, value in each.items() if value is not None} for each in (own, mixed))
+    return replace(views, **own, mix=replace(views.mix, **mixed))

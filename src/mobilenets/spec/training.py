@@ -86,7 +86,7 @@ class Recipe:
     """Everything that decides a training but the pictures, the network and the seed.
 
     `norm_batch` pictures share the statistics of a batch norm (arXiv:1705.08741): they are what threads and
-    processes share out, so that how many there are changes nothing. `average` is the weight of the past in
+    processes share out: how many there are changes last digits alone. `average` is the weight of the past in
     the averaged weights that are judged and kept.
     """
 
@@ -118,6 +118,10 @@ class TrainOptions:
     batch: int | None = flag(None, "Pictures in a step.", 1)
     rate: float | None = flag(None, "The highest learning rate.")
     split: str | None = flag(None, "Shares of train/val/test where the data set has no parts of its own.")
+    mixup: float | None = flag(None, "Blend pictures and labels by shares of Beta(x, x); 0 for none.")
+    cutmix: float | None = flag(None, "The same by a box of another picture.")
+    erase: float | None = flag(None, "Chance of a grey rectangle in a picture.")
+    policy: int | None = flag(None, "Operations drawn for each picture, 0 to 3.")
     seed: int = flag(0, "Seed of the split, the first weights and all that is drawn.", 0)
 
     def __post_init__(self) -> None:

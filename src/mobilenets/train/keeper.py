@@ -18,7 +18,7 @@ from mobilenets.infer.artefact import Artefact
 from mobilenets.spec.training import DistilOptions, Recipe, RunOptions, TrainOptions
 from mobilenets.train import checkpoint, loop
 from mobilenets.train.lessons import Lesson
-from mobilenets.train.run import Epoch
+from mobilenets.train.run import MODEL, Epoch
 from mobilenets.train.student import learned
 from mobilenets.train.teacher import Teacher
 
@@ -147,7 +147,7 @@ def unfinished(out: Path, on: RunOptions) -> None:
     """Raises ValueError, before any work, where there is nothing to resume or something to be lost."""
     path = out / CHECKPOINT
     if on.resume and not path.exists():
-        ended = " any more: the training there came to its end" * (out / "model.safetensors").exists()
+        ended = " any more: the training there came to its end" * (out / MODEL).exists()
         raise ValueError(f"{path}: there is no checkpoint to go on from{ended}; leave out --resume")
     if not on.resume and path.exists() and not on.anew:
         raise ValueError(
@@ -157,8 +157,11 @@ def unfinished(out: Path, on: RunOptions) -> None:
 
 def resumed(state: loop.State, out: Path, about: Mapping[str, Any], on: RunOptions) -> None:
     """The state of a run that was cut off, where it is to be gone on with."""
-    for left in out.glob(f".{CHECKPOINT}.*.part"):  # of a kill while it was written
-        left.unlink(missing_ok=True)
+    for name in (CHECKPOINT, BEST, MODEL):
+        for left in out.glob(f".{name}.*.part"):  # of a kill while it was written
+            left.unlink(missing_ok=True)
+    if on.anew:
+        cleared(out)
     if on.resume:
         checkpoint.restore(state, out / CHECKPOINT, about)
 

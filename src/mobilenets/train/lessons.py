@@ -125,9 +125,13 @@ def everyone(labels: Sequence[str], truth: NDArray[np.int64], folder: Path) -> N
         )
 
 
-def fits(recipe: Recipe, pre: Preprocess) -> None:
-    """Raises ValueError where views of that size cannot be cut out of what is stored."""
+def fits(recipe: Recipe, pre: Preprocess, qat: bool) -> None:
+    """Raises ValueError where views of that size cannot be cut out of what is stored.
+
+    Pictures that calibrate (`qat`) are seen without what is around them.
+    """
     shift, stored = recipe.views.shift, recipe.feed.stored
+    shift = 0 if qat and shift else shift
     if shift is not None and stored and pre.height > stored + 2 * shift:
         raise ValueError(
             f"--resolution {pre.height}: {recipe.name} cuts its views out of pictures of {stored} × {stored} "

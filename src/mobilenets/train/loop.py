@@ -281,7 +281,9 @@ class _Classroom:
     def trouble(self, clip: float) -> str:
         """Which part of the gradients is no number; cuts a gradient that is longer than `clip`."""
         given = [p for p in self._student.parameters() if p.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(given, clip or float("inf"))
+        norm = torch.nn.utils.get_total_norm([p.grad for p in given if p.grad is not None])
+        if clip:
+            torch.nn.utils.clip_grads_with_norm_(given, clip, norm)
         return "" if bool(torch.isfinite(norm)) else "a gradient"
 
     def _side(self, epoch: float) -> int:
@@ -358,14 +360,15 @@ def said(
     def run(number: int) -> list[NDArray[np.float32]]:
         found = []
         for batch in batches[number :: len(copies)]:
-            # cuDNN would round to TF32: other logits than the numpy walk's.
-            with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            with torch.inference_mode():
                 x = torch.from_numpy(batch()).to(where.device).permute(0, 3, 1, 2).float()
                 given = copies[number](normalised(x, target.mean, target.std))
                 found.append(given["logits"].float().cpu().numpy())
         return found
 
-    with one_thread_each(len(copies)) as pool:
+    # cuDNN would round to TF32: other logits than the numpy walk's. The flag is every thread's.
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    with exact, one_thread_each(len(copies)) as pool:
         told = list(pool.map(run, range(len(copies))))
     rows = [told[number % len(copies)][number // len(copies)] for number in range(len(batches))]
     return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)

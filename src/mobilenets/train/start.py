@@ -52,9 +52,10 @@ def starting_body(options: BodyOptions, learn: LearnOptions, progress: Progress)
     model = adopt.in_floats(weights.load(found))
     if model.net.name != options.net or (options.width is not None and model.net.width != options.width):
         wanted = options.net if options.width is None else f"{options.net} of width {options.width:g}"
+        its = f"--net {model.net.name} --width {model.net.width:g}"
         raise ValueError(
             f"{found.path}: weights of {model.net.name} of width {model.net.width:g}, "
-            f"but {wanted} was asked for; leave out --net and --width, or give other weights"
+            f"but {wanted} was asked for; give {its}, or other weights"
         )
     net = headless(at_resolution(model.net, options.resolution or model.net.resolution))
     own = {name: model.weights[name] for name in tensors(net)}

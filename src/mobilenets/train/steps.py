@@ -74,11 +74,11 @@ class Stepper:
             if isinstance(layer.op, Conv | Pointwise | Dense)
         }
         dense: list[nn.Parameter] = []
-        for name, value in made.named_parameters():
+        for value in made.parameters():
             op = decayed.get(id(value))
             if isinstance(op, Dense):
                 dense.append(value)
-            elif op is not None or (name.startswith("match.") and value.dim() > 1):
+            elif op is not None:
                 heavy.append(value)
             else:
                 light.append(value)
@@ -111,7 +111,8 @@ class Stepper:
                     Muon([matrix], lr=steps.rate, momentum=steps.momentum, weight_decay=steps.decay)
                     for _, matrix in self._flat
                 ]
-                rest = AdamW(groups, lr=steps.aside, betas=(steps.momentum, steps.smooth))
+                betas = (steps.momentum, steps.smooth)
+                rest = AdamW(groups, lr=steps.aside, betas=betas, eps=steps.epsilon)
                 return [*own, rest]
 
     def step(self, share: float, pool: ThreadPoolExecutor | None = None) -> None:

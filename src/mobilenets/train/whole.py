@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -19,11 +19,10 @@ from mobilenets.data.catalog import scan, usable
 from mobilenets.data.crew import keep_freed_memory, release_freed_memory
 from mobilenets.data.digests import Progress, digests
 from mobilenets.data.store import Store
-from mobilenets.infer import adopt, artefact
+from mobilenets.infer import artefact
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.decode import softmax
 from mobilenets.infer.engine import NumpyEngine, latency_ms
-from mobilenets.infer.quantise import quantise
 from mobilenets.infer.score import calibration_error, interval, top
 from mobilenets.model.module import random_weights, weights_of
 from mobilenets.model.unfold import unfold
@@ -31,11 +30,11 @@ from mobilenets.spec import zoo
 from mobilenets.spec.head import HEAD, classify
 from mobilenets.spec.net import tensors
 from mobilenets.spec.preprocess import SLIM, Preprocess
-from mobilenets.spec.recipe import BodyOptions, LearnOptions
+from mobilenets.spec.recipe import BodyOptions, LearnOptions, shares
 from mobilenets.spec.recipes import named
 from mobilenets.spec.training import DistilOptions, Recipe, RunOptions, TrainOptions
 from mobilenets.spec.views import Views, still
-from mobilenets.train import loop
+from mobilenets.train import loop, qat
 from mobilenets.train.blas import one_blas_thread
 from mobilenets.train.body import one_thread, pick_device
 from mobilenets.train.finetune import half_is_native
@@ -62,7 +61,6 @@ from mobilenets.train.views import DRAWS, normalised, viewed
 from mobilenets.train.world import World, joined, others, speaks
 
 STATISTICS_PICTURES = 512
-CALIBRATED = 256
 BYTES_APART = 1
 FILES_NAMED = 3
 STORED = 8 / 7
@@ -78,19 +76,26 @@ def train(
     store: Store,
     cache: Path,
     listener: Listener,
-    teacher: Teacher | None = None,
-    distil: DistilOptions | None = None,
+    teacher: Callable[[], Teacher] | None = None,
+    distil: DistilOptions = DistilOptions(),  # noqa: B008  # it is frozen
     command: str = "",
 ) -> Run | None:
     """Train a network on `folder`; writes `out/model.safetensors`, whole or not at all.
 
-    Pictures are decoded once, into `cache`. Of several processes that learn together (`torchrun`) the first
+    Pictures are decoded once, into `cache`; `teacher` is called for when mistakes have been found. Of several
+    processes that learn together (`torchrun`) the first
     writes and gives the record, the others None. Raises ValueError, before work is done where that is
     possible, for options that make no sense, a data set that cannot be learned and a checkpoint of another
     run.
     """
     recipe = named(options)
     device = torch.device(pick_device(on.device))
+    trained = qat.trained(options, device, teacher is not None and distil.distil == "features")
+    if trained is not None:
+        recipe = qat.gone_on(recipe, trained, options)
+    shares(recipe.feed.split)
+    if trained is None and options.weights == RANDOM:
+        zoo.net(recipe.subject.net, recipe.subject.width, recipe.subject.resolution)
     threads = on.threads or max(1, int(machine()["cores"]) // (1 + others()))
     if speaks():
         unfinished(out, on)
@@ -104,13 +109,15 @@ def train(
                 catalog, keys, recipe.feed, options.seed, threads, store, listener.progress
             )
             everyone(material.labels, material.truth[material.where("train")], folder)
-            if options.qat and distil is not None and distil.teacher and distil.distil == "features":
-                raise ValueError("--qat learns from a teacher's scores alone: give --distil soft")
-            if teacher is not None and distil is not None:
-                refused(teacher, distil, material.labels)
-            start = _started(recipe, options, material.labels, listener.progress)
+            mentor = None if teacher is None else teacher()
+            if mentor is not None:
+                refused(mentor, distil, material.labels)
+            if trained is None:
+                start = _started(recipe, options, material.labels, listener.progress)
+            else:
+                start = qat.of_these(trained, options, material)
             pre = start.preprocess
-            fits(recipe, pre)
+            fits(recipe, pre, options.qat)
         with meter.stage("decode"):
             side = recipe.feed.stored or round(STORED * pre.height)
             stored = replace(pre, height=side, width=side, fraction=1.0)
@@ -125,16 +132,16 @@ def train(
         where = loop.Where(world.device, threads if device.type == "cpu" else 1, half, world)
         lessons = loop.Lessons(parts["train"].pictures, truth, len(material.labels))
         aim: loop.Objective = loop.cross_entropy
-        if teacher is not None and distil is not None:
+        if mentor is not None:
             with meter.stage("teacher"):
-                asking = _Asking(teacher, distil, recipe, options.seed, cache)
+                asking = _Asking(mentor, distil, recipe, options.seed, cache)
                 start, lessons, aim = _taught(asking, start, lessons, parts["train"], world, listener)
         if options.qat:
             with meter.stage("quantise"):
-                start = _quantised(start, parts["train"], recipe.views, threads, listener.progress)
+                start = qat.quantised(start, parts["train"], recipe.views, threads, listener.progress)
         with meter.stage("train"):  # torch imports much for its first optimiser
             state = loop.begun(student(start, where.device), recipe, where)
-        about = identity(recipe, options, parts["train"], start, where, teacher, distil)
+        about = identity(recipe, options, parts["train"], start, where, mentor, distil)
         resumed(state, out, about, on)
         world.agree(f"{about} {state.step}")
         keeper = Keeper(out, about, state, start, listener)
@@ -160,7 +167,7 @@ def train(
             return None
         with meter.stage("judge"):
             learned = _alone(keeper.chosen())
-            model, test, told = _judged(learned, recipe, parts, material.labels, where)
+            model, test, told = _judged(learned, _kept(recipe, options.seed), parts, material.labels, where)
             with one_blas_thread():
                 _verify(model, parts, where)
                 speed = latency_ms(NumpyEngine(model), pre)
@@ -176,7 +183,7 @@ def train(
                 "recipe": recipe.name,
                 **asdict(on),
                 "threads": threads,
-                **({} if distil is None or teacher is None else asdict(distil)),
+                **({} if mentor is None else asdict(distil)),
             },
             labels=material.labels,
             counts=material.counts(),
@@ -245,8 +252,6 @@ def _learned(epochs: Iterator[Epoch], files: Sequence[str], keeper: Keeper) -> I
 
 def _started(recipe: Recipe, options: TrainOptions, labels: Sequence[str], progress: Progress) -> Artefact:
     """The whole network before its first step, with norms, fed as the recipe says."""
-    if options.qat:
-        return _trained(options, labels)
     subject = recipe.subject
     width, geometry = subject.width, recipe.feed.geometry
     if options.weights == RANDOM:
@@ -322,7 +327,7 @@ def _validated(made: Student, part: Lesson, pre: Preprocess, where: loop.Where) 
 
 def _judged(
     learned: Artefact,
-    recipe: Recipe,
+    recipe: Mapping[str, Any],
     parts: Mapping[str, Lesson],
     labels: Sequence[str],
     where: loop.Where,
@@ -356,7 +361,7 @@ def _judged(
         name: value / np.float32(warm) if warm != 1 and name.startswith(f"{HEAD}.") else value
         for name, value in learned.weights.items()
     }
-    model = replace(learned, weights=cooled, recipe=asdict(recipe), scores=told)
+    model = replace(learned, weights=cooled, recipe=recipe, scores=told)
     shown = scores.get("test", np.zeros((0, len(labels)), np.float32))
     return model, Judged(parts["test"].files, truth["test"], shown), told
 
@@ -373,35 +378,16 @@ def _verify(model: Artefact, parts: Mapping[str, Lesson], where: loop.Where) -> 
     told = loop.said(student(model, where.device), [lambda: levels], model.preprocess, where)
     apart = np.abs(NumpyEngine(model).prepared(levels)["logits"] - told).max(axis=1)
     # A sum of bytes that lies at a half may fall to either side: on few pictures, and told by those alone.
-    worst = float(np.sort(apart)[-1 - BYTES_APART] if model.scales else apart.max())
+    worst = float(np.sort(apart)[max(0, len(apart) - 1 - BYTES_APART)] if model.scales else apart.max())
     if not worst <= AGREE * max(1.0, float(np.abs(told).max())):
         raise RuntimeError(
             f"the model's logits differ by {worst:.2g} from those that were scored; not written"
         )
 
 
-def _quantised(start: Artefact, train: Lesson, views: Views, threads: int, progress: Progress) -> Artefact:
-    """A model in bytes, calibrated on training pictures as they are."""
-    pre = start.preprocess
-    chosen = np.linspace(0, len(train.truth) - 1, min(CALIBRATED, len(train.truth))).astype(np.int64)
-    levels = torch.from_numpy(train.pictures.rows(chosen))
-    plain = viewed(levels, torch.full((len(levels), DRAWS), 0.5), still(views), (pre.height, pre.width))
-    shown = plain.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-    with one_blas_thread():
-        return quantise(start, shown, threads=threads, progress=progress)
-
-
-def _trained(options: TrainOptions, labels: Sequence[str]) -> Artefact:
-    """The trained model that learns on in bytes. Raises ValueError for one that knows other classes."""
-    if options.weights == RANDOM:
-        raise ValueError("--qat learns on from a trained model of these classes: give it with --weights")
-    found = adopt.in_floats(adopt.read(Path(options.weights)))
-    if found.labels != tuple(labels):
-        raise ValueError(
-            f"{options.weights} knows {len(found.labels)} classes, the folder has {len(labels)}, or they are "
-            "others: --qat goes on with the same; train without it first"
-        )
-    return found
+def _kept(recipe: Recipe, seed: int) -> dict[str, Any]:
+    """What a model file says of its training: what was measured of the recipe elsewhere is none of it."""
+    return {**{name: value for name, value in asdict(recipe).items() if name != "told"}, "seed": seed}
 
 
 def _normed(start: Artefact, train: Lesson, seed: int) -> Artefact:

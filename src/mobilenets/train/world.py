@@ -52,7 +52,7 @@ class World:
 
     def agree(self, what: str) -> None:
         """Raises ValueError in every process where they do not all say the same."""
-        own = int(hashlib.sha256(what.encode()).hexdigest()[:7], 16)
+        own = int(hashlib.sha256(what.encode()).hexdigest()[:6], 16)  # squares of it add up within 64 bits
         told = torch.tensor([own, own * own], dtype=torch.int64)
         self.sum([told])
         if self.count * int(told[1]) != int(told[0]) ** 2:  # equal where all are, else greater

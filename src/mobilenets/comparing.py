@@ -186,7 +186,8 @@ def chosen(names: Sequence[str]) -> list[Score]:
         if not meant:
             near = get_close_matches(asked, known, n=3, cutoff=0.5)
             told = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
-            raise ValueError(f"unknown network {name!r}; {told}")
+            what = "no accuracy was published of" if asked in zoo.NETS else "unknown network"
+            raise ValueError(f"{what} {name!r}; {told}")
         wanted.update(meant)
     return [score for score in SCORES if not names or score.net in wanted]
 

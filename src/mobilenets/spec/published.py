@@ -14,7 +14,7 @@ TIMM_TABLE = (
     "timm results/results-imagenet.csv at 0173a139 (https://github.com/huggingface/pytorch-image-models)"
 )
 TIMM_V4_SCORES = "timm README, June 2024 (https://github.com/huggingface/pytorch-image-models)"
-SLIM = "tensorflow/models, research/slim/nets (mobilenet_v1.md, mobilenet/README.md): ImageNet, float32"
+SLIM = "tensorflow/models, research/slim/nets (mobilenet_v1.md, mobilenet/README.md): ImageNet"
 SLIM_LARGER = "tensorflow/models, research/slim/README.md"
 V1_PAPER = "arXiv:1704.04861"
 V3_PAPER = "arXiv:1905.02244, table 3"

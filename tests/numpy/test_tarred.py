@@ -121,6 +121,50 @@ def test_of_a_damaged_shard_the_whole_part_is_used_and_the_rest_named(folder: Pa
         decode(catalog.read(item))
 
 
+def head(name: str, kind: bytes, size: int) -> bytes:
+    """A tar's head of this size, in the base that has room for any."""
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = (size % (1 << 96) if size < 0 else (0x80 << 88) | size).to_bytes(12, "big")
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        *({"GNU.sparse.map": "a,b"}, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}),
+        *({"size": "-512"}, {"size": "-5120"}, {"size": "9" * 30}),
+        *(head("x", b"0", 1 << 80), head("x", b"0", -512), head("x", b"S", -512)),
+        *(head("x", b"x", 1 << 80), head("x", b"L", 1 << 62), head("x", b"L", 1) * 3000),
+    ],
+    ids=lambda harm: str(harm)[:40] if isinstance(harm, dict) else f"{harm[156:157]!r}, {len(harm)} bytes",
+)
+def test_a_shard_whose_heads_are_nonsense_is_named_and_its_whole_part_is_used(
+    folder: Path, harm: dict[str, str] | bytes
+) -> None:
+    data = (folder / "001.tar").read_bytes()[: 4 * 1024]  # two samples
+    made = io.BytesIO()
+    if isinstance(harm, dict):
+        with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            info = tarfile.TarInfo("x")
+            info.pax_headers = dict(harm)
+            tar.addfile(info)
+    else:
+        made.write(harm + bytes(1024))
+    (folder / "001.tar").write_bytes(data + made.getvalue())
+    catalog = scan(folder)
+    (aside,) = catalog.set_aside
+    assert (aside.file, aside.kind) == ("001.tar", "damaged")
+    assert "file ()" not in aside.reason
+    assert sum(item.file.startswith("001") for item in catalog.items) == 2
+    assert [item.file for item in catalog.items if item.file.startswith("000")] == [
+        f"000.tar/0-{k}.png" for k in (1, 3, 5, 0, 2, 4)
+    ]
+
+
 def test_a_shard_that_is_cut_while_it_is_in_use_is_a_picture_that_cannot_be_read(folder: Path) -> None:
     catalog = scan(folder)
     (folder / "001.tar").write_bytes((folder / "001.tar").read_bytes()[:3000])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import tarfile
@@ -15,6 +16,8 @@ CLASS, FACTS = "cls", "json"
 NAMED = ("label", "class", "cls", "class_name")
 """What a sample's JSON may call its class, where it has no `.cls`."""
 MOST_LABEL_BYTES = 1 << 16
+DAMAGE = (tarfile.TarError, ValueError, EOFError, OverflowError, MemoryError, RecursionError)
+"""What tarfile raises over heads that are no heads: numbers without digits or beyond any file, chains of names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +37,16 @@ def shard(path: Path) -> Shard:
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
+                if tar.offset < member.offset_data:  # tarfile would read the same heads for ever
+                    raise ValueError(f"{member.name} has less than no bytes")
                 if member.isfile() and not member.issparse():
                     places[member.name] = member.offset_data, member.size
             end = tar.offset
-    except tarfile.TarError as error:
-        return Shard(_inside(places, size), f"cut short or no tar file ({error})")
+    except (*DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # from a place that no file has
+            raise
+        why = str(error) or type(error).__name__
+        return Shard(_inside(places, size), f"cut short or no tar file ({why})")
     with path.open("rb") as file:
         file.seek(end)
         if any(file.read(tarfile.BLOCKSIZE)):  # where reading stopped without a word

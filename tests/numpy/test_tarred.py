@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,36 @@ def test_a_shard_that_is_cut_while_it_is_in_use_is_a_picture_that_cannot_be_read
     (folder / "001.tar").unlink()
     with pytest.raises(OSError, match="No such file"):
         catalog.read(catalog.items[-1])
+
+
+def test_no_shard_is_listed_again_to_read_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, and though pictures sorted by class come from all of them in turn."""
+    for number in range(70):
+        files = {f"{k}.png": picture(70 * k + number) for k in range(2)}
+        write(tmp_path / f"{number:03}.tar", files | {f"{k}.cls": b"%d" % k for k in range(2)})
+    catalog = scan(tmp_path)
+    opened: list[object] = []
+    monkeypatch.setattr(tarfile, "open", lambda *how, **more: opened.append(how))
+    for _ in range(2):
+        levels = [decode(catalog.bare().read(item))[0, 0, 0] for item in catalog.items]
+    assert levels == list(range(140))
+    assert opened == []
+
+
+def test_of_a_shard_that_became_another_nothing_is_read_but_what_lies_where_it_lay(folder: Path) -> None:
+    catalog = scan(folder)
+    twelve, three = catalog.items[0], catalog.items[-1]  # the second picture of one, the fifth of the other
+    assert (twelve.file, three.file) == ("000.tar/0-1.png", "001.tar/1-4.png")
+    write(
+        folder / "000.tar", {"0-0.png": picture(1), "0-0.cls": b"3", "0-2.png": picture(2), "z": bytes(9999)}
+    )
+    write(folder / "001.tar", {"longer": bytes(20000), "1-4.png": picture(99)})
+    for item in (twelve, three):
+        with pytest.raises(OSError, match="is another file than it was; run again"):
+            catalog.read(item)
+    assert decode(catalog.read(replace(three, within=None)))[0, 0, 0] == 99  # by its name alone
+    with pytest.raises(OSError, match=r"000.tar does not hold it"):
+        catalog.read(replace(twelve, within=None))
 
 
 def test_a_tar_file_among_class_folders_makes_no_shards_of_them(folder: Path) -> None:

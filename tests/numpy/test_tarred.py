@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobilenets.data.catalog import scan
+from mobilenets.data.catalog import Item, scan
 from mobilenets.data.decoded import decoded
 from mobilenets.data.digests import digests
 from mobilenets.data.store import Store
@@ -174,6 +174,25 @@ def test_a_shard_that_is_cut_while_it_is_in_use_is_a_picture_that_cannot_be_read
     (folder / "001.tar").unlink()
     with pytest.raises(OSError, match="No such file"):
         catalog.read(catalog.items[-1])
+
+
+def test_what_is_too_large_for_a_picture_is_set_aside_unread(folder: Path) -> None:
+    """A gigabyte and a byte, as its head says; on the disk it takes no room."""
+    size = (1 << 30) + 1
+    with (folder / "001.tar").open("r+b") as file:
+        file.seek(12 * 1024)  # where the last sample ends
+        for name, length in (("huge.png", size), ("huge.cls", 1)):
+            file.write(head(name, b"0", length))
+            file.seek(-(-length // 512) * 512 - 1, io.SEEK_CUR)
+            file.write(b"\0")
+        file.write(bytes(1024))
+    catalog = scan(folder)
+    (aside,) = catalog.set_aside
+    assert (aside.file, aside.kind) == ("001.tar/huge.png", "too-large")
+    assert aside.reason == f"{size} bytes are too many for a picture"
+    assert len(catalog.items) == 12
+    with pytest.raises(OSError, match="too many for a picture"):
+        catalog.read(Item("001.tar/huge.png", "1"))
 
 
 def test_no_shard_is_listed_again_to_read_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

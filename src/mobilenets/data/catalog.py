@@ -96,12 +96,13 @@ class Catalog:
         if self.packed:
             return _unpacked(self.root, item.file)
         path = self.place(item)
-        if self.sharded:
-            return tarred.read(path, item.within or tarred.place(path, item.file.partition("/")[2]))
-        size = path.stat().st_size
+        within = item.within
+        if within is None and self.sharded:
+            within = tarred.place(path, item.file.partition("/")[2])
+        size = path.stat().st_size if within is None else within.size
         if size > MOST_FILE_BYTES:
             raise OSError(f"{size} bytes are too many for a picture")
-        return path.read_bytes()
+        return path.read_bytes() if within is None else tarred.read(path, within)
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,8 +342,10 @@ def _unsharded(root: Path, listing: _Listing) -> tuple[list[Item], list[SetAside
             aside.append(SetAside(name, "damaged", f"{shard.damage}; what is whole of it is used"))
         part = tarred.part(name, PARTS)
         for sample in found:
-            file = f"{name}/{sample.name}"
-            if not sample.label:
+            file, size = f"{name}/{sample.name}", sample.place.size
+            if size > MOST_FILE_BYTES:
+                aside.append(SetAside(_spoken(file), "too-large", f"{size} bytes are too many for a picture"))
+            elif not sample.label:
                 aside.append(SetAside(file, "no-class", "neither a .cls nor a .json names one"))
             elif not _speakable(sample.name):
                 aside.append(SetAside(_spoken(file), "bad-name", "its name is not UTF-8"))

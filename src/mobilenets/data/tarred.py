@@ -18,7 +18,7 @@ NAMED = ("label", "class", "cls", "class_name")
 """What a sample's JSON may call its class, where it has no `.cls`."""
 MOST_LABEL_BYTES = 1 << 16
 DAMAGE = (tarfile.TarError, ValueError, EOFError, OverflowError, MemoryError, RecursionError)
-"""What tarfile raises over heads that are none: numbers without digits or beyond any file, chains of names."""
+"""What tarfile raises over heads that are none: numbers without digits, or beyond a file, chains of names."""
 
 
 @dataclass(frozen=True, slots=True)

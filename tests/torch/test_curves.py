@@ -24,7 +24,8 @@ def told(out: Path, first: int, end: int, *, resume: bool) -> None:
     curves = Curves(out, Reporter(quiet=True), resume=resume)
     for step in range(first, end):
         ends = (step + 1) % A_EPOCH == 0
-        curves.step(Taken(step, step / 8, 1.0, 4, 0.5, 0.0, STEPS_IN_ALL, ends))
+        now = {"step": step, "loss": step / 8, "rate": 1.0, "pictures": 4, "seconds": 0.5, "waited": 0.0}
+        curves.step(Taken(**now, steps=STEPS_IN_ALL, ends=ends))
         if ends:
             curves.epoch(Epoch((step + 1) // A_EPOCH, 0.5, (step + 1) / 64, 1.0), EPOCHS)
     curves.close()

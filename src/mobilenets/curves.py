@@ -33,6 +33,7 @@ class Curves:
         self._out, self._progress, self._resume = out, progress, resume
         self._events: Events | None = None
         self._begun = False
+        self._last = 0
 
     def step(self, taken: Taken) -> None:
         """A step was taken. Its row is in the file when this returns: no state is kept that lacks it."""
@@ -44,12 +45,14 @@ class Curves:
         if self._events is not None:
             told = {"loss": taken.loss, "rate": taken.rate, "images_per_second": speed}
             self._events.add(told, taken.step)
+        self._last = taken.step
         self._progress("train", taken.step + 1, taken.steps)
 
     def epoch(self, epoch: Epoch, epochs: int) -> None:
         """An epoch ended."""
         if self._events is not None and epoch.val_accuracy is not None:
-            self._events.add({"validation": epoch.val_accuracy}, epoch.epoch)
+            # At the step that it was scored after: what a resumed run makes void is told by steps.
+            self._events.add({"validation": epoch.val_accuracy}, self._last)
             self._events.flush()
         self._progress.row(
             ("epoch", "loss", "validation", "time"),

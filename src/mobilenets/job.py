@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mobilenets import energy
 from mobilenets.compiling import compiled_body
+from mobilenets.data.catalog import Catalog, Item
 from mobilenets.data.digests import Progress
 from mobilenets.data.store import Store
 from mobilenets.energy import Power, PowerOptions
@@ -226,7 +227,8 @@ def _as_json(run: Run) -> dict[str, Any]:
         "engine": run.engine,
         "images_per_second": run.throughput.get("images_per_second"),
         "waiting": run.throughput.get("waiting"),
-        "report": str(Path(run.model).parent / REPORT),
+        # The model of a sweep is its best variant's, in a folder of its own beside what compares them.
+        "report": str(Path(run.model).parents[1 if run.sweep else 0] / REPORT),
         "command": run.command,
         "notes": list(run.notes),
     }
@@ -236,7 +238,14 @@ def written(run: Run, folder: Path, out: Path) -> Run:
     """The run with its report, its record and the test part as a data set, all of them in `out`."""
     begun = time.perf_counter()
     run = replace(run, command=run.command or _command(run.kind, run.options, folder, out))
-    write_report(run, out / REPORT, lambda file: _picture(folder, file))
+    catalog = _read_again(folder, run.test.files)
+    if inside := "a zip" if catalog.packed else "shards" if catalog.sharded else "":
+        note = f"no {SPLIT}: it cannot name pictures inside {inside}"
+        run = replace(run, notes=list(dict.fromkeys((*run.notes, note))))  # a sweep has its variant's already
+        (out / SPLIT).unlink(missing_ok=True)  # an earlier run's would be taken for this one's
+    else:
+        write_whole(out / SPLIT, _split_table(run, catalog.root, out))
+    write_report(run, out / REPORT, lambda file: _picture(catalog, file))
     spent = time.perf_counter() - begun
     seconds = dict(run.seconds)
     for name in ("report", "total"):
@@ -246,9 +255,6 @@ def written(run: Run, folder: Path, out: Path) -> Run:
     if run.energy is not None:
         drawn = Power(run.energy["watts"], run.energy["watts_from"])
         run = replace(run, energy=energy.of_run(drawn, seconds["total"]))
-    if folder.is_dir() or folder.suffix.lower() == ".csv":  # a file in a zip cannot be named in a CSV
-        root = folder if folder.is_dir() else folder.parent
-        write_whole(out / SPLIT, _split_table(run, root, out))
     write_whole(out / RECORD, json_text(as_json(run), indent=1).encode())
     return run
 
@@ -263,13 +269,16 @@ def _split_table(run: Run, root: Path, out: Path) -> bytes:
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
-def _picture(folder: Path, file: str) -> NDArray[np.uint8] | None:
-    from mobilenets.data.catalog import Item, scan
+def _read_again(folder: Path, files: Sequence[str]) -> Catalog:
+    """What reads pictures that a scan of `folder` named. What was written there since is not looked at."""
+    packed = not folder.is_dir() and folder.suffix.lower() != ".csv"
+    root = folder if folder.is_dir() or packed else folder.parent
+    first, _, rest = next(iter(files), "").partition("/")
+    return Catalog(root, (), (), (), packed, sharded=not packed and bool(rest) and (root / first).is_file())
 
+
+def _picture(catalog: Catalog, file: str) -> NDArray[np.uint8] | None:
     try:
-        if folder.is_dir():
-            return decode((folder / file).read_bytes())
-        catalog = scan(folder)
         return decode(catalog.read(Item(file, "")))
     except (OSError, ImageError):
         return None

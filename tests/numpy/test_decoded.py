@@ -445,12 +445,15 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing_behind(
         (small_disk / "filler").unlink()
 
 
+@pytest.mark.parametrize("of", ["pictures", "a teacher"])
 def test_what_was_long_unused_goes_first_where_room_is_needed(
-    folder: Path, ask: Ask, small_disk: Path
+    folder: Path, ask: Ask, small_disk: Path, of: str
 ) -> None:
     catalog = scan(folder)
     ask(catalog, None, folder=small_disk)
     (first,) = small_disk.iterdir()
+    if of == "a teacher":
+        first = first.rename(small_disk / "said-0123-logits.npy")
     (small_disk / "mine").write_bytes(bytes(150 << 10))
     other = Preprocess(height=24, width=24, geometry="stretch")  # 66 KB
     with pytest.raises(OSError, match="39 pictures of 24 × 24 need about"):

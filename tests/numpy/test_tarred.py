@@ -6,13 +6,14 @@ import io
 import json
 import tarfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mobilenets.data.catalog import scan
+from mobilenets.data.catalog import Item, scan
 from mobilenets.data.decoded import decoded
 from mobilenets.data.digests import digests
 from mobilenets.data.store import Store
@@ -121,6 +122,50 @@ def test_of_a_damaged_shard_the_whole_part_is_used_and_the_rest_named(folder: Pa
         decode(catalog.read(item))
 
 
+def head(name: str, kind: bytes, size: int) -> bytes:
+    """A tar's head of this size, in the base that has room for any."""
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = (size % (1 << 96) if size < 0 else (0x80 << 88) | size).to_bytes(12, "big")
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        *({"GNU.sparse.map": "a,b"}, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}),
+        *({"size": "-512"}, {"size": "-5120"}, {"size": "9" * 30}),
+        *(head("x", b"0", 1 << 80), head("x", b"0", -512), head("x", b"S", -512)),
+        *(head("x", b"x", 1 << 80), head("x", b"L", 1 << 62), head("x", b"L", 1) * 3000),
+    ],
+    ids=lambda harm: str(harm)[:40] if isinstance(harm, dict) else f"{harm[156:157]!r}, {len(harm)} bytes",
+)
+def test_a_shard_whose_heads_are_nonsense_is_named_and_its_whole_part_is_used(
+    folder: Path, harm: dict[str, str] | bytes
+) -> None:
+    data = (folder / "001.tar").read_bytes()[: 4 * 1024]  # two samples
+    made = io.BytesIO()
+    if isinstance(harm, dict):
+        with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            info = tarfile.TarInfo("x")
+            info.pax_headers = dict(harm)
+            tar.addfile(info)
+    else:
+        made.write(harm + bytes(1024))
+    (folder / "001.tar").write_bytes(data + made.getvalue())
+    catalog = scan(folder)
+    (aside,) = catalog.set_aside
+    assert (aside.file, aside.kind) == ("001.tar", "damaged")
+    assert "file ()" not in aside.reason
+    assert sum(item.file.startswith("001") for item in catalog.items) == 2
+    assert [item.file for item in catalog.items if item.file.startswith("000")] == [
+        f"000.tar/0-{k}.png" for k in (1, 3, 5, 0, 2, 4)
+    ]
+
+
 def test_a_shard_that_is_cut_while_it_is_in_use_is_a_picture_that_cannot_be_read(folder: Path) -> None:
     catalog = scan(folder)
     (folder / "001.tar").write_bytes((folder / "001.tar").read_bytes()[:3000])
@@ -129,6 +174,55 @@ def test_a_shard_that_is_cut_while_it_is_in_use_is_a_picture_that_cannot_be_read
     (folder / "001.tar").unlink()
     with pytest.raises(OSError, match="No such file"):
         catalog.read(catalog.items[-1])
+
+
+def test_what_is_too_large_for_a_picture_is_set_aside_unread(folder: Path) -> None:
+    """A gigabyte and a byte, as its head says; on the disk it takes no room."""
+    size = (1 << 30) + 1
+    with (folder / "001.tar").open("r+b") as file:
+        file.seek(12 * 1024)  # where the last sample ends
+        for name, length in (("huge.png", size), ("huge.cls", 1)):
+            file.write(head(name, b"0", length))
+            file.seek(-(-length // 512) * 512 - 1, io.SEEK_CUR)
+            file.write(b"\0")
+        file.write(bytes(1024))
+    catalog = scan(folder)
+    (aside,) = catalog.set_aside
+    assert (aside.file, aside.kind) == ("001.tar/huge.png", "too-large")
+    assert aside.reason == f"{size} bytes are too many for a picture"
+    assert len(catalog.items) == 12
+    with pytest.raises(OSError, match="too many for a picture"):
+        catalog.read(Item("001.tar/huge.png", "1"))
+
+
+def test_no_shard_is_listed_again_to_read_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, and though pictures sorted by class come from all of them in turn."""
+    for number in range(70):
+        files = {f"{k}.png": picture(70 * k + number) for k in range(2)}
+        write(tmp_path / f"{number:03}.tar", files | {f"{k}.cls": b"%d" % k for k in range(2)})
+    catalog = scan(tmp_path)
+    opened: list[object] = []
+    monkeypatch.setattr(tarfile, "open", lambda *how, **more: opened.append(how))
+    for _ in range(2):
+        levels = [decode(catalog.bare().read(item))[0, 0, 0] for item in catalog.items]
+    assert levels == list(range(140))
+    assert opened == []
+
+
+def test_of_a_shard_that_became_another_nothing_is_read_but_what_lies_where_it_lay(folder: Path) -> None:
+    catalog = scan(folder)
+    twelve, three = catalog.items[0], catalog.items[-1]  # the second picture of one, the fifth of the other
+    assert (twelve.file, three.file) == ("000.tar/0-1.png", "001.tar/1-4.png")
+    write(
+        folder / "000.tar", {"0-0.png": picture(1), "0-0.cls": b"3", "0-2.png": picture(2), "z": bytes(9999)}
+    )
+    write(folder / "001.tar", {"longer": bytes(20000), "1-4.png": picture(99)})
+    for item in (twelve, three):
+        with pytest.raises(OSError, match="is another file than it was; run again"):
+            catalog.read(item)
+    assert decode(catalog.read(replace(three, within=None)))[0, 0, 0] == 99  # by its name alone
+    with pytest.raises(OSError, match=r"000.tar does not hold it"):
+        catalog.read(replace(twelve, within=None))
 
 
 def test_a_tar_file_among_class_folders_makes_no_shards_of_them(folder: Path) -> None:

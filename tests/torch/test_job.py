@@ -8,6 +8,8 @@ import json
 import os
 import shlex
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,9 @@ def test_a_sweep_without_validation_pictures_claims_nothing_of_them(folder: Path
     told = json.loads((out / job.RECORD).read_text(encoding="utf-8"))
     assert [row["val_accuracy"] for row in told["sweep"]] == [None, None]
     assert told["accuracy"]["val"] is None
+    assert told["report"] == job.as_json(run)["report"] == str(out / job.REPORT)  # what compares them
+    one = json.loads((out / "v1-0.25-40" / job.RECORD).read_text(encoding="utf-8"))
+    assert one["report"] == str(out / "v1-0.25-40" / job.REPORT)
     assert told["epochs"][0]["val_accuracy"] is None
     rows = list(csv.DictReader(io.StringIO((out / job.SWEEP).read_text(encoding="utf-8"))))
     assert [row["val_accuracy"] for row in rows] == ["", ""]
@@ -117,6 +122,44 @@ def test_folders_whose_names_are_no_text_are_learned_from_and_written_to(
     assert told["model"] == run.model == str(out / "model.safetensors")  # the escape reads back as the name
     assert told["command"] == f"retrain {odd}"
     assert load(out / "model.safetensors").labels == ("a", "b")
+
+
+@pytest.mark.parametrize("kind", ["shards", "zip"])
+def test_a_report_shows_pictures_out_of_archives_and_no_table_names_them(
+    folder: Path, tmp_path: Path, kind: str
+) -> None:
+    files = sorted(folder.rglob("*.png"))
+    if kind == "zip":
+        given, out = tmp_path / "set.zip", tmp_path / "out"
+        with zipfile.ZipFile(given, "w") as archive:
+            for file in files:
+                archive.write(file, file.relative_to(folder))
+    else:
+        given = tmp_path / "set"
+        given.mkdir()
+        out = given / "out"  # among the shards there is a folder when the report is written
+        for number in range(3):
+            with tarfile.open(given / f"{number}.tar", "w") as tar:
+                for file in files[number::3]:
+                    tar.add(file, f"deep/{file.stem}.png")
+                    head = tarfile.TarInfo(f"deep/{file.stem}.cls")
+                    head.size = 1
+                    tar.addfile(head, io.BytesIO(file.parent.name.encode()))
+    options = {**QUICK, "width": 0.25}
+    if kind == "zip":
+        out.mkdir()
+        (out / job.SPLIT).write_text("an earlier run's")
+        run = job.retrain(given, out, {**options, "resolution": 32}, silent)
+    else:
+        run = job.sweep(given, out, options, silent, resolutions=(32,))
+    assert [note for note in run.notes if "split.csv" in note] == [
+        f"no split.csv: it cannot name pictures inside {'a zip' if kind == 'zip' else 'shards'}"
+    ]
+    assert json.loads((out / job.RECORD).read_bytes())["notes"] == run.notes
+    assert not list(tmp_path.rglob(job.SPLIT))
+    page = (out / job.REPORT).read_text(encoding="utf-8")
+    assert '<div class="shot"><img' in page
+    assert "no longer there" not in page
 
 
 def test_a_counter_that_may_not_be_read_is_named_where_nothing_else_tells_the_power(

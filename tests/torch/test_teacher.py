@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +25,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from mobilenets import training  # noqa: E402 - after the line that skips
 from mobilenets.compiling import compile_model  # noqa: E402
 from mobilenets.console import Reporter  # noqa: E402
+from mobilenets.data import decoded  # noqa: E402
+from mobilenets.data.decoded import ABANDONED_S, STALE_S  # noqa: E402
 from mobilenets.data.mapped import Mapped  # noqa: E402
 from mobilenets.infer.artefact import Artefact  # noqa: E402
 from mobilenets.infer.walk import Walk  # noqa: E402
@@ -149,18 +157,102 @@ def test_a_teacher_is_asked_again_only_of_what_it_was_not_asked(tmp_path: Path) 
 
 
 def test_answers_that_are_cut_short_are_asked_anew_and_what_a_kill_left_goes(tmp_path: Path) -> None:
+    """What was written to within a day may be what another process is writing, where there are no locks."""
     counting = Counting()
     first = np.array(asked(counting.teacher(), ["logits"], about(), tmp_path, silent).kept["logits"])
     (path,) = tmp_path.glob("said-*.npy")
     whole = path.read_bytes()
     left = tmp_path / f".{path.name}.abc.part"
     left.write_bytes(b"what a kill left")
+    other = tmp_path / f".{path.name}.def.part"
+    other.write_bytes(b"what another writes")
+    long_ago = time.time() - ABANDONED_S - 60
+    os.utime(left, (long_ago, long_ago))
     for content in (whole[: len(whole) // 2], b"", b"no array"):
         path.write_bytes(content)
         again = asked(counting.teacher(), ["logits"], about(), tmp_path, silent)
         assert np.array_equal(again.kept["logits"], first)
     assert path.read_bytes() == whole
-    assert sorted(one.name for one in tmp_path.iterdir()) == [path.name]
+    assert sorted(one.name for one in tmp_path.iterdir()) == [other.name, path.name]
+
+
+def test_answers_that_were_long_of_no_use_make_room_for_new_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting()
+
+    def say(seed: int) -> Path:
+        before = set(tmp_path.glob("said-*.npy"))
+        asked(counting.teacher(), ["logits"], about(seed=seed), tmp_path, silent)
+        return min(set(tmp_path.glob("said-*.npy")) - before, default=tmp_path)
+
+    used, unused = say(1), say(2)
+    pictures = tmp_path / "decoded-0123.npy"
+    pictures.write_bytes(b"as old")
+    long_ago = time.time() - STALE_S - 60
+    for path in (used, unused, pictures):
+        os.utime(path, (long_ago, long_ago))
+    say(1)  # is of use again
+    say(3)
+    assert unused.exists()
+    monkeypatch.setattr(decoded.shutil, "disk_usage", lambda place: SimpleNamespace(free=1000))
+    say(4)
+    assert used.exists()
+    assert not unused.exists()
+    assert not pictures.exists()
+    assert counting.pictures == 4 * 2 * 32
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it tells a process what files it has mapped")
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_file_is_mapped_while_it_is_put_in_place_or_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """Windows does neither to one that is."""
+    moved: list[str] = []
+
+    def told(path: object) -> None:
+        if str(path).endswith(".part"):
+            assert str(path) not in Path("/proc/self/maps").read_text()
+            moved.append(str(path))
+
+    real, gone = os.replace, Path.unlink
+    monkeypatch.setattr(os, "replace", lambda one, other: (told(one), real(one, other)))
+    monkeypatch.setattr(Path, "unlink", lambda self, **how: (told(self), gone(self, **how)))
+    counting = Counting()
+
+    def ask(levels: NDArray[np.uint8]) -> Mapping[str, Rows]:
+        found = counting(levels)["logits"] * (np.nan if fails and counting.pictures > 40 else 1)
+        return {"logits": found, "features": found}
+
+    taught = Teacher("", "x", (32, 32), LABELS, ask)
+    with pytest.raises(ValueError, match="no numbers") if fails else nullcontext():
+        asked(taught, ["logits", "features"], about(), tmp_path, silent)
+    assert len(set(moved)) == 2
+
+
+def test_a_file_system_that_reserves_nothing_keeps_answers_and_a_full_one_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(number: int) -> Callable[..., None]:
+        def reserve(*where: int) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return reserve
+
+    first = np.array(asked(Counting().teacher(), ["logits"], about(), tmp_path, silent).kept["logits"])
+    for number in (errno.EOPNOTSUPP, errno.EINVAL):
+        monkeypatch.setattr(os, "posix_fallocate", refuses(number), raising=False)
+        place = tmp_path / str(number)
+        again = asked(Counting().teacher(), ["logits"], about(), place, silent)
+        assert np.array_equal(again.kept["logits"], first)
+    for number, message in ((errno.ENOSPC, "make room"), (errno.EIO, os.strerror(errno.EIO))):
+        monkeypatch.setattr(os, "posix_fallocate", refuses(number), raising=False)
+        place = tmp_path / str(number)
+        with pytest.raises(OSError, match=message) as error:
+            asked(Counting().teacher(), ["logits"], about(), place, silent)
+        assert ("make room" in str(error.value)) is (number == errno.ENOSPC)
+        assert list(place.iterdir()) == []
 
 
 def test_two_that_want_the_same_ask_once(tmp_path: Path) -> None:

@@ -51,11 +51,15 @@ class SetAside:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One picture: its path from the root or name in the archive, its label, its part where one is given."""
+    """One picture: its path from the root or name in the archive, its label, its part where one is given.
+
+    `within` is where it lies in its shard: to look for it there is to read the heads of all that is in it.
+    """
 
     file: str
     label: str
     part: str | None = None
+    within: tarred.Place | None = None
 
     @property
     def suffix(self) -> str:
@@ -92,12 +96,13 @@ class Catalog:
         if self.packed:
             return _unpacked(self.root, item.file)
         path = self.place(item)
-        if self.sharded:
-            return tarred.read(path, item.file.partition("/")[2])
-        size = path.stat().st_size
+        within = item.within
+        if within is None and self.sharded:
+            within = tarred.place(path, item.file.partition("/")[2])
+        size = path.stat().st_size if within is None else within.size
         if size > MOST_FILE_BYTES:
             raise OSError(f"{size} bytes are too many for a picture")
-        return path.read_bytes()
+        return path.read_bytes() if within is None else tarred.read(path, within)
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,21 +333,24 @@ def _unsharded(root: Path, listing: _Listing) -> tuple[list[Item], list[SetAside
             aside.append(SetAside(name, "not-a-picture", "lies beside the shards"))
             continue
         try:
-            damage = tarred.shard(root / name).damage
-            found = tarred.samples(root / name, PICTURES)
+            shard = tarred.shard(root / name)
+            found = tarred.samples(root / name, shard, PICTURES)
         except OSError as error:
             aside.append(SetAside(name, "unreadable", f"cannot be read: {error.strerror or error}"))
             continue
-        if damage:
-            aside.append(SetAside(name, "damaged", f"{damage}; what is whole of it is used"))
+        if shard.damage:
+            aside.append(SetAside(name, "damaged", f"{shard.damage}; what is whole of it is used"))
         part = tarred.part(name, PARTS)
-        for member, label in found:
-            if not label:
-                aside.append(SetAside(f"{name}/{member}", "no-class", "neither a .cls nor a .json names one"))
-            elif not _speakable(member):
-                aside.append(SetAside(_spoken(f"{name}/{member}"), "bad-name", "its name is not UTF-8"))
+        for sample in found:
+            file, size = f"{name}/{sample.name}", sample.place.size
+            if size > MOST_FILE_BYTES:
+                aside.append(SetAside(_spoken(file), "too-large", f"{size} bytes are too many for a picture"))
+            elif not sample.label:
+                aside.append(SetAside(file, "no-class", "neither a .cls nor a .json names one"))
+            elif not _speakable(sample.name):
+                aside.append(SetAside(_spoken(file), "bad-name", "its name is not UTF-8"))
             else:
-                items.append(Item(f"{name}/{member}", _label(label), part))
+                items.append(Item(file, _label(sample.label), part, sample.place))
     if None in {item.part for item in items} or len({item.part for item in items}) < 2:
         items = [replace(item, part=None) for item in items]
     return items, aside

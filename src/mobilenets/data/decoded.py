@@ -23,6 +23,8 @@ from mobilenets.data.reading import Levels, Lost, Wanted
 from mobilenets.spec.preprocess import Preprocess
 
 STEM, MAPPED, SHARDS = "decoded-", ".npy", ".shards"
+SAID = "said-"
+"""What teachers' answers begin with, which are kept in the same folder."""
 STALE_S = 7 * 86400.0
 """How long something must have lain unused to be removed where its room is needed."""
 ABANDONED_S = 86400.0
@@ -105,7 +107,7 @@ def _found(folder: Path, wanted: Wanted, lost: Lost) -> tuple[Decoded, Lost] | N
 def _made(folder: Path, wanted: Wanted, limit_bytes: int | None) -> tuple[Decoded, Lost]:
     """Levels if there is room for them, else shards; nothing is left of what could not be finished."""
     needed = mapped.need(wanted)
-    free = _freed(folder, needed, limit_bytes)
+    free = freed(folder, 2 * needed if limit_bytes is None else needed)  # what leaves it half of the disk
     share = 0.5 if wanted.row_bytes >= shards.WORTH_BYTES else 0.95
     fits = needed <= (share * free if limit_bytes is None else min(limit_bytes, free))
     kind, make = (MAPPED, mapped.make) if fits else (SHARDS, shards.make)
@@ -134,15 +136,15 @@ def _made(folder: Path, wanted: Wanted, limit_bytes: int | None) -> tuple[Decode
     return found
 
 
-def _freed(folder: Path, needed: int, limit_bytes: int | None) -> int:
-    """Free bytes, once what was abandoned is gone, and, where that is not enough, what was long unused."""
+def freed(folder: Path, enough: int) -> int:
+    """Free bytes, once what was abandoned is gone, and, where they are not enough, what was long unused."""
     now = time.time()
-    for path in folder.glob(f".{STEM}*.part"):
+    for path in (path for stem in (STEM, SAID) for path in folder.glob(f".{stem}*.part")):
         if _age(path, now) > ABANDONED_S:
             _remove(path)
-    others = [path for path in folder.glob(f"{STEM}*") if path.suffix in (MAPPED, SHARDS)]
+    kept = (path for stem in (STEM, SAID) for path in folder.glob(f"{stem}*"))
+    others = [path for path in kept if path.suffix in (MAPPED, SHARDS)]
     for path in sorted(others, key=lambda path: -_age(path, now)):
-        enough = 2 * needed if limit_bytes is None else needed  # what leaves it half of the disk
         if shutil.disk_usage(folder).free >= enough or _age(path, now) < STALE_S:
             break
         _remove(path)

@@ -65,7 +65,7 @@ def make(path: Path, wanted: Wanted) -> Lost:
     lost: dict[int, SetAside] = {}
     header = _header(wanted)
     with path.open("w+b") as file:
-        _reserve(file, need(wanted))
+        reserve(file, need(wanted))
         file.write(header)
         work = Reading(wanted.catalog.bare(), wanted.target)
         for index, made in each(work, wanted, range(len(wanted.items))):
@@ -119,7 +119,7 @@ def _header(wanted: Wanted) -> bytes:
     return text.getvalue()
 
 
-def _reserve(file: BinaryIO, size: int) -> None:
+def reserve(file: BinaryIO, size: int) -> None:
     """Have the disk set aside what will be written, so that it is full now or not at all."""
     try:
         os.posix_fallocate(file.fileno(), 0, size)

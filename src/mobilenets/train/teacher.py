@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import mmap
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mobilenets.data.claim import claimed
-from mobilenets.data.decoded import Decoded
+from mobilenets.data.decoded import FULL, SAID, Decoded, freed
 from mobilenets.data.digests import Progress
+from mobilenets.data.mapped import reserve
 from mobilenets.infer import artefact
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.image import normalise
@@ -39,7 +43,7 @@ MATCH = "match"
 """The layer that makes a student's features as many as the teacher's, and goes when all is learned."""
 ASKED = 16
 KEPT = np.float16
-VERSION, STEM = 1, "said-"
+VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,21 +164,20 @@ class Asked:
 def asked(teacher: Teacher, outputs: Sequence[str], what: Asked, folder: Path, progress: Progress) -> Said:
     """The answers of a teacher, from `folder` where it was asked the same before.
 
-    Of several processes that want the same one asks, the others wait. Raises OSError where the disk is full,
-    ValueError where the teacher has no such output, or says what is no number.
+    Of several processes that want the same one asks, the others wait. Where room is short, what lay in
+    `folder` unused for a week is removed. Raises OSError where that is not enough, ValueError where the
+    teacher has no such output, or says what is no number.
     """
     what = replace(what, views=replace(what.views, mix=Mixing()))  # what was said is mixed with the pictures
     told = {field.name: getattr(what, field.name) for field in fields(what) if field.name != "pictures"}
     facts = (VERSION, teacher.digest, teacher.size, len(what.pictures), sorted(told.items()), KEPT.__name__)
     key = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
-    paths = {name: folder / f"{STEM}{key}-{name}.npy" for name in outputs}
+    paths = {name: folder / f"{SAID}{key}-{name}.npy" for name in outputs}
     shape = (what.count, len(what.pictures))
     folder.mkdir(parents=True, exist_ok=True)
-    with claimed(folder / f"{STEM}{key}", lambda: progress("teacher", 0, shape[0] * shape[1])):
+    with claimed(folder / f"{SAID}{key}", lambda: progress("teacher", 0, shape[0] * shape[1])):
         found = {name: _opened(path, shape) for name, path in paths.items()}
         if missing := {name: path for name, path in paths.items() if found[name] is None}:
-            for left in folder.glob(f".{STEM}{key}-*.part"):  # of one that was killed
-                left.unlink(missing_ok=True)
             _ask(teacher, missing, what, progress)
             found |= {name: _opened(path, shape) for name, path in missing.items()}
     kept = {name: rows for name, rows in found.items() if rows is not None}
@@ -186,10 +189,14 @@ def asked(teacher: Teacher, outputs: Sequence[str], what: Asked, folder: Path, p
 def _opened(path: Path, shape: tuple[int, int]) -> NDArray[np.float16] | None:
     """Answers that are there and whole."""
     try:
-        rows = np.load(path, mmap_mode="r")
+        rows: NDArray[np.float16] = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return None
-    return rows if rows.ndim == 3 and rows.shape[:2] == shape and rows.dtype == KEPT else None
+    if rows.ndim != 3 or rows.shape[:2] != shape or rows.dtype != KEPT:
+        return None
+    with suppress(OSError):
+        os.utime(path)  # when they were last of use
+    return rows
 
 
 def _ask(teacher: Teacher, paths: Mapping[str, Path], what: Asked, progress: Progress) -> None:
@@ -206,7 +213,7 @@ def _ask(teacher: Teacher, paths: Mapping[str, Path], what: Asked, progress: Pro
         return view, first, {name: rows[: len(which)] for name, rows in teacher.ask(shown).items()}
 
     parted: dict[str, Path] = {}
-    kept: dict[str, NDArray[np.float16]] = {}
+    kept: dict[str, np.memmap[Any, np.dtype[np.float16]]] = {}
     try:
         with ThreadPoolExecutor(teacher.streams, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for done, (view, first, found) in enumerate(
@@ -221,10 +228,13 @@ def _ask(teacher: Teacher, paths: Mapping[str, Path], what: Asked, progress: Pro
                         raise ValueError(f"--teacher: its {name} are no numbers, or too large to be kept")
                     kept[name][view, first : first + len(found[name])] = found[name]
                 progress("teacher", min(done * ASKED, what.count * total), what.count * total)
-        for name, rows in kept.items():
-            rows.flush()  # type: ignore[attr-defined]  # a memmap's
+        while kept:
+            name, rows = kept.popitem()
+            rows.flush()
+            del rows  # Windows neither replaces nor removes a file that is mapped
             os.replace(parted[name], paths[name])
     finally:
+        kept.clear()
         for part in parted.values():
             part.unlink(missing_ok=True)
 
@@ -241,25 +251,27 @@ def shown_to(teacher: Teacher, what: Asked, which: NDArray[np.int64], view: int)
     return x.permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8).contiguous().numpy()
 
 
-def _begun(path: Path, shape: tuple[int, ...]) -> tuple[NDArray[np.float16], Path]:
+def _begun(path: Path, shape: tuple[int, ...]) -> tuple[np.memmap[Any, np.dtype[np.float16]], Path]:
     """A file that is mapped into memory, all of its room taken on the disk."""
+    needed = int(np.prod(shape)) * np.dtype(KEPT).itemsize
+    freed(path.parent, needed + 2 * mmap.PAGESIZE)  # its header, and what a file system rounds up to
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
+    about = {"descr": np.lib.format.dtype_to_descr(np.dtype(KEPT)), "fortran_order": False, "shape": shape}
     try:
-        rows = np.lib.format.open_memmap(name, mode="w+", dtype=KEPT, shape=shape)
-        with Path(name).open("rb+") as file:
-            if hasattr(os, "posix_fallocate"):  # a disk that fills up later would end this process by SIGBUS
-                os.posix_fallocate(file.fileno(), 0, Path(name).stat().st_size)
+        with os.fdopen(handle, "r+b") as file:
+            np.lib.format.write_array_header_1_0(file, about)
+            reserve(file, file.tell() + needed)  # a mapped file ends its process where the disk is full later
+        return np.lib.format.open_memmap(name, mode="r+"), Path(name)
     except OSError as error:
         Path(name).unlink(missing_ok=True)
-        needed = int(np.prod(shape)) * np.dtype(KEPT).itemsize
+        if error.errno not in FULL:
+            raise
         raise OSError(
             error.errno,
             f"what the teacher says takes {needed} bytes there ({error.strerror}); make room, set "
             "MOBILENETS_CACHE to another folder, or give fewer --teacher-views",
             str(path.parent),
         ) from error
-    return rows, Path(name)
 
 
 def matched(net: Net, size: int) -> Net:

@@ -211,12 +211,12 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where pictures, model and report go.")] = Path("demo"),
     json: Json = False,
 ) -> None:
-    """Road signs drawn here teach a small V1 from random weights: nothing is fetched, nothing is yours."""
+    """Road signs drawn here teach the small V1 that comes along: nothing is fetched, nothing is yours."""
     from mobilenets import demo as signs
     from mobilenets.job import as_json, retrain
 
     if not json:
-        say("drawing road signs, then teaching MobileNet V1 0.25 at 96 × 96 from random weights")
+        say("drawing road signs, then teaching them to the MobileNet V1 0.25 at 128 × 128 of this package")
     with Reporter() as progress:
         folder = signs.pictures(out, lambda done, total: progress("draw", done, total))
         told = shlex.join(["mobilenets", "demo", "--out", str(out)])
@@ -225,8 +225,7 @@ def demo(
         say_json(as_json(run))
         return
     show_run(run, out)
-    say("no weights ship with this release, so the body started from random numbers: with a trained body")
-    say("(`mobilenets models`) fewer pictures and less time give more; see README")
+    say("it had seen tiny pictures of 200 classes; ImageNet weights (`mobilenets models`) know more: README")
 
 
 @app.command(epilog="Example: mobilenets evaluate out/model.safetensors more-photos/")

@@ -18,7 +18,7 @@ from mobilenets.infer.artefact import Artefact
 from mobilenets.spec import zoo
 from mobilenets.spec.net import tensors
 from mobilenets.spec.preprocess import Preprocess
-from mobilenets.spec.published import PUBLISHED, UNPINNED, Published, by_name, for_net
+from mobilenets.spec.published import PACKAGE, PUBLISHED, UNPINNED, Published, by_name, for_net
 
 
 def _bytes(seed: int = 0) -> bytes:
@@ -207,6 +207,26 @@ def test_nothing_is_asked_of_the_network_in_offline_mode(here: dict[str, str]) -
     assert asked == []
 
 
+def test_bodies_of_this_package_stand_in_where_nothing_else_is_to_be_had(here: dict[str, str]) -> None:
+    own = [entry for entry in PUBLISHED if entry.packaged]
+    closed = {**here, "MOBILENETS_OFFLINE": "1"}
+    total = 0
+    for entry in own:
+        found = weights.find(None, "v1", entry.width, 224, environment=closed)
+        assert (found.origin, found.entry) == ("packaged", entry)
+        assert weights.find(entry.name, "v1", 1.0, 224, environment=closed) == found
+        model = weights.load(found)
+        assert (model.net.name, model.net.width, model.net.resolution) == ("v1", entry.width, 128)
+        assert model.dtype == "int8"
+        assert [output.name for output in model.net.outputs] == ["features"]
+        total += found.path.stat().st_size
+    assert 0 < total <= 1.5e6
+    widest = weights.find(None, "v1", 1.0, 224, any_width=True, environment=closed)
+    assert widest.entry == max(own, key=lambda entry: entry.width)
+    with pytest.raises(ValueError, match="offline mode is on"):  # a name is never answered by another
+        weights.find("keras/mobilenet_2_5_128", "v1", 0.25, 128, environment=closed)
+
+
 def test_the_cache_comes_before_a_download(here: dict[str, str]) -> None:
     # What is there serves, though another resolution would be nearer.
     near, far = by_name("keras/mobilenet_2_5_160"), by_name("keras/mobilenet_2_5_128")
@@ -263,10 +283,10 @@ def test_the_cache_follows_the_environment() -> None:
 
 
 def test_every_published_set_is_pinned_or_held_and_comes_over_https() -> None:
-    assert len({entry.name for entry in PUBLISHED}) == len({entry.file for entry in PUBLISHED}) == 26
+    assert len({entry.name for entry in PUBLISHED}) == len({entry.file for entry in PUBLISHED}) == 27
     assert sum(entry.name.startswith("keras/") for entry in PUBLISHED) == 16
     for entry in PUBLISHED:
-        assert entry.url.startswith("https://")
+        assert entry.url.startswith(PACKAGE if entry.packaged else "https://")
         assert entry.licence == "Apache-2.0"
         assert entry.top1 is None or 0.3 < entry.top1 < 0.9
         if "huggingface.co" in entry.url:

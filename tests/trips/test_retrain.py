@@ -311,6 +311,21 @@ def test_a_sweep_compares_what_there_are_weights_for_and_names_what_is_missing(
     assert "0.5" in (out / "report.html").read_text()
 
 
+def test_where_no_weights_are_to_be_had_the_body_of_this_package_stands_in_and_a_line_says_so(
+    ask: Ask, slice_of: Any, tmp_path: Path
+) -> None:
+    env = {"MOBILENETS_CACHE": str(tmp_path / "cache"), "MOBILENETS_OFFLINE": "1"}
+    words = ("retrain", slice_of(tmp_path / "set", 3, 10), "--out", tmp_path / "out")
+    told = ask(*words, env=env)
+    assert "stands in for them" in told.out + told.err
+    facts = ask(*words, "--json", env=env).facts
+    assert facts["source"]["name"] == "mobilenets/v1-0.25-128"
+    assert sum("stands in for them" in note for note in facts["notes"]) == 1
+    assert facts["net"]["resolution"] == 128
+    given = ask(*words, "--weights", "mobilenets/v1-0.25-128", "--json", env=env).facts
+    assert not [note for note in given["notes"] if "stands in" in note]
+
+
 @pytest.mark.slow
 def test_a_network_from_random_weights_learns_signs_that_are_drawn_here(ask: Ask, tmp_path: Path) -> None:
     """The demo's road with fewer pictures and epochs; `make demo` goes the whole of it."""

@@ -100,6 +100,20 @@ def _keras(text: str, width: float, resolution: int) -> Published:
     )
 
 
+def _own(width: float, resolution: int) -> Published:
+    name = f"v1-{width:g}-{resolution}"
+    return Published(
+        name=f"mobilenets/{name}",
+        net="v1",
+        width=width,
+        resolution=resolution,
+        url=f"{PACKAGE}{name}.safetensors",
+        licence="Apache-2.0",
+        top1=None,
+        top1_source="a body without ImageNet's classes; docs/recipes.md says what it is worth",
+    )
+
+
 PUBLISHED: tuple[Published, ...] = (
     _timm("mobilenetv1_100", "636812647d7a669e4ce6d6d367f27c8ee71155f6", 1.0, 0.75382),
     _timm("mobilenetv1_100h", "4e5c43a75f7228dba980b456f80de3611a7bf819", 1.0, 0.75662),
@@ -142,6 +156,7 @@ PUBLISHED: tuple[Published, ...] = (
         for text, width in (("1_0", 1.0), ("7_5", 0.75), ("5_0", 0.5), ("2_5", 0.25))
         for resolution in (224, 192, 160, 128)
     ),
+    _own(0.25, 128),
 )
 
 

@@ -1,12 +1,14 @@
 """What a body that comes with the package is worth: beside learning from nothing, and beside ImageNet's.
 
-    python benchmarks/body.py SET BODY --data FOLDER [--imagenet FILE] [--seeds 0,1,2] [--scratch 60]
+    python benchmarks/body.py SET BODY --data FOLDER [--imagenet FILE] [--seeds 0,1,2]
+    [--finetune 12] [--scratch 60]
 
 SET is caltech101 (30 pictures a class learn, all others judge) or road-or-not (half and half), in
 FOLDER/data/SET.tar; BODY and --imagenet are weights of one network, a file or a known name. For each seed the
 same pictures go to `mobilenets retrain --weights BODY`, to the same with ImageNet's weights at the body's
-resolution, and, with --scratch EPOCHS, to `mobilenets train` from random weights by the recipe `modern`. The
-first two learn a head alone: a linear probe. Rows are added to results/body.csv as they come.
+resolution: both learn a head alone, a linear probe. With --finetune EPOCHS the body's weights are learned on
+so long, and with --scratch EPOCHS `mobilenets train` learns from random weights by the recipe `modern`. Rows
+are added to results/body.csv as they come.
 """
 
 from __future__ import annotations
@@ -60,25 +62,32 @@ def main() -> None:
     asked.add_argument("--data", type=Path, required=True)
     asked.add_argument("--imagenet")
     asked.add_argument("--seeds", default="0,1,2")
+    asked.add_argument("--finetune", type=int, default=0)
     asked.add_argument("--scratch", type=int, default=0)
     given = asked.parse_args()
     body = adopt.in_floats(weights.load(weights.find(given.body, "v1", 0.25, 128)))
     width, side = f"{body.net.width:g}", str(body.net.resolution)
-    begun = {"packaged": given.body, "imagenet": given.imagenet, "random": given.scratch and "random"}
+    begun = {
+        "packaged": (given.body, 0),
+        "packaged, tuned": (given.finetune and given.body, given.finetune),
+        "imagenet": (given.imagenet, 0),
+        "random": (given.scratch and "random", given.scratch),
+    }
     with tempfile.TemporaryDirectory() as scratch:
         with tarfile.open(given.data / "data" / f"{given.set}.tar") as archive:
             archive.extractall(scratch, filter="data")
         for seed in map(int, given.seeds.split(",")):
             folder = split(Path(scratch) / given.set, given.set, seed, Path(scratch) / f"split-{seed}")
-            for beginning, start in begun.items():
+            for beginning, (start, epochs) in begun.items():
                 if not start:
                     continue
                 out = str(Path(scratch) / f"{beginning}-{seed}")
                 if beginning == "random":
                     words = ["train", str(folder), "--recipe", "modern", "--net", "v1", "--width", width]
-                    words += ["--resolution", side, "--epochs", str(given.scratch), "--split", "100/0/0"]
+                    words += ["--resolution", side, "--epochs", str(epochs), "--split", "100/0/0"]
                 else:
                     words = ["retrain", str(folder), "--weights", str(start), "--resolution", side]
+                    words += ["--finetune", str(epochs)]
                 found = told([*words, "--out", out, "--seed", str(seed)])
                 low, high = found["interval"]
                 keep(
@@ -94,7 +103,7 @@ def main() -> None:
                         "test_pictures": found["test_pictures"],
                         "interval_low": low,
                         "interval_high": high,
-                        "epochs": given.scratch if beginning == "random" else 0,
+                        "epochs": epochs,
                         "machine": machine_line(),
                         "command": COMMAND,
                     },

@@ -53,12 +53,12 @@ CIFAR_5MIN = Recipe(
     epochs=6,
     batch=512,
     norm_batch=128,
-    steps=replace(MUON, rate=0.15, aside=0.01),
+    steps=replace(MUON, rate=0.18, aside=0.01),
     course=Course(form="line", warmup=0.5),
     average=0.96,
     smoothing=0.1,
     views=Views(least_area=0.75, stretch=1.15, light=0, contrast=0),
-    feed=replace(CIFAR_FEED, sizes=((0.0, 0.625), (0.3, 0.75), (0.6, 1.0))),
+    feed=replace(CIFAR_FEED, sizes=((0.0, 0.625), (0.2, 0.75), (0.5, 1.0))),
     subject=Subject(net="v1-full", width=0.25, resolution=64),
     told=Told(cost="", score=""),
 )
@@ -66,6 +66,7 @@ CIFAR_30MIN = replace(
     CIFAR_5MIN,
     name="cifar-30min",
     epochs=20,
+    steps=replace(MUON, rate=0.12, aside=0.01),
     course=Course(form="line", warmup=1.0),
     average=0.98,
     views=Views(least_area=0.5, stretch=1.33, light=0, contrast=0),
@@ -81,7 +82,10 @@ BODY = Recipe(
     views=Views(least_area=0.25),
     feed=Feed(stored=64, split="98/2/0"),
     subject=Subject(net="v1", width=0.25, resolution=128),
-    told=Told(cost="", score=""),
+    told=Told(
+        cost="45 to 55 s an epoch of 20,000 pictures on two cores (Zen 4), once the teacher has answered",
+        score="66.1 % of 5,647 pictures of Caltech-101 by a head on 30 a class, one seed (results/body.csv)",
+    ),
 )
 QAT = Recipe(
     name="qat",

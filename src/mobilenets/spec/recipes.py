@@ -60,11 +60,15 @@ CIFAR_5MIN = Recipe(
     views=Views(least_area=0.75, stretch=1.15, light=0, contrast=0),
     feed=replace(CIFAR_FEED, sizes=((0.0, 0.625), (0.2, 0.75), (0.5, 1.0))),
     subject=Subject(net="v1-full", width=0.25, resolution=64),
-    told=Told(cost="", score=""),
+    told=Told(
+        cost="5 min 39 s of two cores (Zen 4, in a slow hour), reading and judging counted",
+        score="80.5 % of CIFAR-10's 10,000, one seed (results/train.csv)",
+    ),
 )
 CIFAR_30MIN = replace(
     CIFAR_5MIN,
     name="cifar-30min",
+    told=Told(cost="", score=""),
     epochs=20,
     steps=replace(MUON, rate=0.12, aside=0.01),
     course=Course(form="line", warmup=1.0),

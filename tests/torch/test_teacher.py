@@ -104,10 +104,9 @@ def test_a_file_a_torch_module_and_a_compiled_library_teach_the_same(tmp_path: P
     made = module(known.net, known.weights)
     compile_model(known, tmp_path / "c", silent, name="known")
     (library,) = (tmp_path / "c").glob("*.so")
-    options = DistilOptions(teacher=str(library))
     kinds = [
         teachers.of_model(known, "cpu", 1),
-        training._teacher(options, RunOptions(threads=1), Reporter(), tmp_path),
+        training._teacher(str(library), RunOptions(threads=1), Reporter(), tmp_path),
     ]
     kinds += [
         teachers.of_module(one, LABELS, known.preprocess, digest)
@@ -115,7 +114,6 @@ def test_a_file_a_torch_module_and_a_compiled_library_teach_the_same(tmp_path: P
     ]
     told = []
     for kind in kinds:
-        assert kind is not None
         assert kind.labels == LABELS
         told.append(asked(kind, ["logits"], what, tmp_path / "said", silent)(which, 1)["logits"])
     assert len(list((tmp_path / "said").glob("*.npy"))) == 4

@@ -66,7 +66,7 @@ def train(
     if speaks():
         writable(out)
     base = store() if cache is None else Store(cache / "features.sqlite")
-    curves = Curves(out, progress, resume=on.resume)
+    curves, before = Curves(out, progress, resume=on.resume), _stamp(out / CHECKPOINT)
     try:
         run = learn(
             folder,
@@ -81,7 +81,7 @@ def train(
             command=command,
         )
     except KeyboardInterrupt as error:
-        kept = (out / CHECKPOINT).exists()
+        kept = on.resume or _stamp(out / CHECKPOINT) not in (None, before)
         again = "with --resume in place of --anew" if on.anew else "with --resume"
         how = f"the same command {again} goes on" if kept else "no step was kept yet"
         raise StoppedError(f"interrupted; {how}") from error
@@ -98,6 +98,11 @@ def train(
 def _taken(kind: type[Options], given: Mapping[str, Any]) -> Options:
     own = {field.name: given[field.name] for field in fields(kind) if field.name in given}  # type: ignore[arg-type]
     return kind(**own)
+
+
+def _stamp(path: Path) -> int | None:
+    """When a file was written; None where there is none."""
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def _given(teacher: Teacher) -> Teacher:

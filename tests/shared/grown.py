@@ -25,11 +25,12 @@ from mobilenets.spec.op import (
 
 @dataclass(slots=True)
 class Growing:
-    """Nodes on an image of `size`. What may take part in a sum or be joined is `mixable`: of some walks the
-    image is not."""
+    """Nodes on an image of `size`, which itself is summed up and joined where `image_mixes`; a sum is of
+    `most_summed` maps and the last."""
 
     size: Shape
     image_mixes: bool
+    most_summed: int
     nodes: list[Node] = field(default_factory=list)
     known: dict[str, Shape] = field(default_factory=dict)
     last: str = "image"
@@ -62,7 +63,7 @@ class Growing:
         beside = [name for name, shape in mixable.items() if shape[:2] == x[:2]]
         match draw(st.sampled_from(("", "sum", "gate", "join", "cut", "deal"))):
             case "sum":
-                others = draw(st.lists(st.sampled_from(alike), min_size=1, max_size=2))
+                others = draw(st.lists(st.sampled_from(alike), min_size=1, max_size=self.most_summed))
                 self.add(f"sum{index}", Add(activation=draw(summed)), last, *others)
             case "gate":
                 self.add(f"mean{index}", Pool(), last)

@@ -71,7 +71,9 @@ LAYERS: st.SearchStrategy[Op] = st.one_of(
 @st.composite
 def nets(draw: st.DrawFn) -> Net:
     """A layer on the image, one to five others: in groups, summed up, gated, joined, cut, dealt out."""
-    grown = Growing(Shape(draw(st.integers(1, 13)), draw(st.integers(1, 13)), 3), image_mixes=False)
+    grown = Growing(
+        Shape(draw(st.integers(1, 13)), draw(st.integers(1, 13)), 3), image_mixes=False, most_summed=2
+    )
     first = st.builds(Conv, out=st.integers(1, 4), activation=ACTIVATIONS, **WINDOWS)
     grown.add(
         "first", draw(first | st.builds(Pointwise, out=st.integers(1, 4), activation=ACTIVATIONS)), "image"

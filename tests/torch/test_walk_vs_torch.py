@@ -91,7 +91,7 @@ def nets(draw: st.DrawFn) -> Net:
     if draw(st.booleans()):
         ops += [Pool(), Dense(out=draw(st.integers(1, 4)), bias=draw(st.booleans()))]
     size = Shape(draw(st.integers(1, 17)), draw(st.integers(1, 17)), draw(st.integers(1, 4)))
-    grown = Growing(size, image_mixes=True)
+    grown = Growing(size, image_mixes=True, most_summed=3)
     for index, op in enumerate(ops):
         if grown.layer(draw, index, op):
             grown.branch(draw, index, ACTIVATIONS)

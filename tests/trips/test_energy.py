@@ -88,7 +88,7 @@ def test_a_counter_that_runs_over_gives_the_watts_that_were_drawn(
             time.sleep(0.08)  # a quarter of a range
             found.append(counter.end())
     told = [watts for watts in found if watts is not None]
-    assert len(told) >= 8  # zeus sees after a while that a counter has run over: those turns say nothing
+    assert len(told) >= 10  # zeus sees after a while that a counter has run over: those turns say nothing
     assert sorted(told)[len(told) // 2] == pytest.approx(12, rel=0.15)
     cpu.rapl_is_available.cache_clear()
 

@@ -22,8 +22,10 @@ from PIL import Image
 
 pytest.importorskip("torch", reason="torch is not installed")
 
+from mobilenets.console import StoppedError
 from mobilenets.spec.training import RunOptions
 from mobilenets.train.keeper import unfinished
+from mobilenets.training import train
 
 Ask = Callable[..., Any]
 CLASSES = ("n01443537", "n01629819", "n01641577")
@@ -327,6 +329,26 @@ def workers_of(parent: int) -> set[int]:
             if int(own[1]) == parent and b"serve()" in (place / "cmdline").read_bytes():
                 found.add(int(place.name))
     return found
+
+
+def test_what_another_run_left_is_not_taken_for_this_ones(
+    tiny: Path, quiet: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Stopped before it kept anything, or after: only then is there something to go on with."""
+    state = tmp_path / "checkpoint.safetensors"
+    state.write_bytes(b"of another run")
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def stopped_later(*_: object, **__: object) -> None:
+        os.utime(state, ns=(1, 1))
+        raise KeyboardInterrupt
+
+    for run, said in ((stopped, "no step was kept yet"), (stopped_later, "--resume in place of --anew goes")):
+        monkeypatch.setattr("mobilenets.train.whole.train", run)
+        with pytest.raises(StoppedError, match=said):
+            train(tiny, tmp_path, {"anew": True}, quiet, cache=tmp_path / "cache")
 
 
 @pytest.mark.slow

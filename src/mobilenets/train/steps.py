@@ -68,20 +68,16 @@ class Stepper:
         self._flat: list[tuple[nn.Parameter, nn.Parameter]] = []
         heavy: list[nn.Parameter] = []
         light: list[nn.Parameter] = []
-        decayed = {
-            id(layer.weight): layer.op
-            for layer in _layers(made)
-            if isinstance(layer.op, Conv | Pointwise | Dense)
-        }
         dense: list[nn.Parameter] = []
+        ops = {id(layer.weight): layer.op for layer in _layers(made)}
         for value in made.parameters():
-            op = decayed.get(id(value))
-            if isinstance(op, Dense):
-                dense.append(value)
-            elif op is not None:
-                heavy.append(value)
-            else:
-                light.append(value)
+            match ops.get(id(value)):
+                case Conv() | Pointwise():
+                    heavy.append(value)
+                case Dense():
+                    dense.append(value)
+                case _:
+                    light.append(value)
         self.optimizers = self._made_by(heavy, dense, light)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -103,9 +99,8 @@ class Stepper:
                 return [AdamW(groups, lr=steps.rate, betas=(steps.momentum, steps.smooth), eps=steps.epsilon)]
             case "muon":
                 # It wants matrices: a filter's matrix is its outputs by all that they read.
-                heavy = sorted(
-                    heavy, key=Tensor.numel, reverse=True
-                )  # the longest first, where they are shared out
+                # The longest first, where threads share them out.
+                heavy = sorted(heavy, key=Tensor.numel, reverse=True)
                 self._flat = [(value, nn.Parameter(_matrix(value))) for value in heavy]
                 own = [
                     Muon([matrix], lr=steps.rate, momentum=steps.momentum, weight_decay=steps.decay)

@@ -82,11 +82,10 @@ def train(
 ) -> Run | None:
     """Train a network on `folder`; writes `out/model.safetensors`, whole or not at all.
 
-    Pictures are decoded once, into `cache`; `teacher` is called for when mistakes have been found. Of several
-    processes that learn together (`torchrun`) the first
-    writes and gives the record, the others None. Raises ValueError, before work is done where that is
-    possible, for options that make no sense, a data set that cannot be learned and a checkpoint of another
-    run.
+    Pictures are decoded once, into `cache`; `teacher` is made when options and classes have been checked. Of
+    several processes that learn together (`torchrun`) the first writes and gives the record, the others None.
+    Raises ValueError, before work is done where that is possible, for options that make no sense, a data set
+    that cannot be learned and a checkpoint of another run.
     """
     recipe = named(options)
     device = torch.device(pick_device(on.device))

@@ -41,6 +41,7 @@ from mobilenets.train import loop
 from mobilenets.train.body import one_thread
 from mobilenets.train.finetune import half_is_native
 from mobilenets.train.meter import cores, machine_line
+from mobilenets.training import compiled_norms
 
 NETS = (("v1", 1.0, 224, 64), ("v1", 0.25, 128, 128))
 PICTURES = 2000
@@ -107,7 +108,7 @@ def ours(net: Net, pictures: Decoded, truth: NDArray[np.int64], batch: int, seco
     """Pictures a second of `train.loop.learn`, its first step left out."""
     recipe = replace(RECIPES["modern"], batch=batch, norm_batch=batch // 2, epochs=10_000)
     device = torch.device("cpu")
-    where = loop.Where(device, cores(), half_is_native(device))
+    where = loop.Where(device, cores(), half_is_native(device), norms=compiled_norms())
     state = loop.begun(module(net, random_weights(net, 0)), recipe, where)
     pre = replace(SLIM, height=net.input.height, width=net.input.width, geometry="stretch")
     begun = [0.0, 0.0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
@@ -20,6 +21,7 @@ from mobilenets.shown import show_run
 from mobilenets.spec.training import DistilOptions, RunOptions, TrainOptions
 
 if TYPE_CHECKING:
+    from mobilenets.model.fused import Norms
     from mobilenets.train.run import Run
     from mobilenets.train.teacher import Teacher
 
@@ -78,6 +80,7 @@ def train(
             listener=Listener(progress, curves.step, curves.epoch),
             teacher=asked,
             distil=distil,
+            norms=compiled_norms,
             command=command,
         )
     except KeyboardInterrupt as error:
@@ -93,6 +96,20 @@ def train(
     made = written(run, folder, out)
     cleared(out)
     return made
+
+
+def compiled_norms() -> Norms | None:
+    """Batch norms for this processor as C built now; None where there is no compiler, it fails, or they are
+    not torch's."""
+    from mobilenets.compile.build import norms
+    from mobilenets.model.fused import Norms
+
+    try:
+        # A library that is open cannot be deleted on every system.
+        with tempfile.TemporaryDirectory(prefix="mobilenets-", ignore_cleanup_errors=True) as place:
+            return Norms(norms(Path(place)))
+    except (ValueError, RuntimeError, OSError):
+        return None
 
 
 def _taken(kind: type[Options], given: Mapping[str, Any]) -> Options:

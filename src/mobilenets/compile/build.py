@@ -83,6 +83,18 @@ def build_here(sources: Sequence[str], made: str, folder: Path, flags: Sequence[
     _run(words, folder)
 
 
+def norms(folder: Path) -> Path:
+    """The library of `norms.c` for this processor alone, made in `folder`; raises as `build` does."""
+    name, made = "norms.c", "norms.so"
+    (folder / name).write_bytes(files("mobilenets.compile").joinpath(name).read_bytes())
+    own = ("-shared", "-fPIC", "-fno-trapping-math", "-march=native")
+    try:
+        build_here([name, "-lm"], made, folder, own)
+    except RuntimeError:  # a compiler that does not know its own processor
+        build_here([name, "-lm"], made, folder, own[:-1])
+    return folder / made
+
+
 def program(
     source: Source,
     target: Target,

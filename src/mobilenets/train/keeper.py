@@ -128,6 +128,7 @@ def identity(
         "seed": options.seed,
         "pictures": f"{len(train.truth)} ({shown.hexdigest()[:12]})",
         "bfloat16": where.half,
+        "norms": "torch" if where.norms is None else "compiled",
         "torch": torch.__version__,
     }
     for name, value in asdict(recipe).items():

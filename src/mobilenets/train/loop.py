@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mobilenets.data.decoded import Decoded
-from mobilenets.model.module import NORM_MOMENTUM, placed
+from mobilenets.model.module import NORM_MOMENTUM, Layer, Normed, placed
 from mobilenets.spec.net import Net, at_resolution, shapes
 from mobilenets.spec.preprocess import Preprocess
 from mobilenets.spec.training import Recipe
@@ -66,12 +66,14 @@ class Lessons:
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """What a run computes on. `half` multiplies in bfloat16, `streams` threads share out a step."""
+    """What a run computes on. `half` multiplies in bfloat16, `streams` threads share out a step, `norms`
+    normalise in place of torch's own."""
 
     device: torch.device
     streams: int = 1
     half: bool = False
     world: World = World()
+    norms: Normed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +295,10 @@ class _Classroom:
 
     def _sized(self, side: int) -> list[Student]:
         if side not in self._copies:
-            self._copies[side] = [sharing(self._student, side).train() for _ in range(self._where.streams)]
+            copies = [sharing(self._student, side).train() for _ in range(self._where.streams)]
+            for layer in (layer for copy in copies for layer in copy.modules() if isinstance(layer, Layer)):
+                layer.normed = self._where.norms
+            self._copies[side] = copies
         return self._copies[side]
 
     def _stream(

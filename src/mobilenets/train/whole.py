@@ -24,7 +24,7 @@ from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.decode import softmax
 from mobilenets.infer.engine import NumpyEngine, latency_ms
 from mobilenets.infer.score import calibration_error, interval, top
-from mobilenets.model.module import random_weights, weights_of
+from mobilenets.model.module import Normed, random_weights, weights_of
 from mobilenets.model.unfold import unfold
 from mobilenets.spec import zoo
 from mobilenets.spec.head import HEAD, classify
@@ -78,14 +78,15 @@ def train(
     listener: Listener,
     teacher: Callable[[], Teacher] | None = None,
     distil: DistilOptions = DistilOptions(),  # noqa: B008  # it is frozen
+    norms: Callable[[], Normed | None] = lambda: None,
     command: str = "",
 ) -> Run | None:
     """Train a network on `folder`; writes `out/model.safetensors`, whole or not at all.
 
-    Pictures are decoded once, into `cache`; `teacher` is made when options and classes have been checked. Of
-    several processes that learn together (`torchrun`) the first writes and gives the record, the others None.
-    Raises ValueError, before work is done where that is possible, for options that make no sense, a data set
-    that cannot be learned and a checkpoint of another run.
+    Pictures are decoded once, into `cache`; `teacher` is made when options and classes have been checked,
+    `norms` before a CPU learns. Of several processes that learn together (`torchrun`) the first writes and
+    gives the record, the others None. Raises ValueError, before work is done where that is possible, for
+    options that make no sense, a data set that cannot be learned and a checkpoint of another run.
     """
     recipe = named(options)
     device = torch.device(pick_device(on.device))
@@ -128,7 +129,9 @@ def train(
             loop.shared(recipe, min(recipe.batch, len(truth)), start.net, world.count)
             release_freed_memory()
         half = on.half and half_is_native(device)
-        where = loop.Where(world.device, threads if device.type == "cpu" else 1, half, world)
+        with meter.stage("train"):
+            fast = norms() if device.type == "cpu" and not options.qat else None
+        where = loop.Where(world.device, threads if device.type == "cpu" else 1, half, world, fast)
         lessons = loop.Lessons(parts["train"].pictures, truth, len(material.labels))
         aim: loop.Objective = loop.cross_entropy
         if mentor is not None:
@@ -220,7 +223,8 @@ def _engine(where: loop.Where) -> str:
     processes = f"{where.world.count} processes of " if where.world.count > 1 else ""
     threads = f"{where.streams} thread{'s' * (where.streams > 1)}"
     of = threads if where.device.type == "cpu" else "one device"
-    return f"torch, {where.device.type}, {processes}{of}{', bfloat16' if where.half else ''}"
+    also = f"{', bfloat16' if where.half else ''}{', norms in C' if where.norms else ''}"
+    return f"torch, {where.device.type}, {processes}{of}{also}"
 
 
 @contextmanager

@@ -185,6 +185,38 @@ def graphs(draw: st.DrawFn) -> Net:
     return Net("graph", known["image"], tuple(nodes), tuple(outputs))
 
 
+@st.composite
+def inverted(draw: st.DrawFn) -> Net:
+    """Blocks of the second MobileNet's kind, of any kernel, stride and padding, on maps of many sizes."""
+    known = {"image": Shape(draw(st.integers(9, 60)), draw(st.integers(9, 60)), 3)}
+    activation = st.sampled_from(("none", "relu", "relu6", "hswish"))
+    nodes: list[Node] = []
+
+    def add(name: str, op: Op, *sources: str) -> str:
+        known[name] = shape_after(op, [known[source] for source in sources])
+        nodes.append(Node(name, op, sources))
+        return name
+
+    last = add("stem", Conv(out=draw(st.integers(1, 24)), stride=2, bias=True), "image")
+    for block in range(draw(st.integers(1, 3))):
+        begun = last
+        kernel, out = draw(st.sampled_from((1, 2, 3, 5, 7))), draw(st.integers(1, 40))
+        stride = draw(st.integers(1, min(2, kernel)))
+        padding = draw(st.sampled_from(("same", "symmetric")))
+        wide = Pointwise(out=draw(st.integers(1, 70)), bias=True, activation=draw(activation))
+        last = add(f"expand{block}", wide, last)
+        rest = {"bias": True, "activation": draw(activation)}
+        middle = Depthwise(kernel=kernel, stride=stride, padding=padding, **rest)
+        last = add(f"depthwise{block}", middle, last)
+        again = draw(st.booleans()) and known[last][:2] == known[begun][:2]
+        last = add(f"project{block}", Pointwise(out=known[begun].channels if again else out, bias=True), last)
+        if again:
+            last = add(f"sum{block}", Add(), begun, last)
+    add("head", Dense(out=4), add("pool", Pool(), last))
+    outputs = Output("logits", "head", "classes"), Output("map", last, "vector")
+    return Net("inverted", known["image"], tuple(nodes), outputs)
+
+
 def divisors(count: int) -> list[int]:
     return [one for one in range(1, 9) if count % one == 0]
 

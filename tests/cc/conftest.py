@@ -117,10 +117,12 @@ def made(tmp_path: Path) -> Callable[..., CompiledEngine]:
     """Builds a model for this machine and opens it."""
     numbers = iter(range(1000))
 
-    def make(model: Artefact, threads: int = 1) -> CompiledEngine:
+    def make(model: Artefact, threads: int = 1, scratch: int | None = None) -> CompiledEngine:
         place = tmp_path / f"built{next(numbers)}"
         place.mkdir()
-        source = compiled(model, "tested", family(TARGETS["host"], model.dtype))
+        chosen = family(TARGETS["host"], model.dtype)
+        chosen = chosen if scratch is None else replace(chosen, scratch_bytes=scratch)
+        source = compiled(model, "tested", chosen)
         write(source, place)
         return CompiledEngine(build(source, TARGETS["host"], place).file, threads)
 

@@ -23,7 +23,7 @@ from mobilenets.spec.head import classify
 from mobilenets.spec.net import Net, Output
 from mobilenets.spec.op import Pointwise
 
-from .cases import EVERYTHING, graphs, networks
+from .cases import EVERYTHING, graphs, inverted, networks
 from .conftest import agrees, filled, in_bytes
 
 Made = Callable[..., CompiledEngine]
@@ -76,6 +76,22 @@ def test_any_graph_of_layers_gives_the_references_bytes(
     agrees(made(model), model, seed)
 
 
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(
+    net=inverted(),
+    seed=st.integers(0, 99),
+    scratch=st.integers(1, 1000),
+    threads=st.integers(1, 3),
+    asymmetric=st.booleans(),
+)
+def test_maps_that_are_never_whole_give_the_references_bytes(
+    made: Made, net: Net, seed: int, scratch: int, threads: int, asymmetric: bool
+) -> None:
+    model = in_bytes(filled(net, seed), seed, asymmetric)
+    agrees(made(model, threads, scratch=scratch), model, seed)
+
+
 def test_a_map_of_floats_in_a_network_of_bytes_is_refused_by_name(made: Made) -> None:
     net = zoo.v1(0.25, 64)
     last = next(node.name for node in reversed(net.nodes) if isinstance(node.op, Pointwise))
@@ -121,8 +137,17 @@ def test_sanitizers_find_nothing_in_steps_without_weights(tmp_path: Path) -> Non
     _sanitized(in_bytes(filled(EVERYTHING, labels=tuple("abcde"))), tmp_path)
 
 
-def _sanitized(model: Artefact, tmp_path: Path) -> None:
-    write(compiled(model, "tested", family(TARGETS["host"], "int8")), tmp_path)
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_sanitizers_find_nothing_where_maps_are_never_whole(tmp_path: Path, dtype: str) -> None:
+    net = filled(zoo.net("v2", 0.25, 65, 5), labels=tuple("abcde"))
+    _sanitized(in_bytes(net) if dtype == "int8" else net, tmp_path, scratch=512)
+
+
+def _sanitized(model: Artefact, tmp_path: Path, scratch: int | None = None) -> None:
+    chosen = family(TARGETS["host"], model.dtype)
+    chosen = chosen if scratch is None else replace(chosen, scratch_bytes=scratch)
+    write(compiled(model, "tested", chosen), tmp_path)
     flags = [flag for flag in FLAGS if flag != "-O3"]
     words = ["cc", "-O1", "-g", *flags, *WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover"]
     subprocess.run([*words, "main.c", "tested.c", "-o", "example", "-lpthread"], cwd=tmp_path, check=True)

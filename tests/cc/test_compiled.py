@@ -27,7 +27,7 @@ from mobilenets.spec import zoo
 from mobilenets.spec.head import classify
 from mobilenets.spec.net import Net
 
-from .cases import FAMILY, ZOO, graphs, networks
+from .cases import FAMILY, ZOO, graphs, inverted, networks
 from .conftest import HOST, agrees, filled
 
 Made = Callable[..., CompiledEngine]
@@ -54,6 +54,16 @@ def test_any_chain_of_layers_gives_the_references_outputs(made: Made, net: Net, 
 def test_any_graph_of_layers_gives_the_references_outputs(made: Made, net: Net, seed: int) -> None:
     model = filled(net, seed)
     agrees(made(model), model, seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(net=inverted(), seed=st.integers(0, 99), scratch=st.integers(1, 4000), threads=st.integers(1, 3))
+def test_maps_that_are_never_whole_give_the_references_outputs(
+    made: Made, net: Net, seed: int, scratch: int, threads: int
+) -> None:
+    model = filled(net, seed)
+    agrees(made(model, threads, scratch=scratch), model, seed)
 
 
 @pytest.fixture(scope="module")

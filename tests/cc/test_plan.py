@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from mobilenets.compile import isa, plan
 from mobilenets.compile.kernel import split
 from mobilenets.compile.pack import panels, taps, widths
+from mobilenets.compile.program import LARGE_ROWS, steps
 from mobilenets.compile.source import compiled
-from mobilenets.compile.step import Separable, Stem, Sum, made, reads, steps
+from mobilenets.compile.step import Inverted, Separable, Stem, Sum, made, maps_of, reads
 from mobilenets.infer.fold import fold
 from mobilenets.spec import zoo
 from mobilenets.spec.head import classify
@@ -48,9 +49,9 @@ def test_tensors_alive_together_never_overlap(name: str, width: float, side: int
             assert known[one.name].first <= index <= known[one.name].last
             assert one.bytes * one.values <= known[one.name].bytes
             assert known[one.name].begin % 64 == 0
-        if isinstance(step, Separable | Stem):
-            rows = step.product.source
-            assert rows.bytes * rows.values <= plan.scratch_bytes(program)
+        if isinstance(step, Separable | Stem | Inverted):
+            rows = sum(one.bytes * one.values for one in plan.rows_of(step))
+            assert 0 < rows <= plan.scratch_bytes(program)
     assert all(known[name].last == len(program) for name in kept)
     assert plan.maps_bytes(placed) <= sum(span.bytes for span in placed)
 
@@ -62,6 +63,25 @@ def test_the_arena_of_v1_is_little_more_than_its_two_largest_neighbours() -> Non
     placed = plan.spans(image, program, [output.node for output in net.outputs])
     most = max(sum(one.bytes * one.values for one in (*reads(step), made(step))) for step in program)
     assert most <= plan.maps_bytes(placed) <= 1.1 * most
+
+
+@pytest.mark.parametrize(("scratch", "blocks"), [(4 << 10, 12), (256 << 10, 3), (8 << 20, 0)])
+def test_maps_too_large_for_a_cache_are_never_whole(scratch: int, blocks: int) -> None:
+    net = classify(zoo.v2(1.0, 224), 1000)
+    net, _ = fold(net, filled(net).weights)
+    image, program = steps(net, isa.X86.layout, scratch)
+    joined = [step for step in program if isinstance(step, Inverted)]
+    assert len(joined) == blocks
+    whole = {one.name for one in maps_of(image, program)}
+    for step in joined:
+        band, filtered = step.expand.target, step.joint.filter
+        assert band.name not in whole
+        assert band.shape.height == (step.rows - 1) * filtered.stride + filtered.kernel
+        assert step.joint.product.target.shape.height % step.rows == 0
+        assert step.rows == 1 or band.bytes * band.values <= LARGE_ROWS * scratch
+    if blocks:
+        at_once = plan.maps_bytes(plan.spans(image, program, ["logits"])) + plan.scratch_bytes(program)
+        assert at_once < 3 << 20  # 5.9 MB where block2.expand lies there whole
 
 
 @given(count=st.integers(1, 500), most=st.integers(1, 40))

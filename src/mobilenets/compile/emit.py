@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from textwrap import indent
 from typing import assert_never
 
-from mobilenets.compile.isa import Family, Isa
-from mobilenets.compile.kernel import Kernels, Tiling, counted, split
+from mobilenets.compile.isa import Family
+from mobilenets.compile.kernel import Kernels
 from mobilenets.compile.pack import widths
+from mobilenets.compile.plan import bytes_of
 from mobilenets.compile.step import (
     Filter,
     Gate,
+    Inverted,
     Map,
     Mean,
     Moved,
@@ -26,49 +27,10 @@ from mobilenets.compile.step import (
     reads,
     small,
 )
+from mobilenets.compile.writer import Writer, panels
 from mobilenets.spec.op import Shuffle, Slice
 
-Places = tuple[str, str, str, str]
-"""Where a tile reads, its weights, where it writes, and what is added to that: as C."""
 SCRATCH = "    value *rows = net->arena + (MAPS_BYTES + part * SCRATCH_BYTES) / sizeof(value);\n"
-
-
-@dataclass
-class Writer:
-    """The text of one instruction set as it grows: kernels first, then their uses, then the steps."""
-
-    isa: Isa
-    family: Family
-    kit: Kernels
-    weights: Mapping[str, int]
-    begins: Mapping[str, int]
-    kernels: dict[str, str] = field(default_factory=dict)
-    uses: dict[str, str] = field(default_factory=dict)
-    steps: list[str] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-
-    def text(self) -> str:
-        listed = ",\n    ".join(self.names)
-        return "\n".join(
-            (
-                self.kit.vectors(),
-                *self.kernels.values(),
-                *self.uses.values(),
-                *self.steps,
-                f"static const step_function steps_{self.isa.name}[] = {{\n    {listed},\n}};\n",
-                self.kit.end,
-            )
-        )
-
-    def use(self, kernel: tuple[str, str], arguments: str, given: str) -> str:
-        """The name of a function of its own for a kernel with constants; both are made where missing."""
-        called, text = kernel
-        self.kernels.setdefault(called, text)
-        call = f"{called}({given});"
-        names = list(self.uses)
-        name = f"use{names.index(call) if call in self.uses else len(names)}_{self.isa.name}"
-        self.uses[call] = f"static APART void {name}({arguments})\n{{\n    {call}\n}}\n"
-        return name
 
 
 def section(
@@ -93,6 +55,8 @@ def section(
                 _filter(writer, step)
             case Separable():
                 _separable(writer, step)
+            case Inverted():
+                _inverted(writer, step)
             case Mean():
                 _mean(writer, step)
             case Sum() | Gate() | Window() | Moved():
@@ -114,10 +78,10 @@ def _product(writer: Writer, step: Product) -> None:
     source, target, kit = step.source, step.target, writer.kit
     what = f"{step.name}: {_shape(source)} to {_shape(target)}"
     head = _pointers(writer, step.name, source, target, step.lead) + _residual(writer, step)
-    panels = len(widths(writer.family.room(target.shape.channels), writer.family.panel))
     if small(target):
-        first, last = f"SHARE(part, parts, {panels})", f"SHARE(part + 1, parts, {panels})"
-        body = head + kit.before(step, "in", 4) + _panels(writer, step, ("in", "out", "add"), first, last, 4)
+        count = len(widths(writer.family.room(target.shape.channels), writer.family.panel))
+        first, last = f"SHARE(part, parts, {count})", f"SHARE(part + 1, parts, {count})"
+        body = head + kit.before(step, "in", 4) + panels(writer, step, ("in", "out", "add"), 4, (first, last))
         body += _border(
             kit, target, "part == 0", "part == parts - 1", "0", str(target.shape.height), "part == 0"
         )
@@ -125,7 +89,7 @@ def _product(writer: Writer, step: Product) -> None:
         return
     blocks = target.shape.height // step.rows
     a = f"in + y * {step.stride * source.row}"
-    inner = kit.before(step, a, 8) + _panels(writer, step, (a, *_written(step)), "0", str(panels), 8)
+    inner = kit.before(step, a, 8) + panels(writer, step, (a, *_written(step)), 8)
     body = f"{head}{_blocks(blocks, step.rows)}{inner}    }}\n"
     body += _border(kit, target, "first == 0", f"last == {target.shape.height}", "first", "last", "1")
     _step(writer, step.name, what, body)
@@ -135,7 +99,6 @@ def _stem(writer: Writer, step: Stem) -> None:
     product, kit = step.product, writer.kit
     rows, target = product.source, product.target
     what = f"{product.name}: {_shape(step.image)} to {_shape(target)}, {_at_once(product)}"
-    panels = len(widths(writer.family.room(target.shape.channels), writer.family.panel))
     kept = product.kernel - product.stride
     taken = f"y * {product.stride} - {step.above}, {rows.shape.height}, y > first ? {kept} : 0"
     body = (
@@ -145,7 +108,7 @@ def _stem(writer: Writer, step: Stem) -> None:
         + _blocks(target.shape.height // product.rows, product.rows)
         + f"        input_{writer.isa.name}(net, rows, {taken}, {rows.left}, {rows.right});\n"
         + kit.before(product, "rows", 8)
-        + _panels(writer, product, ("rows", *_written(product)), "0", str(panels), 8)
+        + panels(writer, product, ("rows", *_written(product)), 8)
         + "    }\n"
         + _border(kit, target, "first == 0", f"last == {target.shape.height}", "first", "last", "1")
     )
@@ -156,7 +119,6 @@ def _separable(writer: Writer, step: Separable) -> None:
     first, then, kit = step.filter, step.product, writer.kit
     source, rows, target = first.source, first.target, then.target
     what = f"{first.name} and {then.name}: {_shape(source)} to {_shape(target)}, {_at_once(then)}"
-    panels = len(widths(writer.family.room(target.shape.channels), writer.family.panel))
     places = (f"in + (y + r) * {first.stride * source.row}", "taps", f"rows + r * {rows.row}")
     body = (
         _pointers(writer, then.name, source, target, first.lead)
@@ -168,14 +130,63 @@ def _separable(writer: Writer, step: Separable) -> None:
         + kit.row(writer.use, first, places, None, 12)
         + "        }\n"
         + kit.before(then, "rows", 8)
-        + _panels(writer, then, ("rows", *_written(then)), "0", str(panels), 8)
+        + panels(writer, then, ("rows", *_written(then)), 8)
         + "    }\n"
         + _border(kit, target, "first == 0", f"last == {target.shape.height}", "first", "last", "1")
     )
     _step(writer, f"{first.name}_{then.name}", what, body)
 
 
-def _at_once(product: Product) -> str:
+def _inverted(writer: Writer, step: Inverted) -> None:
+    """As `_separable`, behind rows of what it reads; what two blocks share is moved up, not made anew."""
+    wide, first, then, kit = step.expand, step.joint.filter, step.joint.product, writer.kit
+    source, band, rows, target = wide.source, first.source, first.target, then.target
+    names = f"{wide.name}, {first.name} and {then.name}"
+    what = f"{names}: {_shape(source)} to {_shape(target)}, {_at_once(step)}"
+    shared, moved = first.kernel - first.stride, first.stride * step.rows * band.row
+    zero, edge = kit.zero(band), band.left * band.pitch
+    sides = "".join(
+        f"        fill(band + i * {band.row} + {at}, {count}, {zero});\n"
+        for at, count in ((0, edge), (band.row - band.right * band.pitch, band.right * band.pitch))
+        if count
+    )
+    places = (f"band + b * {first.stride * band.row} + {edge - first.lead}", "taps", "rows")
+    add = "" if then.residual is None else f"add + (y + b) * {then.residual.row}"
+    written = f"out + (y + b) * {target.row}", add
+    one_row = (f"in + e * {source.row}", "to", "")
+    body = (
+        f"    const value *in = net->arena + {writer.begins[source.name] + source.origin};\n"
+        + f"    value *out = net->arena + {writer.begins[target.name] + target.origin};\n"
+        + _residual(writer, then)
+        + f"    const value *taps = net->weights + {writer.weights[first.name]};\n"
+        + SCRATCH
+        + f"    value *band = rows + {bytes_of(rows) // rows.bytes};\n"
+        + (f"    for (int i = 0; i < {band.shape.height}; i++) {{\n{sides}    }}\n" if sides else "")
+        + _blocks(target.shape.height // step.rows, step.rows)
+        + f"        const int shared = y > first ? {shared} : 0;\n"
+        + f"        for (int v = 0; v < shared * {band.row}; v++)\n            band[v] = band[v + {moved}];\n"
+        + f"        for (int i = shared; i < {band.shape.height}; i++) {{\n"
+        + f"            const int e = y * {first.stride} - {step.above} + i;\n"
+        + f"            const value *w = net->weights + {writer.weights[wide.name]};\n"
+        + f"            value *to = band + i * {band.row} + {edge};\n"
+        + f"            if (e < 0 || e >= {step.height}) {{\n"
+        + f"                fill(to, {band.shape.width * band.pitch}, {zero});\n"
+        + "                continue;\n            }\n"
+        + kit.before(wide, one_row[0], 12)
+        + panels(writer, wide, one_row, 12)
+        + "        }\n"
+        + f"        const value *w = net->weights + {writer.weights[then.name]};\n"
+        + f"        for (int b = 0; b < {step.rows}; b++) {{\n"
+        + kit.row(writer.use, first, places, None, 12)
+        + kit.before(then, "rows", 12)
+        + panels(writer, then, ("rows", *written), 12)
+        + "        }\n    }\n"
+        + _border(kit, target, "first == 0", f"last == {target.shape.height}", "first", "last", "1")
+    )
+    _step(writer, f"{wide.name}_{first.name}_{then.name}", what, body)
+
+
+def _at_once(product: Product | Inverted) -> str:
     return f"{product.rows} rows at a time" if product.rows > 1 else "row by row"
 
 
@@ -271,98 +282,6 @@ def _residual(writer: Writer, step: Product) -> str:
         return ""
     at = writer.begins[step.residual.name] + step.residual.origin
     return f"    const value *add = net->arena + {at};\n"
-
-
-def _panels(
-    writer: Writer, step: Product, places: tuple[str, str, str], first: str, last: str, indent: int
-) -> str:
-    """The product of a block of rows with panels `first` … `last`: from, to, and what is added."""
-    a, c, d = places
-    panel, unit = writer.family.panel, writer.kit.unit(step.target)
-    all_widths = widths(writer.family.room(step.target.shape.channels), panel)
-    values = writer.kit.panel(step, panel)
-    pad = " " * indent
-    text = ""
-    if all_widths[0] == panel:
-        whole = sum(width == panel for width in all_widths)
-        end = last if whole == len(all_widths) else f"LEAST({last}, {whole})"
-        text += (
-            f"{pad}for (int n = {first}; n < {end}; n++) {{\n"
-            + _strips(
-                writer,
-                step,
-                (a, f"w + n * {values}", f"{c} + n * {panel * unit}", f"{d} + n * {panel * unit}"),
-                panel,
-                indent + 4,
-            )
-            + f"{pad}}}\n"
-        )
-    if all_widths[-1] != panel:
-        n = len(all_widths) - 1
-        at = n * panel * unit
-        all_places = a, f"w + {n * values}", f"{c} + {at}", f"{d} + {at}"
-        inner = _strips(writer, step, all_places, all_widths[-1], indent + 4)
-        asked = "" if (first, last) == ("0", str(n + 1)) else f"if ({first} <= {n} && {n} < {last}) "
-        text += f"{pad}{asked}{{\n{inner}{pad}}}\n"
-    return text
-
-
-def _strips(writer: Writer, step: Product, places: Places, width: int, indent: int) -> str:
-    """One panel, as many of its channels at a time as a tile of this instruction set has."""
-    isa, kit = writer.isa, writer.kit
-    a, w, c, d = places
-    text, at, left = "", 0, width
-    while left:
-        lanes = min(left, isa.lanes)
-        wide = min(left // lanes, isa.vectors)
-        unit = kit.unit(step.target)
-        own = (a, f"{w} + {at * kit.weight}", f"{c} + {at * unit}", f"{d} + {at * unit}") if at else places
-        text += _tiles(writer, step, own, (wide, lanes, at), width, indent)
-        at, left = at + wide * lanes, left - wide * lanes
-    return text
-
-
-def _tiles(
-    writer: Writer,
-    step: Product,
-    places: Places,
-    wide: tuple[int, int, int],
-    panel: int,
-    indent: int,
-) -> str:
-    """All pixels of a block of rows: stretches of one row, or several whole rows, to a tile."""
-    (a, w, c, d), kit = places, writer.kit
-    residual = step.residual
-    width, most = step.target.shape.width, writer.isa.pixels(wide[0])
-    across, down = step.stride * step.source.pitch, step.stride * step.source.row
-    pad = " " * indent
-    text = ""
-    if width > most:
-        x, lines = 0, ""
-        for pixels, times in counted(split(width, most)):
-            use = kit.tile(writer.use, Tiling(step, pixels, pixels, *wide, panel))
-            move = f"(x + {x})" if x else "x"
-            lines += (
-                f"{pad}    for (int x = 0; x < {times * pixels}; x += {pixels})\n"
-                f"{pad}        {use}({a} + r * {down} + {move} * {across}, {w}, "
-                f"{c} + r * {step.target.row} + {move} * {step.target.pitch}"
-                + (f", {d} + r * {residual.row} + {move} * {residual.pitch}" if residual else "")
-                + f"{kit.more(step, f'r * {width} + {move}')});\n"
-            )
-            x += times * pixels
-        return f"{pad}for (int r = 0; r < {step.rows}; r++) {{\n{lines}{pad}}}\n"
-    row = 0
-    for rows, times in counted(split(step.rows, max(1, most // width))):
-        use = kit.tile(writer.use, Tiling(step, rows * width, width, *wide, panel))
-        move = f"(r + {row})" if row else "r"
-        text += (
-            f"{pad}for (int r = 0; r < {times * rows}; r += {rows})\n"
-            f"{pad}    {use}({a} + {move} * {down}, {w}, {c} + {move} * {step.target.row}"
-            + (f", {d} + {move} * {residual.row}" if residual else "")
-            + f"{kit.more(step, f'{move} * {width}')});\n"
-        )
-        row += times * rows
-    return text
 
 
 def _border(kit: Kernels, made: Map, top: str, bottom: str, first: str, last: str, sides: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilenets.compile.step import Filter, Product, Separable, Stem, Step, padded
+from mobilenets.compile.step import Filter, Inverted, Product, Separable, Stem, Step, padded
 
 LINE = 64
 Tensor = NDArray[np.float32]
@@ -93,6 +93,8 @@ def layers_of(step: Step) -> tuple[Filter | Product, ...]:
             return (step.product,)
         case Separable():
             return step.filter, step.product
+        case Inverted():
+            return step.expand, step.joint.filter, step.joint.product
         case Filter() | Product():
             return (step,)
         case _:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mobilenets.compile.step import Map, Separable, Stem, Step, maps_of, reads
+from mobilenets.compile.step import Inverted, Map, Separable, Stem, Step, maps_of, reads
 
 LINE = 64
 """Bytes of a cache line; every map begins at one."""
@@ -31,7 +31,7 @@ def spans(image: Map, program: Sequence[Step], kept: Sequence[str]) -> tuple[Spa
     read = {one.name: index for index, step in enumerate(program) for one in reads(step)}
     for index, made in enumerate(maps_of(image, program)):
         last = len(program) if made.name in kept else read.get(made.name, index - 1)
-        wanted.append((_bytes(made), made.name, index - 1, last))
+        wanted.append((bytes_of(made), made.name, index - 1, last))
     placed: list[Span] = []
     for size, name, first, last in sorted(wanted, key=lambda want: (-want[0], want[2])):
         alive = sorted(
@@ -55,7 +55,18 @@ def maps_bytes(placed: Sequence[Span]) -> int:
 
 def scratch_bytes(program: Sequence[Step]) -> int:
     """What each thread needs beside it, for rows between the two halves of a step."""
-    return max((_bytes(s.product.source) for s in program if isinstance(s, Separable | Stem)), default=0)
+    return max((sum(map(bytes_of, rows_of(step))) for step in program), default=0)
+
+
+def rows_of(step: Step) -> tuple[Map, ...]:
+    """The maps of which a step holds rows in a scratch, in their order there."""
+    match step:
+        case Separable() | Stem():
+            return (step.product.source,)
+        case Inverted():
+            return step.joint.product.source, step.expand.target
+        case _:
+            return ()
 
 
 def begins(placed: Sequence[Span]) -> Mapping[str, int]:
@@ -63,6 +74,6 @@ def begins(placed: Sequence[Span]) -> Mapping[str, int]:
     return {span.name: span.begin for span in placed}
 
 
-def _bytes(made: Map) -> int:
+def bytes_of(made: Map) -> int:
     past = LINE if made.bytes == 1 else 0  # of pixels narrower than a vector kernels touch what follows
     return -(-(made.bytes * made.values + past) // LINE) * LINE

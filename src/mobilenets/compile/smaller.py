@@ -9,7 +9,8 @@ from mobilenets.compile import integers, plan
 from mobilenets.compile.isa import Family
 from mobilenets.compile.pack import LINE, layers_of
 from mobilenets.compile.part import Part, arena_bytes
-from mobilenets.compile.step import Filter, Product, padded, steps
+from mobilenets.compile.program import steps
+from mobilenets.compile.step import Filter, Product, padded
 from mobilenets.compile.target import Target, family
 from mobilenets.costs.count import cost
 from mobilenets.infer.artefact import Artefact

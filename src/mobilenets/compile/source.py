@@ -17,7 +17,8 @@ from mobilenets.compile.float32 import Floats
 from mobilenets.compile.int8 import Bytes
 from mobilenets.compile.pack import Packed, floats, layers_of, pack
 from mobilenets.compile.part import arena_bytes
-from mobilenets.compile.step import Filter, Map, Product, Step, maps_of, padded, steps
+from mobilenets.compile.program import steps
+from mobilenets.compile.step import Filter, Map, Product, Step, maps_of, padded
 from mobilenets.infer.artefact import Artefact, digest
 from mobilenets.infer.compiled import FORMAT
 from mobilenets.infer.fold import fold, ungrouped

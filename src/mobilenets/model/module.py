@@ -143,7 +143,7 @@ class Layer(nn.Module):
     def _strided(self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
         """A depthwise convolution that leaves pixels out, on a CPU, such that going back is fast too.
 
-        In bfloat16 torch goes back through it by a plain loop, 24 ms where through one that leaves none out takes
+        In bfloat16 torch goes back through it by a plain loop, in 24 ms where one that leaves none out takes
         one; in float32 padding slows it.
         """
         half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16

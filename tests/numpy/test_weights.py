@@ -283,7 +283,7 @@ def test_the_cache_follows_the_environment() -> None:
 
 
 def test_every_published_set_is_pinned_or_held_and_comes_over_https() -> None:
-    assert len({entry.name for entry in PUBLISHED}) == len({entry.file for entry in PUBLISHED}) == 27
+    assert len({entry.name for entry in PUBLISHED}) == len({entry.file for entry in PUBLISHED}) == 28
     assert sum(entry.name.startswith("keras/") for entry in PUBLISHED) == 16
     for entry in PUBLISHED:
         assert entry.url.startswith(PACKAGE if entry.packaged else "https://")

@@ -319,7 +319,7 @@ def test_where_no_weights_are_to_be_had_the_body_of_this_package_stands_in_and_a
     told = ask(*words, env=env)
     assert "stands in for them" in told.out + told.err
     facts = ask(*words, "--json", env=env).facts
-    assert facts["source"]["name"] == "mobilenets/v1-0.25-128"
+    assert facts["source"]["name"] == "mobilenets/v1-0.5-128"
     assert sum("stands in for them" in note for note in facts["notes"]) == 1
     assert facts["net"]["resolution"] == 128
     given = ask(*words, "--weights", "mobilenets/v1-0.25-128", "--json", env=env).facts

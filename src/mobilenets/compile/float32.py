@@ -22,14 +22,14 @@ VECTORS = """\
 {{
     const vector_{name} none = {{0}}, six = none + 6.0f;
     if (activation == 1 || activation == 2)
-        v = {largest};
+        v = {rectified};
     if (activation == 2)
-        v = {smallest};
+        v = {topped};
     if (activation >= 3) {{
         const vector_{name} x = v;
         v = x + 3.0f;
-        v = {largest};
-        v = {smallest};
+        v = {rectified};
+        v = {topped};
         v *= 1.0f / 6.0f;
         if (activation == 3)
             v *= x;
@@ -193,8 +193,8 @@ def _vectors(isa: Isa) -> str:
         name=isa.name,
         lanes=isa.lanes,
         types=isa.vector.format(name=isa.name, bytes=4 * isa.lanes),
-        largest=isa.largest.format(a="v", b="none", vector=vector),
-        smallest=isa.smallest.format(a="v", b="six", vector=vector),
+        rectified=(isa.rectified or isa.largest).format(a="v", b="none", vector=vector),
+        topped=(isa.topped or isa.smallest).format(a="v", b="six", vector=vector),
     )
 
 

@@ -65,6 +65,10 @@ class Isa:
     largest: str
     smallest: str
     """Greater and lesser of two vectors of floats, as C over {a}, {b} and the type {vector}."""
+    rectified: str = ""
+    topped: str = ""
+    """The same of a vector and noughts, and of one that is nowhere negative and another, as whole numbers of 32
+    bits, whose order is that of the floats: units that multiply have no part in it. Empty for the above."""
     halved: str = ""
     pairs_of_halves: str = ""
     """What writes a vector {v} to {p} as bfloat16; a sum {c} and the products of such pairs {s}, {w}."""
@@ -168,6 +172,8 @@ AVX2 = Isa(
     asked="FMA | AVX2",
     largest="({vector})_mm256_max_ps((__m256)({a}), (__m256)({b}))",
     smallest="({vector})_mm256_min_ps((__m256)({a}), (__m256)({b}))",
+    rectified="({vector})_mm256_max_epi32((__m256i)({a}), (__m256i)({b}))",
+    topped="({vector})_mm256_min_epi32((__m256i)({a}), (__m256i)({b}))",
 )
 AVX512 = Isa(
     name="avx512",
@@ -180,6 +186,8 @@ AVX512 = Isa(
     asked="FMA | AVX2 | AVX512",
     largest="({vector})_mm512_max_ps((__m512)({a}), (__m512)({b}))",
     smallest="({vector})_mm512_min_ps((__m512)({a}), (__m512)({b}))",
+    rectified="({vector})_mm512_max_epi32((__m512i)({a}), (__m512i)({b}))",
+    topped="({vector})_mm512_min_epi32((__m512i)({a}), (__m512i)({b}))",
 )
 SSE2 = Isa(
     name="sse2",

@@ -157,6 +157,7 @@ PUBLISHED: tuple[Published, ...] = (
         for resolution in (224, 192, 160, 128)
     ),
     _own(0.25, 128),
+    _own(0.5, 128),
 )
 
 

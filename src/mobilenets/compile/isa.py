@@ -67,8 +67,8 @@ class Isa:
     """Greater and lesser of two vectors of floats, as C over {a}, {b} and the type {vector}."""
     rectified: str = ""
     topped: str = ""
-    """The same of a vector and noughts, and of one that is nowhere negative and another, as whole numbers of 32
-    bits, whose order is that of the floats: units that multiply have no part in it. Empty for the above."""
+    """The same of a vector and noughts, and of one that is nowhere negative and another, as whole numbers of
+    32 bits, whose order is that of the floats: units that multiply have no part in it. Empty for those."""
     halved: str = ""
     pairs_of_halves: str = ""
     """What writes a vector {v} to {p} as bfloat16; a sum {c} and the products of such pairs {s}, {w}."""

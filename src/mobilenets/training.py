@@ -98,18 +98,15 @@ def train(
     return made
 
 
-def compiled_norms() -> Norms | None:
-    """Batch norms for this processor as C built now; None where there is no compiler, it fails, or they are
-    not torch's."""
+def compiled_norms() -> Norms:
+    """Batch norms for this processor as C built now. Raises ValueError where there is no compiler or they are
+    not torch's, RuntimeError where it fails, OSError where the disk does."""
     from mobilenets.compile.build import norms
     from mobilenets.model.fused import Norms
 
-    try:
-        # A library that is open cannot be deleted on every system.
-        with tempfile.TemporaryDirectory(prefix="mobilenets-", ignore_cleanup_errors=True) as place:
-            return Norms(norms(Path(place)))
-    except (ValueError, RuntimeError, OSError):
-        return None
+    # A library that is open cannot be deleted on every system.
+    with tempfile.TemporaryDirectory(prefix="mobilenets-", ignore_cleanup_errors=True) as place:
+        return Norms(norms(Path(place)))
 
 
 def _taken(kind: type[Options], given: Mapping[str, Any]) -> Options:

@@ -67,19 +67,15 @@ def build(source: Source, target: Target, folder: Path) -> Built:
     return Built(library, _version(compiler), shlex.join(words), time.perf_counter() - begun)
 
 
-def build_here(sources: Sequence[str], made: str, folder: Path, flags: Sequence[str] = ()) -> None:
+def build_here(
+    sources: Sequence[str],
+    made: str,
+    folder: Path,
+    flags: Sequence[str] = (),
+    libraries: Sequence[str] = ("-lpthread", "-ldl"),
+) -> None:
     """A program or library of a few C files in `folder`, for this machine; raises as `build` does."""
-    words = [
-        *_compiler(TARGETS["host"]),
-        *FLAGS,
-        *WARNINGS,
-        *flags,
-        *sources,
-        "-o",
-        made,
-        "-lpthread",
-        "-ldl",
-    ]
+    words = [*_compiler(TARGETS["host"]), *FLAGS, *WARNINGS, *flags, *sources, "-o", made, *libraries]
     _run(words, folder)
 
 
@@ -89,9 +85,9 @@ def norms(folder: Path) -> Path:
     (folder / name).write_bytes(files("mobilenets.compile").joinpath(name).read_bytes())
     own = ("-shared", "-fPIC", "-fno-trapping-math", "-march=native")
     try:
-        build_here([name, "-lm"], made, folder, own)
+        build_here([name], made, folder, own, ["-lm"])
     except RuntimeError:  # a compiler that does not know its own processor
-        build_here([name, "-lm"], made, folder, own[:-1])
+        build_here([name], made, folder, own[:-1], ["-lm"])
     return folder / made
 
 

@@ -128,7 +128,10 @@ class Family:
     least: int = 0
     """Channels to whose multiples they are padded, where that is not the widest vector."""
     scratch_bytes: int = 256 << 10
-    """What rows between a depthwise layer and its pointwise may take: of a second cache, or of all RAM."""
+    """What rows between a depthwise layer and its pointwise may take: of a second cache, or of all RAM. See
+    `program.LARGE_ROWS` for those of a map that is never whole."""
+    tight: bool = False
+    """Whether memory is scarcer than time."""
     threads: tuple[str, ...] = ("pthreads.c", "pool.c")
     """The C files by which a network has threads of its own; none where it has not."""
     stand_ins: tuple[str, ...] = ()
@@ -306,6 +309,7 @@ CORTEX_M = replace(
     PLAIN,
     name="cortex-m",
     scratch_bytes=4 << 10,
+    tight=True,
     example=("firmware.c", "main.c"),
     harness=("board.c", "board.c"),
 )

@@ -92,14 +92,14 @@ static void gathered(struct work *own) {
     memset(own->sum, 0, 2 * (size_t)own->width * sizeof(float));
 }
 
-#define LINES(T, body)                                                                                                 \
+#define LINES(body)                                                                                                    \
     for (ptrdiff_t first = 0, line = 1; first < all; first += width, line++) {                                         \
         ptrdiff_t count = all - first < width ? all - first : width;                                                   \
         body                                                                                                           \
     }
 
-#define SUMS(T, up, kind)                                                                                              \
-    LINES(T, const T *restrict from = (const T *)x + first;                                                            \
+#define SUMS(T, up)                                                                                                    \
+    LINES(const T *restrict from = (const T *)x + first;                                                            \
           for (ptrdiff_t i = 0; i < count; i++) {                                                                      \
               float value = up(from[i]) - middle[i];                                                                   \
               sum[i] += value;                                                                                         \
@@ -108,11 +108,11 @@ static void gathered(struct work *own) {
           if (line % BLOCK == 0) gathered(&own);)
 
 #define FORWARD(T, up, down, kind)                                                                                     \
-    LINES(T, const T *restrict from = (const T *)x + first; T *restrict to = (T *)y + first;                           \
+    LINES(const T *restrict from = (const T *)x + first; T *restrict to = (T *)y + first;                           \
           for (ptrdiff_t i = 0; i < count; i++) to[i] = down(active(up(from[i]) * scale[i] + shift[i], kind));)
 
 #define BACK_SUMS(T, up, kind)                                                                                         \
-    LINES(T, const T *restrict from = (const T *)x + first; const T *restrict given = (const T *)g + first;            \
+    LINES(const T *restrict from = (const T *)x + first; const T *restrict given = (const T *)g + first;            \
           for (ptrdiff_t i = 0; i < count; i++) {                                                                      \
               float value = up(from[i]);                                                                               \
               float back = slope(up(given[i]), value * scale[i] + shift[i], kind);                                     \
@@ -122,7 +122,7 @@ static void gathered(struct work *own) {
           if (line % BLOCK == 0) gathered(&own);)
 
 #define BACK(T, up, down, kind)                                                                                        \
-    LINES(T, const T *restrict from = (const T *)x + first; const T *restrict given = (const T *)g + first;            \
+    LINES(const T *restrict from = (const T *)x + first; const T *restrict given = (const T *)g + first;            \
           T *restrict to = (T *)gx + first;                                                                            \
           for (ptrdiff_t i = 0; i < count; i++) {                                                                      \
               float value = up(from[i]);                                                                               \
@@ -153,9 +153,9 @@ int norm_forward(const void *x, void *y, ptrdiff_t rows, ptrdiff_t channels, int
     for (ptrdiff_t c = 0; c < channels; c++) middle[c] = half ? up_half(((const half_t *)x)[c]) : ((const float *)x)[c];
     spread(&own, middle);
     if (half) {
-        SUMS(half_t, up_half, 0)
+        SUMS(half_t, up_half)
     } else {
-        SUMS(float, up_float, 0)
+        SUMS(float, up_float)
     }
     gathered(&own);
     for (ptrdiff_t c = 0; c < channels; c++) {

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
+from mobilenets.compile.isa import Family
+from mobilenets.compile.program import LARGE, steps
 from mobilenets.compile.step import Inverted, Map, Separable, Stem, Step, maps_of, reads
+from mobilenets.spec.net import Net
 
 LINE = 64
 """Bytes of a cache line; every map begins at one."""
+TIGHT = (LARGE, 4 * LARGE, 16 * LARGE, inf)
+"""What is tried of `steps`' bounds where memory is scarce."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +26,21 @@ class Span:
     bytes: int
     first: int
     last: int
+
+
+def planned(
+    net: Net, family: Family, floats: Collection[str] = ()
+) -> tuple[Map, tuple[Step, ...], tuple[Span, ...]]:
+    """The image, the steps and the places of a folded network's maps; see `program.steps`.
+
+    Where memory is scarce as many maps are whole as it takes least with: rows of one lie beside all else.
+    """
+    kept = [output.node for output in net.outputs]
+    found = []
+    for large in TIGHT if family.tight else (LARGE,):
+        image, program = steps(net, family.layout, family.scratch_bytes, floats, large)
+        found.append((image, program, spans(image, program, kept)))
+    return min(found, key=lambda one: maps_bytes(one[2]) + scratch_bytes(one[1]))
 
 
 def spans(image: Map, program: Sequence[Step], kept: Sequence[str]) -> tuple[Span, ...]:
@@ -54,7 +75,7 @@ def maps_bytes(placed: Sequence[Span]) -> int:
 
 
 def scratch_bytes(program: Sequence[Step]) -> int:
-    """What each thread needs beside it, for rows between the two halves of a step."""
+    """What each thread needs beside it, for rows between the parts of a step."""
     return max((sum(map(bytes_of, rows_of(step))) for step in program), default=0)
 
 

@@ -45,15 +45,16 @@ from mobilenets.spec.op import (
 )
 
 LARGE, LARGE_ROWS = 4, 3
-"""Scratches that a map takes which is never made whole; how many hold rows of it."""
+"""Scratches that a map takes at least which is never made whole; how many hold rows of it."""
 WINDOW_BYTES = 20 << 10
 """What the input's rows for a block of the first layer may take of the first cache."""
 
 
 def steps(
-    net: Net, layout: Layout, scratch_bytes: int, floats: Collection[str] = ()
+    net: Net, layout: Layout, scratch_bytes: int, floats: Collection[str] = (), large: float = LARGE
 ) -> tuple[Map, tuple[Step, ...]]:
-    """The image's levels and the steps of a folded network, depthwise layers joined to what follows them.
+    """The image's levels and the steps of a folded network. Depthwise layers are joined to what follows them,
+    and to what comes before where that makes a map of more than `large` scratches.
 
     The nodes of `floats` are float32 in a network whose values are bytes.
     """
@@ -88,16 +89,19 @@ def steps(
                     found.append(Sum(node.name, sources, target, op.activation))
                 else:
                     found.append(Moved(node.name, sources, target, op))
-            case Pointwise(), [Depthwise()] if (
+            case Pointwise() as wide, [Depthwise() as middle] if (
                 source.name != "image"
                 and node.name not in kept
-                and target.bytes * target.values > LARGE * scratch_bytes
-                and (end := _chain(after[0], readers, kept, maps)) is not None
+                and target.bytes * target.values > large * scratch_bytes
+                and (ends := _chain(after[0], readers, kept, maps)) is not None
             ):
-                whole = _inverted(node, after[0], end, maps, layout, LARGE_ROWS * scratch_bytes)
-                joined |= {after[0].name, end.name}
-                ends = replace(whole.joint, product=added(end, whole.joint.product))
-                found.append(replace(whole, joint=ends))
+                end, project = ends
+                three, room = (node.name, after[0].name, end.name), LARGE_ROWS * scratch_bytes
+                chain = _inverted(three, (wide, middle, project), source, maps, layout, room)
+                joined |= {*three[1:]}
+                found.append(
+                    replace(chain, joint=replace(chain.joint, product=added(end, chain.joint.product)))
+                )
             case Mul(), _:
                 found.append(Gate(node.name, source, maps[node.inputs[1]], target))
             case MaxPool() | MeanPool() as op, _:
@@ -170,37 +174,39 @@ def _separable(
 
 def _chain(
     depthwise: Node, readers: Mapping[str, Sequence[Node]], kept: Collection[str], maps: Mapping[str, Map]
-) -> Node | None:
+) -> tuple[Node, Pointwise] | None:
     """The pointwise layer that alone reads a depthwise one which can be made by rows."""
     match readers[depthwise.name]:
-        case [Node(op=Pointwise()) as found] if depthwise.name not in kept and not small(
-            maps[depthwise.name]
-        ):
-            return found
+        case [Node(op=Pointwise() as op) as end]:
+            rows = depthwise.name not in kept and not small(maps[depthwise.name])
+            return (end, op) if rows else None
     return None
 
 
 def _inverted(
-    node: Node, middle: Node, end: Node, maps: Mapping[str, Map], layout: Layout, scratch_bytes: int
+    names: tuple[str, str, str],
+    ops: tuple[Pointwise, Depthwise, Pointwise],
+    source: Map,
+    maps: Mapping[str, Map],
+    layout: Layout,
+    scratch_bytes: int,
 ) -> Inverted:
     """A pointwise layer before what `_separable` joins, in blocks of as many rows as the scratch holds."""
-    op, last = middle.op, end.op
-    if not isinstance(node.op, Pointwise) or not isinstance(op, Depthwise) or not isinstance(last, Pointwise):
-        raise ValueError(f"{node.name}: {NOT_YET}")
-    whole, target = maps[node.name], maps[end.name]
+    wide, op, last = ops
+    whole, target = maps[names[0]], maps[names[2]]
     row = whole.bytes * whole.row
-    joint = _separable((middle.name, end.name), op, last, whole, target, layout, scratch_bytes)
-    made = replace(joint.filter.target, shape=joint.filter.target.shape._replace(height=1))
+    joint = _separable((names[1], names[2]), op, last, whole, target, layout, scratch_bytes)
+    one = replace(joint.filter.target, shape=joint.filter.target.shape._replace(height=1))
     rows = _rows(target, op.stride * row, scratch_bytes - (op.kernel - op.stride) * row)
     seen = (rows - 1) * op.stride + op.kernel
     band = replace(whole, shape=whole.shape._replace(height=seen), top=0, bottom=0)
     above, _ = pads(whole.shape.height, op.kernel, op.stride, op.padding)
     beside, _ = pads(whole.shape.width, op.kernel, op.stride, op.padding)
     return Inverted(
-        expand=Product(node.name, maps[node.inputs[0]], band, node.op.activation, 1),
+        expand=Product(names[0], source, band, wide.activation, 1),
         joint=Separable(
-            filter=replace(joint.filter, source=band, target=made, lead=beside * band.pitch),
-            product=replace(joint.product, source=made, rows=1),
+            filter=replace(joint.filter, source=band, target=one, lead=beside * band.pitch),
+            product=replace(joint.product, source=one, rows=1),
         ),
         rows=rows,
         above=above,

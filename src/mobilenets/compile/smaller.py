@@ -9,7 +9,6 @@ from mobilenets.compile import integers, plan
 from mobilenets.compile.isa import Family
 from mobilenets.compile.pack import LINE, layers_of
 from mobilenets.compile.part import Part, arena_bytes
-from mobilenets.compile.program import steps
 from mobilenets.compile.step import Filter, Product, padded
 from mobilenets.compile.target import Target, family
 from mobilenets.costs.count import cost
@@ -37,8 +36,7 @@ class Needs:
 
 def needs(net: Net, pre: Preprocess, chosen: Family, *, in_bytes: bool) -> Needs:
     """What the passes come to, from shapes alone; in bytes for weights without zeros of their own."""
-    image, program = steps(_folded(net), chosen.layout, chosen.scratch_bytes)
-    spans = plan.spans(image, program, [output.node for output in net.outputs])
+    _, program, spans = plan.planned(_folded(net), chosen)
     layers = [layer for step in program for layer in layers_of(step)]
     weights = sum(padded(_layer_bytes(layer, chosen, in_bytes), LINE) for layer in layers)
     maps = plan.maps_bytes(spans) + plan.scratch_bytes(program)

@@ -17,7 +17,6 @@ from mobilenets.compile.float32 import Floats
 from mobilenets.compile.int8 import Bytes
 from mobilenets.compile.pack import Packed, floats, layers_of, pack
 from mobilenets.compile.part import arena_bytes
-from mobilenets.compile.program import steps
 from mobilenets.compile.step import Filter, Map, Product, Step, maps_of, padded
 from mobilenets.infer.artefact import Artefact, digest
 from mobilenets.infer.compiled import FORMAT
@@ -82,8 +81,7 @@ def compiled(model: Artefact, name: str, family: isa.Family, *, threads: bool = 
 
 def _in_floats(model: Artefact, family: isa.Family) -> _Plan:
     net, weights = ungrouped(*fold(model.net, model.weights))
-    image, program = steps(net, family.layout, family.scratch_bytes)
-    spans = plan.spans(image, program, [output.node for output in net.outputs])
+    image, program, spans = plan.planned(net, family)
 
     def laid_out(layer: Filter | Product) -> NDArray[np.float32]:
         return floats(layer, weights, family.room(layer.target.shape.channels), family.panel)
@@ -108,8 +106,7 @@ def _in_bytes(model: Artefact, family: isa.Family) -> _Plan:
             raise ValueError(
                 f"{name}: a map {tuple(made)} of float32 in a network of bytes cannot be compiled"
             )
-    image, program = steps(net, layout, family.scratch_bytes, in_floats)
-    spans = plan.spans(image, program, [output.node for output in net.outputs])
+    image, program, spans = plan.planned(net, family, in_floats)
 
     def laid_out(layer: Filter | Product) -> NDArray[np.uint8]:
         own = known[layer.name]

@@ -148,7 +148,8 @@ class Layer(nn.Module):
         """
         half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
         with torch.autocast("cpu", enabled=False):
-            if half and bias is None and weight.shape[2] % 2:
+            middle = weight.shape[2] // 2
+            if half and bias is None and weight.shape[2] % 2 and max(self._pads) <= middle:
                 made: Tensor = _Strided.apply(x.bfloat16(), weight, self._pads, stride)  # type: ignore[no-untyped-call]  # torch leaves it untyped
                 return made
             wide = functional.pad(x.to(weight.dtype), self._pads)

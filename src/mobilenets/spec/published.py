@@ -1,7 +1,7 @@
 """Every known set of weights: its home, its licence, its published score; and what was printed of networks.
 
-No file is in this package yet. A SHA-256 stands here only where a source that can be cited gives it; None
-means that the first download is recorded and held to.
+Two files are in this package, the others at their homes. A SHA-256 stands here only where a source that can
+be cited gives it; None means that the first download is recorded and held to.
 """
 
 from __future__ import annotations

@@ -17,6 +17,8 @@ from mobilenets.train.loop import State
 from mobilenets.train.run import Epoch
 
 VERSION = 1
+UNSAID: dict[str, Any] = {"norms": "torch"}
+"""What holds of those that were written before it was said."""
 PARTS = ("student", "averaged", "moved")
 
 
@@ -35,6 +37,15 @@ def save(state: State, path: Path, about: Mapping[str, Any]) -> None:
     write_whole(path, pack(meta, tensors))
 
 
+def told(path: Path) -> Mapping[str, Any]:
+    """What a checkpoint says that a run must have in common; nothing where it is none of ours."""
+    try:
+        meta, _ = unpack(path.read_bytes())
+    except (OSError, ArtefactError):
+        return {}
+    return UNSAID | meta["about"] if meta.get("training") == VERSION else {}
+
+
 def restore(state: State, path: Path, about: Mapping[str, Any]) -> None:
     """Take over the state that `path` holds. Raises ValueError where it holds none, or one of another run."""
     try:
@@ -43,11 +54,11 @@ def restore(state: State, path: Path, about: Mapping[str, Any]) -> None:
         raise ValueError(f"{path}: no checkpoint to go on from: {error}; leave out --resume") from error
     if meta.get("training") != VERSION:
         raise ValueError(f"{path}: no checkpoint of a training that this version can go on from")
-    kept = meta["about"]
+    kept, now = UNSAID | meta["about"], UNSAID | dict(about)
     other = [
-        f"{name} was {kept.get(name)!r} and is {about.get(name)!r}"
-        for name in sorted({*kept, *about})
-        if kept.get(name) != about.get(name)
+        f"{name} was {kept.get(name)!r} and is {now.get(name)!r}"
+        for name in sorted({*kept, *now})
+        if kept.get(name) != now.get(name)
     ]
     if other:
         raise ValueError(f"{path} is of another run: {'; '.join(other)}; give what it was, or --anew")

@@ -15,12 +15,14 @@ import torch
 from mobilenets.data.digests import Progress
 from mobilenets.infer import artefact
 from mobilenets.infer.artefact import Artefact
+from mobilenets.model.module import Normed
 from mobilenets.spec.training import DistilOptions, Recipe, RunOptions, TrainOptions
 from mobilenets.train import checkpoint, loop
 from mobilenets.train.lessons import Lesson
 from mobilenets.train.run import MODEL, Epoch
 from mobilenets.train.student import learned
 from mobilenets.train.teacher import Teacher
+from mobilenets.train.world import World
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 KEEP_S = 60.0
@@ -154,6 +156,30 @@ def unfinished(out: Path, on: RunOptions) -> None:
         raise ValueError(
             f"{path} is of a training that was cut off: --resume goes on with it, --anew begins anew"
         )
+
+
+def normed(
+    make: Callable[[], Normed], out: Path, on: RunOptions, world: World, notes: list[str]
+) -> Normed | None:
+    """What normalises on a CPU: what `make` gives where all processes have it, and a run that is gone on with
+    had it; else None, and a note says why. Raises ValueError where a run cannot go on without."""
+    before = checkpoint.told(out / CHECKPOINT).get("norms") if on.resume else None
+    made, why = None, ""
+    if before != "torch":
+        try:
+            made = make()
+        except (ValueError, RuntimeError, OSError) as error:
+            why = str(error)
+    if before == "compiled" and made is None:
+        raise ValueError(
+            f"--resume: the norms of this run were computed in C, and here they cannot be: {why}; mend that, "
+            "or give --anew"
+        )
+    having = torch.tensor([int(made is not None)])
+    world.sum([having])
+    if why:
+        notes.append(f"torch computed the norms, and a step took half as long again: {why}")
+    return made if int(having) == world.count else None
 
 
 def resumed(state: loop.State, out: Path, about: Mapping[str, Any], on: RunOptions) -> None:

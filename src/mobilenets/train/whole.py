@@ -40,7 +40,7 @@ from mobilenets.train.body import one_thread, pick_device
 from mobilenets.train.finetune import half_is_native
 from mobilenets.train.head import temperature
 from mobilenets.train.judge import AGREE, VERIFIED_PICTURES
-from mobilenets.train.keeper import Keeper, Listener, identity, resumed, unfinished
+from mobilenets.train.keeper import Keeper, Listener, identity, normed, resumed, unfinished
 from mobilenets.train.lessons import Lesson, decoded_parts, everyone, fits, sorted_out
 from mobilenets.train.meter import Meter, machine, versions
 from mobilenets.train.run import MODEL, Epoch, Judged, Run, net_facts
@@ -78,15 +78,16 @@ def train(
     listener: Listener,
     teacher: Callable[[], Teacher] | None = None,
     distil: DistilOptions = DistilOptions(),  # noqa: B008  # it is frozen
-    norms: Callable[[], Normed | None] = lambda: None,
+    norms: Callable[[], Normed] | None = None,
     command: str = "",
 ) -> Run | None:
     """Train a network on `folder`; writes `out/model.safetensors`, whole or not at all.
 
     Pictures are decoded once, into `cache`; `teacher` is made when options and classes have been checked,
-    `norms` before a CPU learns. Of several processes that learn together (`torchrun`) the first writes and
-    gives the record, the others None. Raises ValueError, before work is done where that is possible, for
-    options that make no sense, a data set that cannot be learned and a checkpoint of another run.
+    `norms` where a CPU is to learn, and where they cannot be had torch normalises. Of several processes that
+    learn together (`torchrun`) the first writes and gives the record, the others None. Raises ValueError,
+    before work is done where that is possible, for options that make no sense, a data set that cannot be
+    learned and a checkpoint of another run.
     """
     recipe = named(options)
     device = torch.device(pick_device(on.device))
@@ -129,8 +130,10 @@ def train(
             loop.shared(recipe, min(recipe.batch, len(truth)), start.net, world.count)
             release_freed_memory()
         half = on.half and half_is_native(device)
-        with meter.stage("train"):
-            fast = norms() if device.type == "cpu" and not options.qat else None
+        fast: Normed | None = None
+        if norms is not None and device.type == "cpu" and not options.qat:
+            with meter.stage("train"):
+                fast = normed(norms, out, on, world, notes)
         where = loop.Where(world.device, threads if device.type == "cpu" else 1, half, world, fast)
         lessons = loop.Lessons(parts["train"].pictures, truth, len(material.labels))
         aim: loop.Objective = loop.cross_entropy

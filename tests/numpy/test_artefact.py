@@ -364,6 +364,15 @@ def test_a_file_written_whole_has_the_permissions_of_any_other(tmp_path: Path) -
     assert (tmp_path / "one").stat().st_mode == (tmp_path / "two").stat().st_mode
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no such pipes")
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="a device or a pipe") as found:
+        write_whole(tmp_path / "pipe", b"x")
+    assert found.value.filename == str(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_a_very_long_or_unicode_name_is_written(tmp_path: Path) -> None:
     for name in ("城" * 60 + ".safetensors", "n" * 243 + ".safetensors"):
         save(MODEL, tmp_path / name)

@@ -137,13 +137,19 @@ def test_rows_that_were_measured_take_the_place_of_forecasts_and_say_so() -> Non
             row["model"]: float(row["latency_ms"])
             for row in csv.DictReader(file)
             if (row["engine"], row["dtype"], row["threads"]) == ("ours", "int8", "2")
+            and row["model"].startswith("v1 ")
         }
     told = {name: row["latency_ms"] for name, row in rows.items() if row["latency_is"] == "measured"}
     assert told == {name.replace(" 1.0 ", " 1 "): ms for name, ms in own.items()}
     assert found["says"].startswith("the machine of the rows")
     wider = asked("v2", rows=(RACE,), threads=2, dtype="int8")
-    assert {row["latency_is"] for row in wider["rows"]} == {"forecast"}
-    assert any("those figures are of v1" in note for note in wider["notes"])
+    by_name = {row["name"]: row["latency_is"] for row in wider["rows"]}
+    assert [name for name, how in by_name.items() if how == "measured"] == ["v2 1 at 224"]
+    assert set(by_name.values()) == {"forecast", "measured"}
+    other = asked("squeezenet-1.0", rows=(RACE,), threads=2, dtype="int8")
+    assert {row["latency_is"] for row in other["rows"]} == {"forecast"}
+    (told_of,) = [note for note in other["notes"] if "nobody has measured" in note]
+    assert all(f" {net}" in told_of for net in ("v1", "v2", "v3-large", "v3-small"))
 
 
 def test_rows_too_few_to_forecast_by_leave_a_dash_with_the_reason(tmp_path: Path) -> None:

@@ -129,6 +129,7 @@ def test_boards_with_a_cortex_a76_that_no_fit_has_seen_lie_within_the_interval()
 
 def test_half_of_the_race_forecasts_the_other_half() -> None:
     rows = [row for row in measured.read([RESULTS / "race.csv"]) if row.engine == "ours"]
+    rows = [row for row in rows if row.net.startswith("v1 ")]  # nobody has measured how others fare
     for threads in (1, 2):
         own = [row for row in rows if row.threads == threads]
         nets = sorted({row.net for row in own})

@@ -412,7 +412,7 @@ def test_two_processes_of_torchrun_leave_what_one_leaves(
     told = launched(surroundings, "train", folder, "--out", out, *how, "--batch", 120, "--json")
     assert told.returncode == 0, told.stderr
     facts = json.loads(told.stdout)
-    assert facts["engine"] == "torch, cpu, 2 processes of 1 thread"
+    assert facts["engine"] == "torch, cpu, 2 processes of 1 thread, norms in C"
     assert facts["command"].startswith("torchrun --nproc-per-node 2 -m mobilenets train ")
     assert told.stderr.count("epoch  ") == 1
     assert len(steps(out)) == 2

@@ -11,6 +11,7 @@ Any safetensors reader opens the file; nothing in it can execute.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
@@ -87,6 +88,8 @@ def write_whole(path: Path, data: bytes) -> None:
     An OSError names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "a device or a pipe, which a file would take the place of", str(path))
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -86,6 +86,22 @@ def everything() -> Net:
 
 
 EVERYTHING = everything()
+BLOCKS = Net(
+    "blocks",
+    Shape(30, 22, 3),
+    (
+        Node("stem", Conv(out=12, stride=2, bias=True, activation="relu6"), ("image",)),
+        Node("expand", Pointwise(out=40, bias=True, activation="relu6"), ("stem",)),
+        Node("depthwise", Depthwise(bias=True, activation="relu6"), ("expand",)),
+        Node("project", Pointwise(out=20, bias=True), ("depthwise",)),
+        Node("expand2", Pointwise(out=70, bias=True, activation="relu6"), ("project",)),
+        Node("depthwise2", Depthwise(kernel=5, stride=2, bias=True, activation="relu6"), ("expand2",)),
+        Node("project2", Pointwise(out=24, bias=True), ("depthwise2",)),
+        Node("pool", Pool(), ("project2",)),
+    ),
+    (Output("features", "pool", "vector"),),
+)
+"""Two blocks of the second MobileNet's kind, without a sum."""
 SMALL = [ZOO[1], ZOO[2], ZOO[5], ZOO[6]]
 
 

@@ -17,29 +17,14 @@ from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.compiled import CompiledEngine
 from mobilenets.infer.fold import fold
 from mobilenets.infer.walk import Walk
-from mobilenets.spec.net import Net, Node, Output
-from mobilenets.spec.op import Conv, Depthwise, Pointwise, Pool, Shape
+from mobilenets.spec.net import Net, Output
+from mobilenets.spec.op import Depthwise, Pointwise, Shape
 from mobilenets.train.meter import instructions
 
-from .cases import ZOO
+from .cases import BLOCKS, ZOO
 from .conftest import filled
 
 NETS = [net for net in ZOO if net.name != "v1-full"]  # so deep that each rounding the other way grows
-CHAIN = Net(
-    "chain",
-    Shape(30, 22, 3),
-    (
-        Node("stem", Conv(out=12, stride=2, bias=True, activation="relu6"), ("image",)),
-        Node("expand", Pointwise(out=40, bias=True, activation="relu6"), ("stem",)),
-        Node("depthwise", Depthwise(bias=True, activation="relu6"), ("expand",)),
-        Node("project", Pointwise(out=20, bias=True), ("depthwise",)),
-        Node("expand2", Pointwise(out=70, bias=True, activation="relu6"), ("project",)),
-        Node("depthwise2", Depthwise(kernel=5, stride=2, bias=True, activation="relu6"), ("expand2",)),
-        Node("project2", Pointwise(out=24, bias=True), ("depthwise2",)),
-        Node("pool", Pool(), ("project2",)),
-    ),
-    (Output("features", "pool", "vector"),),
-)
 FLAGS = frozenset(["avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16", "asimd"])
 
 
@@ -69,14 +54,14 @@ def walked(model: Artefact, x: NDArray[np.float32]) -> dict[str, NDArray[np.floa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("net", [*NETS, CHAIN], ids=lambda net: f"{net.name}-{net.width:g}-{net.resolution}")
+@pytest.mark.parametrize("net", [*NETS, BLOCKS], ids=lambda net: f"{net.name}-{net.width:g}-{net.resolution}")
 def test_products_are_those_of_rounded_numbers(net: Net, tmp_path: Path) -> None:
     if "avx512_bf16" not in instructions():
         pytest.skip("this processor has no products of bfloat16")
     model = filled(net)
-    chosen = replace(isa.X86_BFLOAT16, scratch_bytes=300) if net is CHAIN else isa.X86_BFLOAT16
+    chosen = replace(isa.X86_BFLOAT16, scratch_bytes=300) if net is BLOCKS else isa.X86_BFLOAT16
     source = compiled(model, "tested", chosen, threads=False)
-    assert ("const int shared" in source.code) == (net is CHAIN)
+    assert ("const int shared" in source.code) == (net is BLOCKS)
     write(source, tmp_path)
     engine = CompiledEngine(build(source, TARGETS["host"], tmp_path).file)
     x = np.random.default_rng(0).normal(0, 1, tuple(net.input)).astype(np.float32)

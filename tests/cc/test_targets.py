@@ -36,7 +36,7 @@ from mobilenets.spec.head import classify
 from mobilenets.spec.net import Net, Node, Output
 from mobilenets.spec.op import Conv, Pointwise, Pool, Shape
 
-from .cases import EVERYTHING, SMALL, ZOO, drawn, graphs
+from .cases import BLOCKS, EVERYTHING, SMALL, ZOO, drawn, graphs
 from .conftest import agrees, filled, in_bytes
 
 CHAINS, GRAPHS = 8, 2
@@ -104,7 +104,7 @@ def test_any_network_gives_the_references_outputs_on_every_target(name: str, tmp
 
     whole: dict[int, bool] = {}
     models = [*drawn(CHAINS), *drawn(GRAPHS, graphs), *map(filled, SMALL), filled(EVERYTHING)]
-    models += [filled(zoo.net("v2", 0.25, 33, 5))] * 2
+    models += [filled(BLOCKS)] * 2
     models += [in_bytes(model, seed, bool(seed % 2)) for seed, model in enumerate(models)]
     models.append(in_bytes(filled(EVERYTHING), asymmetric=True))
     with ThreadPoolExecutor(2) as pool:

@@ -18,7 +18,7 @@ from mobilenets.costs.count import Cost, cost
 from mobilenets.costs.device import Device, device
 from mobilenets.costs.forecast import BYTES, FITTED_TO, Factors, factors_for, forecast
 from mobilenets.data.digests import Progress
-from mobilenets.infer.sealed import write_whole
+from mobilenets.infer.sealed import writable, write_whole
 from mobilenets.spec import zoo
 from mobilenets.spec.published import SCORES, Score, for_net
 from mobilenets.spec.text import json_text
@@ -122,7 +122,8 @@ def compare(
 ) -> dict[str, Any]:
     """The table as JSON values; with `out` it, its picture and a page are written there.
 
-    Raises ValueError, before work is done, for names, an order, a type or a device that there is not.
+    Raises ValueError, before work is done, for names, an order, a type or a device that there is not, OSError
+    for a place that cannot be written to.
     """
     if sort not in ORDERS:
         raise ValueError(f"--sort {sort}: unknown; known: {', '.join(ORDERS)}")
@@ -130,6 +131,8 @@ def compare(
         raise ValueError(f"--dtype {clock.dtype}: unknown; known: {', '.join(BYTES)}")
     if out is not None and find_spec("matplotlib") is None:
         raise ValueError("the table's picture needs matplotlib: pip install 'mobilenets[train]'")
+    if out is not None:
+        writable(out)
     scores = chosen(names)
     progress("fit", 0, 1)
     times = _times(clock)

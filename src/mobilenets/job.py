@@ -26,10 +26,11 @@ from mobilenets.data.store import Store
 from mobilenets.energy import Power, PowerOptions
 from mobilenets.infer import adopt
 from mobilenets.infer.image import ImageError, decode
-from mobilenets.infer.sealed import write_whole
+from mobilenets.infer.sealed import writable, write_whole
 from mobilenets.infer.weights import NoWeightsError
 from mobilenets.listing import store
 from mobilenets.report import write_report
+from mobilenets.spec.option import dealt
 from mobilenets.spec.published import PUBLISHED
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions
 from mobilenets.spec.text import json_text
@@ -81,10 +82,7 @@ def _one(
 ) -> Run:
     """A retraining that leaves its last checkpoint."""
     given = {name: os.fspath(v) if isinstance(v, os.PathLike) else v for name, v in given.items()}
-    body, learn, where, power = (_taken(kind, given) for kind in KINDS)
-    if given:
-        known = ", ".join(field.name for kind in KINDS for field in fields(kind))
-        raise ValueError(f"unknown options: {', '.join(given)}; known: {known}, sweep")
+    body, learn, where, power = dealt(given, KINDS, "sweep")
     writable(out)
     cache = store() if own is None else Store(own / "features.sqlite")
     counter, uncounted = energy.counter(gpu=where.device != "cpu")
@@ -294,22 +292,6 @@ def _finished(out: Path) -> str:
     return str(kept.get("identity", "")) if there else ""
 
 
-def writable(out: Path) -> None:
-    """Raises OSError before any work where results could not be written after it; what it makes it removes.
-
-    A folder that is there but empty would be read as a class without pictures where `out` lies in the data.
-    """
-    made = [place for place in (out, *out.parents) if not place.exists()]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise NotADirectoryError(20, "a file is in its way; give another --out", str(out)) from error
-    if not os.access(out, os.W_OK):
-        raise PermissionError(13, "cannot be written to; give another --out", str(out))
-    for place in made:
-        place.rmdir()
-
-
 def bodies(option: str | None, net: str) -> list[tuple[float, int, str]] | None:
     """Width, resolution and file (or name) of the weights of `net` that the option names, be it a folder.
 
@@ -371,7 +353,3 @@ def _table(rows: Sequence[Variant]) -> bytes:
     writer.writeheader()
     writer.writerows(asdict(row) for row in rows)
     return text.getvalue().encode("utf-8", "surrogateescape")
-
-
-def _taken(kind: type[Any], given: dict[str, Any]) -> Any:
-    return kind(**{field.name: given.pop(field.name) for field in fields(kind) if field.name in given})

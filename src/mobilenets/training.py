@@ -7,10 +7,9 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +17,7 @@ from mobilenets.console import Reporter, StoppedError, percent, say, say_json
 from mobilenets.curves import Curves
 from mobilenets.flags import JSON, flags
 from mobilenets.shown import show_run
+from mobilenets.spec.option import dealt
 from mobilenets.spec.training import DistilOptions, RunOptions, TrainOptions
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from mobilenets.train.teacher import Teacher
 
 app = typer.Typer()
-Options = TypeVar("Options")
 KINDS = (TrainOptions, RunOptions, DistilOptions)
 
 
@@ -45,18 +44,16 @@ def train(
     process but the first of those that learn together. Raises StoppedError where a user stops it.
     """
     from mobilenets.data.store import Store
+    from mobilenets.infer.sealed import writable
     from mobilenets.infer.weights import cache_dir
-    from mobilenets.job import writable, written
+    from mobilenets.job import written
     from mobilenets.listing import store
     from mobilenets.train.keeper import CHECKPOINT, Listener, cleared
     from mobilenets.train.whole import train as learn
     from mobilenets.train.world import speaks
 
     given = {name: os.fspath(v) if isinstance(v, os.PathLike) else v for name, v in options.items()}
-    known = [field.name for kind in KINDS for field in fields(kind)]
-    if strange := [name for name in given if name not in known]:
-        raise ValueError(f"unknown options: {', '.join(strange)}; known: {', '.join(known)}")
-    what, on, distil = (_taken(TrainOptions, given), _taken(RunOptions, given), _taken(DistilOptions, given))
+    what, on, distil = dealt(given, KINDS)
     if teacher is None and distil.teacher is None and distil != DistilOptions():
         raise ValueError("--distil and what belongs to it ask for somebody who teaches: give --teacher MODEL")
     place = cache or cache_dir()
@@ -107,11 +104,6 @@ def compiled_norms() -> Norms:
     # A library that is open cannot be deleted on every system.
     with tempfile.TemporaryDirectory(prefix="mobilenets-", ignore_cleanup_errors=True) as place:
         return Norms(norms(Path(place)))
-
-
-def _taken(kind: type[Options], given: Mapping[str, Any]) -> Options:
-    own = {field.name: given[field.name] for field in fields(kind) if field.name in given}  # type: ignore[arg-type]
-    return kind(**own)
 
 
 def _stamp(path: Path) -> int | None:

@@ -206,6 +206,19 @@ def test_a_name_stands_for_a_network_or_for_all_that_begin_so() -> None:
         chosen(["qq"])
 
 
+def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_counted(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / "field").write_text("a file")
+    steps: list[str] = []
+
+    def heard(stage: str, _: int, __: int) -> None:
+        steps.append(stage)
+
+    with pytest.raises(NotADirectoryError, match="field"):
+        compare(["v2"], Clock(), "macs", heard, out=tmp_path / "field")
+    assert not steps
+
+
 def test_the_text_has_a_line_for_each_row_and_every_number_of_a_source_is_explained() -> None:
     found = asked("v1", "v3", device="raspberry-pi-4")
     lines = [line for line in text(found, "x.png").splitlines() if line.startswith("|")]

@@ -233,6 +233,22 @@ def test_a_tar_file_among_class_folders_makes_no_shards_of_them(folder: Path) ->
     assert {one.file for one in catalog.set_aside} == {"000.tar", "001.tar"}
 
 
+def test_results_beside_shards_are_no_class(folder: Path) -> None:
+    before = scan(folder)
+    (folder / "out" / "events").mkdir(parents=True)
+    for name in ("run.json", "report.html", "events/events.out.tfevents.1.host", "left.tar"):
+        (folder / "out" / name).write_bytes(b"{}")
+    catalog = scan(folder)
+    assert catalog.sharded
+    assert catalog.items == before.items
+    assert {one.file for one in catalog.set_aside} - {one.file for one in before.set_aside} == {
+        "out/run.json",
+        "out/report.html",
+        "out/events/events.out.tfevents.1.host",
+        "out/left.tar",
+    }
+
+
 def test_shards_without_a_usable_picture_are_refused_with_the_reason(tmp_path: Path) -> None:
     write(tmp_path / "0.tar", {"a.png": picture(1), "b.cls": b"1"})
     with pytest.raises(ValueError, match=r"0.tar/a.png \(neither a .cls nor a .json names one\)"):

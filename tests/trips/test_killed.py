@@ -142,7 +142,7 @@ def test_a_fine_tuning_that_was_killed_goes_on_to_the_last_bit(
     calm = ask(*command("calm"), "--json").facts
     assert len(set(losses(calm))) == 3
     killed_at("replace", 2, *command("out"))
-    checkpoint = tmp_path / "out" / "checkpoint.safetensors"
+    checkpoint = tmp_path / "out" / "tuning.safetensors"
     assert checkpoint.exists()
     shutil.copytree(tmp_path / "out", tmp_path / "cut")
     content = checkpoint.read_bytes()
@@ -176,7 +176,7 @@ def test_a_sweep_that_was_killed_keeps_what_its_variants_learned(
     assert after["epochs"] == before["epochs"]  # their seconds too
     assert after["digest"] == before["digest"]
     assert len(facts["sweep"]) == 4
-    assert not list(out.rglob("checkpoint.safetensors"))
+    assert not list(out.rglob("tuning.safetensors"))
 
 
 def test_an_interrupt_is_one_line_and_ends_every_worker(
@@ -192,7 +192,7 @@ def test_an_interrupt_is_one_line_and_ends_every_worker(
         start_new_session=True,
     )
     until = time.monotonic() + 120
-    while not (tmp_path / "out" / "checkpoint.safetensors").exists():
+    while not (tmp_path / "out" / "tuning.safetensors").exists():
         assert time.monotonic() < until
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)

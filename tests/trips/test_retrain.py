@@ -264,7 +264,7 @@ def test_fine_tuning_with_every_option_ends_in_a_model_that_scores_as_it_says(
     assert facts["epochs"][0]["loss"] > 0
     assert [counts[1] for counts in facts["counts"].values()] == [1, 0, 0]
     assert "finetune" in facts["seconds"]
-    assert not (out / "checkpoint.safetensors").exists()
+    assert not (out / "tuning.safetensors").exists()
     found = ask("evaluate", out / "model.safetensors", out / "split.csv", "--json").facts
     assert found["top1"] == facts["accuracy"]["test"]
     inside = ask("info", out / "model.safetensors", "--json").facts

@@ -120,14 +120,16 @@ def scan(path: Path) -> Catalog:
     a folder of WebDataset's shards.
 
     A folder below a class folder belongs to that class. A lone folder around all class folders is passed.
-    Shards are tar files with nothing but files beside them, each picture with a `.cls` or a `.json` of its
-    stem; their names may tell parts (`train-000.tar`).
+    Shards are tar files with no folder of pictures beside them, each picture with a `.cls` or a `.json` of
+    its stem; their names may tell parts (`train-000.tar`).
     The CSV has rows `file,label[,split]`, files relative to the CSV, with or without that line on top.
     What cannot be used is set aside by name. Raises ValueError where no picture with a label is found.
     """
     if path.is_dir():
         listing = _walk(path)
-        if not listing.folders and any(place[-1].endswith(tarred.SUFFIX) for place in listing.files):
+        tops = [name for name, *more in listing.files if not more]
+        inner = {PurePosixPath(name).suffix.lower() for _, *more in listing.files for name in more[-1:]}
+        if inner.isdisjoint(PICTURES) and any(name.endswith(tarred.SUFFIX) for name in tops):
             return replace(_sorted(path, *_unsharded(path, listing), packed=False), sharded=True)
         return _sorted(path, *_arranged(listing), packed=False)
     if not path.is_file():
@@ -177,9 +179,8 @@ def _walk(root: Path) -> _Listing:
     listing = _Listing([], [], [], {})
     seen: set[tuple[int, int]] = set()
     pending: list[tuple[str, ...]] = [()]
-    linked: list[
-        tuple[str, ...]
-    ] = []  # entered last, so that a folder is known by its own path where it has one
+    # Links are entered last, so that a folder is known by its own path where it has one.
+    linked: list[tuple[str, ...]] = []
     while pending or linked:
         place = pending.pop() if pending else linked.pop(0)
         folder = root.joinpath(*place)
@@ -328,8 +329,8 @@ def _empty(folders: Iterable[tuple[str, ...]], items: Iterable[Item], depth: int
 def _unsharded(root: Path, listing: _Listing) -> tuple[list[Item], list[SetAside]]:
     aside = list(listing.aside)
     items = []
-    for name in sorted(place[-1] for place in listing.files):
-        if not name.endswith(tarred.SUFFIX):
+    for name in sorted("/".join(place) for place in listing.files):
+        if "/" in name or not name.endswith(tarred.SUFFIX):
             aside.append(SetAside(name, "not-a-picture", "lies beside the shards"))
             continue
         try:

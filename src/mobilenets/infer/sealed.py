@@ -82,6 +82,22 @@ def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     return meta, tensors
 
 
+def writable(out: Path) -> None:
+    """Raises OSError before any work where results could not be written after it; what it makes it removes.
+
+    A folder that is there but empty would be read as a class without pictures where `out` lies in the data.
+    """
+    made = [place for place in (out, *out.parents) if not place.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(20, "a file is in its way; give another --out", str(out)) from error
+    if not os.access(out, os.W_OK):
+        raise PermissionError(13, "cannot be written to; give another --out", str(out))
+    for place in made:
+        place.rmdir()
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Replace `path` by `data` in one step; if that fails, the old content stays and no part file is left.
 

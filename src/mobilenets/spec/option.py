@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from collections.abc import Mapping, Sequence
+from dataclasses import field, fields
 from typing import Any
 
 
@@ -14,3 +15,16 @@ def flag(default: Any, text: str, least: int | None = None) -> Any:
 def argument(text: str) -> Any:
     """A field that is given by its place, and must be: a text, or the texts that are left."""
     return field(metadata={"help": text, "argument": True})
+
+
+def dealt(given: Mapping[str, Any], kinds: Sequence[type[Any]], *further: str) -> tuple[Any, ...]:
+    """One of each of the dataclasses, each with what is its own of the options given.
+
+    Raises ValueError for an option of none of them; it lists those there are, and `further` ones.
+    """
+    known = [one.name for kind in kinds for one in fields(kind)]
+    if strange := [name for name in given if name not in known]:
+        raise ValueError(f"unknown options: {', '.join(strange)}; known: {', '.join([*known, *further])}")
+    return tuple(
+        kind(**{one.name: given[one.name] for one in fields(kind) if one.name in given}) for kind in kinds
+    )

@@ -41,7 +41,7 @@ class Bodies(Protocol):
     ) -> Body | None: ...
 
 
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT = "tuning.safetensors"
 STAGES = ("scan", "features", "fit")
 
 

@@ -73,13 +73,16 @@ def main() -> None:
     asked.add_argument("--data", type=Path, required=True)
     asked.add_argument("--seeds", default="0")
     asked.add_argument("--out", type=Path)
-    asked.add_argument("options", nargs="*")
-    given = asked.parse_args()
+    words = sys.argv[1:]
+    own = (
+        words.index("--") if "--" in words else len(words)
+    )  # argparse wants all that has a place side by side
+    given, options = asked.parse_args(words[:own]), words[own + 1 :]
     with tempfile.TemporaryDirectory() as scratch:
         folder = unpacked(given.data, given.set, Path(scratch))
         for seed in map(int, given.seeds.split(",")):
             out = (given.out or Path(scratch)) / f"{given.recipe}-{seed}"
-            words = ["--recipe", given.recipe, "--seed", str(seed), *given.options]
+            words = ["--recipe", given.recipe, "--seed", str(seed), *options]
             with tempfile.TemporaryDirectory() as cache:
                 told, wall_s, again = run(folder, out, words, Path(cache))
             low, high = told["interval"] or (None, None)

@@ -139,8 +139,8 @@ def _separable(writer: Writer, step: Separable) -> None:
 
 def _inverted(writer: Writer, step: Inverted) -> None:
     """As `_separable`, behind rows of what it reads; what two blocks share is moved up, not made anew."""
-    wide, first, then, kit = step.expand, step.joint.filter, step.joint.product, writer.kit
-    source, band, rows, target = wide.source, first.source, first.target, then.target
+    wide, first, then, kit = step.wide, step.joint.filter, step.joint.product, writer.kit
+    source, band, rows, target = reads(step)[0], first.source, first.target, then.target
     names = f"{wide.name}, {first.name} and {then.name}"
     what = f"{names}: {_shape(source)} to {_shape(target)}, {_at_once(step)}"
     shared, moved = first.kernel - first.stride, first.stride * step.rows * band.row
@@ -153,14 +153,14 @@ def _inverted(writer: Writer, step: Inverted) -> None:
     places = (f"band + b * {first.stride * band.row} + {edge - first.lead}", "taps", "rows")
     add = "" if then.residual is None else f"add + (y + b) * {then.residual.row}"
     written = f"out + (y + b) * {target.row}", add
-    one_row = (f"in + e * {source.row}", "to", "")
+    read, declared, taken = _seen(writer, step.expand, bytes_of(band) // band.bytes)
     body = (
-        f"    const value *in = net->arena + {writer.begins[source.name] + source.origin};\n"
-        + f"    value *out = net->arena + {writer.begins[target.name] + target.origin};\n"
+        f"    value *out = net->arena + {writer.begins[target.name] + target.origin};\n"
         + _residual(writer, then)
         + f"    const value *taps = net->weights + {writer.weights[first.name]};\n"
         + SCRATCH
         + f"    value *band = rows + {bytes_of(rows) // rows.bytes};\n"
+        + declared
         + (f"    for (int i = 0; i < {band.shape.height}; i++) {{\n{sides}    }}\n" if sides else "")
         + _blocks(target.shape.height // step.rows, step.rows)
         + f"        const int shared = y > first ? {shared} : 0;\n"
@@ -172,8 +172,9 @@ def _inverted(writer: Writer, step: Inverted) -> None:
         + f"            if (e < 0 || e >= {step.height}) {{\n"
         + f"                fill(to, {band.shape.width * band.pitch}, {zero});\n"
         + "                continue;\n            }\n"
-        + kit.before(wide, one_row[0], 12)
-        + panels(writer, wide, one_row, 12)
+        + taken
+        + kit.before(wide, read, 12)
+        + panels(writer, wide, (read, "to", ""), 12)
         + "        }\n"
         + f"        const value *w = net->weights + {writer.weights[then.name]};\n"
         + f"        for (int b = 0; b < {step.rows}; b++) {{\n"
@@ -184,6 +185,21 @@ def _inverted(writer: Writer, step: Inverted) -> None:
         + _border(kit, target, "first == 0", f"last == {target.shape.height}", "first", "last", "1")
     )
     _step(writer, f"{wide.name}_{first.name}_{then.name}", what, body)
+
+
+def _seen(writer: Writer, step: Product | Stem, behind: int) -> tuple[str, str, str]:
+    """What row e of the expansion reads, as C, the declarations for it, and how it is made there.
+
+    Of the image, rows of levels that became numbers lie `behind` values after the band begins.
+    """
+    if isinstance(step, Product):
+        begin = writer.begins[step.source.name] + step.source.origin
+        return f"in + e * {step.source.row}", f"    const value *in = net->arena + {begin};\n", ""
+    product, rows = step.product, step.product.source
+    kept = f"known ? {product.kernel - product.stride} : 0"
+    window = f"e * {product.stride} - {step.above}, {product.kernel}, {kept}, {rows.left}, {rows.right}"
+    taken = f"            input_{writer.isa.name}(net, seen, {window});\n            known = 1;\n"
+    return "seen", f"    value *seen = band + {behind};\n    int known = 0;\n", taken
 
 
 def _at_once(product: Product | Inverted) -> str:

@@ -94,7 +94,7 @@ def layers_of(step: Step) -> tuple[Filter | Product, ...]:
         case Separable():
             return step.filter, step.product
         case Inverted():
-            return step.expand, step.joint.filter, step.joint.product
+            return step.wide, step.joint.filter, step.joint.product
         case Filter() | Product():
             return (step,)
         case _:

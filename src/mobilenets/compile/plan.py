@@ -85,7 +85,7 @@ def rows_of(step: Step) -> tuple[Map, ...]:
         case Separable() | Stem():
             return (step.product.source,)
         case Inverted():
-            return step.joint.product.source, step.expand.target
+            return step.joint.product.source, step.wide.target, *rows_of(step.expand)
         case _:
             return ()
 

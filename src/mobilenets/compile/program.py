@@ -89,8 +89,8 @@ def steps(
                     found.append(Sum(node.name, sources, target, op.activation))
                 else:
                     found.append(Moved(node.name, sources, target, op))
-            case Pointwise() as wide, [Depthwise() as middle] if (
-                source.name != "image"
+            case Pointwise() | Conv() as wide, [Depthwise() as middle] if (
+                (source.name == "image" or isinstance(wide, Pointwise))
                 and node.name not in kept
                 and target.bytes * target.values > large * scratch_bytes
                 and (ends := _chain(after[0], readers, kept, maps)) is not None
@@ -138,13 +138,13 @@ def _alone(node: Node, source: Map, target: Map, scratch_bytes: int) -> Step:
             raise ValueError(f"{node.name}: {NOT_YET}")
 
 
-def _stem(op: Op, product: Product, layout: Layout) -> Stem:
+def _stem(op: Op, product: Product, layout: Layout, rows: int | None = None) -> Stem:
     image, kernel, stride = product.source, product.kernel, product.stride
     padding = op.padding if isinstance(op, Conv) else "same"
     above, _ = pads(image.shape.height, kernel, stride, padding)
     left, right = pads(image.shape.width, kernel, stride, padding)
     row = layout.bytes * (left + image.shape.width + right) * image.pitch
-    rows = _rows(product.target, stride * row, WINDOW_BYTES - (kernel - stride) * row)
+    rows = rows or _rows(product.target, stride * row, WINDOW_BYTES - (kernel - stride) * row)
     seen = Shape((rows - 1) * stride + kernel, image.shape.width, image.shape.channels)
     window = Map("image.rows", seen, image.pitch, layout.bytes, left=left, right=right)
     return Stem(image, replace(product, source=window, rows=rows, lead=window.origin), above)
@@ -185,13 +185,13 @@ def _chain(
 
 def _inverted(
     names: tuple[str, str, str],
-    ops: tuple[Pointwise, Depthwise, Pointwise],
+    ops: tuple[Pointwise | Conv, Depthwise, Pointwise],
     source: Map,
     maps: Mapping[str, Map],
     layout: Layout,
     scratch_bytes: int,
 ) -> Inverted:
-    """A pointwise layer before what `_separable` joins, in blocks of as many rows as the scratch holds."""
+    """A layer before what `_separable` joins, in blocks of as many rows as the scratch holds."""
     wide, op, last = ops
     whole, target = maps[names[0]], maps[names[2]]
     row = whole.bytes * whole.row
@@ -202,8 +202,11 @@ def _inverted(
     band = replace(whole, shape=whole.shape._replace(height=seen), top=0, bottom=0)
     above, _ = pads(whole.shape.height, op.kernel, op.stride, op.padding)
     beside, _ = pads(whole.shape.width, op.kernel, op.stride, op.padding)
+    expand = Product(names[0], source, band, wide.activation, 1)
+    if isinstance(wide, Conv):
+        expand = replace(expand, kernel=wide.kernel, stride=wide.stride)
     return Inverted(
-        expand=Product(names[0], source, band, wide.activation, 1),
+        expand=_stem(wide, expand, layout, 1) if source.name == "image" else expand,
         joint=Separable(
             filter=replace(joint.filter, source=band, target=one, lead=beside * band.pitch),
             product=replace(joint.product, source=one, rows=1),

@@ -149,19 +149,24 @@ class Separable:
 
 @dataclass(frozen=True, slots=True)
 class Inverted:
-    """A pointwise layer and the two that make rows of what it makes: its map, too large for a cache, is never
-    whole.
+    """A pointwise layer, or the image's first, and the two that make rows of what it makes: its map, too
+    large for a cache, is never whole.
 
-    `expand.target`, what the depthwise layer reads, holds the rows of its windows for a block of rows in a
-    scratch of each thread, zeros beside them; the first window begins `above` rows before the map, which
-    would have `height`.
+    The target of `expand`, what the depthwise layer reads, holds the rows of its windows for a block of rows
+    in a scratch of each thread, zeros beside them; the first window begins `above` rows before the map, which
+    would have `height`. A row of it is made at a time.
     """
 
-    expand: Product
+    expand: Product | Stem
     joint: Separable
     rows: int
     above: int
     height: int
+
+    @property
+    def wide(self) -> Product:
+        """What makes the map that is never whole."""
+        return self.expand.product if isinstance(self.expand, Stem) else self.expand
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +233,7 @@ def reads(step: Step) -> tuple[Map, ...]:
         case Separable():
             return step.filter.source, *_residuals(step.product)
         case Inverted():
-            return step.expand.source, *_residuals(step.joint.product)
+            return *reads(step.expand), *_residuals(step.joint.product)
         case Product():
             return step.source, *_residuals(step)
         case Sum() | Moved():

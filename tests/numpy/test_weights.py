@@ -283,8 +283,13 @@ def test_the_cache_follows_the_environment() -> None:
 
 
 def test_every_published_set_is_pinned_or_held_and_comes_over_https() -> None:
-    assert len({entry.name for entry in PUBLISHED}) == len({entry.file for entry in PUBLISHED}) == 28
-    assert sum(entry.name.startswith("keras/") for entry in PUBLISHED) == 16
+    assert len({entry.name for entry in PUBLISHED}) == len({entry.file for entry in PUBLISHED}) == 57
+    homes = [entry.url.rpartition("/")[0].rpartition("/")[2] for entry in PUBLISHED if entry.needs == "h5py"]
+    assert {home: homes.count(home) for home in homes} == {
+        "mobilenet": 16,
+        "mobilenet_v2": 22,
+        "mobilenet_v3": 6,
+    }
     for entry in PUBLISHED:
         assert entry.url.startswith(PACKAGE if entry.packaged else "https://")
         assert entry.licence == "Apache-2.0"
@@ -298,6 +303,11 @@ def test_the_nearest_resolution_of_the_right_width_is_chosen() -> None:
     assert for_net("v1", 0.5, 150)[0].name == "keras/mobilenet_5_0_160"
     assert for_net("v1", 1.0, 224)[0].name == "timm/mobilenetv1_100"
     assert for_net("v1", 0.33, 224) == []
-    assert for_net("v2", 0.5, 96)[0].name == "timm/mobilenetv2_050"
+    assert for_net("v2", 0.5, 224)[0].name == "timm/mobilenetv2_050"
     assert for_net("v4-conv-medium", 1.0, 256)[0].resolution == 256
+    assert for_net("v2", 1.0, 96)[0].name == "keras/mobilenet_v2_1.0_96"
+    assert for_net("v2", 1.4, 224)[0].name == "timm/mobilenetv2_140"
+    assert for_net("v3-small-minimalistic", 1.0, 224)[0].file.endswith(
+        "--weights_mobilenet_v3_small_minimalistic_224_1.0_float.h5"
+    )
     assert for_net("v1-cifar", 1.0, 28) == []

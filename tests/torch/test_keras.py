@@ -134,17 +134,20 @@ def test_keras_3_and_whole_model_files_are_read_too(keras: Any, tmp_path: Path, 
     assert adopt.read(path).labels == ()
 
 
-LATER = {
-    "v2": ("MobileNetV2", 0.5, {}),
-    "v3-large": ("MobileNetV3Large", 0.75, {}),
-    "v3-small": ("MobileNetV3Small", 1.0, {}),
-    "v3-small-minimalistic": ("MobileNetV3Small", 1.0, {"minimalistic": True}),
-}
+LATER = (
+    ("v2", "MobileNetV2", 0.5, {}),
+    ("v2", "MobileNetV2", 1.4, {}),
+    ("v3-large", "MobileNetV3Large", 0.75, {}),
+    ("v3-large-minimalistic", "MobileNetV3Large", 1.0, {"minimalistic": True}),
+    ("v3-small", "MobileNetV3Small", 1.0, {}),
+    ("v3-small-minimalistic", "MobileNetV3Small", 1.0, {"minimalistic": True}),
+)
 
 
-@pytest.mark.parametrize("name", LATER)
-def test_logits_of_later_networks_are_those_of_keras(keras: Any, tmp_path: Path, name: str) -> None:
-    kind, alpha, more = LATER[name]
+@pytest.mark.parametrize(("name", "kind", "alpha", "more"), LATER)
+def test_logits_of_later_networks_are_those_of_keras(
+    keras: Any, tmp_path: Path, name: str, kind: str, alpha: float, more: dict[str, Any]
+) -> None:
     model = getattr(keras.applications, kind)(
         weights=None, alpha=alpha, input_shape=(96, 96, 3), classifier_activation=None, **more
     )
@@ -162,6 +165,7 @@ def test_logits_of_later_networks_are_those_of_keras(keras: Any, tmp_path: Path,
         variable.assign(values.astype(np.float32))
     path = tmp_path / f"weights_kernels_{alpha}_96.h5"
     _legacy(model, path)
+    assert any(entry.net == name and entry.width == alpha and entry.needs for entry in PUBLISHED)
     ours = adopt.read(path)
     assert (ours.net.name, ours.net.width, ours.net.resolution) == (name, alpha, 96)
     levels = rng.uniform(0, 255, (2, 96, 96, 3)).astype(np.float32)

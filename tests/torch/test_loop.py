@@ -65,6 +65,7 @@ def run(
     each: Progress = lambda taken: None,
     known: Lessons | None = None,
     judged: Callable[[Module], float | None] = lambda made: None,
+    sound: Callable[[], None] = lambda: None,
 ) -> tuple[State, list[float]]:
     """A whole training, or the rest of one, and the losses of its steps."""
     state = state or loop.begun(small(), recipe, where)
@@ -80,6 +81,7 @@ def run(
         objective=loop.cross_entropy,
         judged=judged,
         each=note,
+        sound=sound,
     ):
         pass
     return state, losses
@@ -226,6 +228,31 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoilt() -> None:
         run(recipe, state=state)
     assert found.value.step == state.step > 0
     assert len(found.value.which) == 24
+
+
+def test_losses_far_above_the_first_are_a_divergence_and_no_state_of_theirs_is_kept() -> None:
+    """Numbers they all are: the head is thrown far away, and no step moves it back."""
+    recipe = replace(RECIPE, epochs=60, average=0.0, steps=replace(RECIPE.steps, method="sgd", rate=1e-12))
+    state = loop.begun(small(), recipe, Where(CPU))
+    losses: list[float] = []
+    kept: list[int] = []
+
+    def thrown(taken: Taken) -> None:
+        losses.append(taken.loss)
+        if taken.step == 4:
+            with torch.no_grad():
+                for name, value in state.student.named_parameters():
+                    if name.startswith("head"):
+                        value.mul_(1e5)
+
+    with pytest.raises(
+        loop.DivergedError, match=r"for 20 steps the loss was more than 10 times the first, and"
+    ) as found:
+        run(recipe, state=state, each=thrown, sound=lambda: kept.append(state.step))
+    assert all(np.isfinite(losses))
+    assert max(losses[:5]) < 10 * losses[0] < min(losses[5:])
+    assert found.value.step == 24
+    assert kept == [0, 1, 2, 3, 4]
 
 
 def test_a_gradient_that_is_too_long_is_cut() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from mobilenets.model.module import Layer, Module, module, placed, random_weights  # noqa: E402 - after the skip
 from mobilenets.spec import zoo  # noqa: E402
 from mobilenets.spec.op import Conv, Dense, Depthwise, Pointwise  # noqa: E402
-from mobilenets.spec.recipes import RECIPES, named  # noqa: E402
+from mobilenets.spec.recipes import RECIPES, USUAL, named  # noqa: E402
 from mobilenets.spec.training import Course, Method, Steps, TrainOptions  # noqa: E402
 from mobilenets.train.steps import RMSprop, Stepper, share_of_rate  # noqa: E402
 
@@ -158,3 +159,18 @@ def test_every_recipe_reaches_its_rate_even_in_one_epoch() -> None:
         short = named(TrainOptions(recipe=name, epochs=1))
         assert max(share_of_rate(short.course, step / 50, 1) for step in range(50)) > 0.95
         assert share_of_rate(short.course, 0.98, 1) < 0.9 or short.course.form == "stairs"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_optimiser_stands_in_for_a_recipes_own_at_its_usual_rate(method: str) -> None:
+    whole = RECIPES["cifar-5min"]
+    found = named(TrainOptions(recipe=whole.name, optimizer=method))
+    assert replace(found, steps=whole.steps) == whole
+    assert found.steps == (whole.steps if method == whole.steps.method else USUAL[method])
+    half = named(TrainOptions(recipe=whole.name, optimizer=method, rate=found.steps.rate / 2)).steps
+    assert half == replace(found.steps, rate=found.steps.rate / 2, aside=found.steps.aside / 2)
+
+
+def test_an_unknown_optimiser_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match="--optimizer lion: unknown; known: rmsprop, sgd, adamw, muon"):
+        TrainOptions(optimizer="lion")

@@ -23,6 +23,7 @@ from PIL import Image
 pytest.importorskip("torch", reason="torch is not installed")
 
 from mobilenets.console import StoppedError
+from mobilenets.infer.sealed import unpack
 from mobilenets.spec.training import RunOptions
 from mobilenets.train.keeper import unfinished
 from mobilenets.training import train
@@ -235,6 +236,21 @@ def test_an_absurd_rate_names_the_step_the_pictures_and_the_way_on(
     assert line.startswith("mobilenets: training diverged in step ")
     assert "train/n0" in line
     assert "give a lower --rate, and --anew" in line
+    told = ask(
+        *("train", tiny, "--out", tmp_path / "far", *TINY, "--epochs", 60, "--recipe", "paper-v1"),
+        *("--rate", 1e6),
+        code=2,
+    )
+    line = told.err.splitlines()[-1]
+    assert "times the first" in line
+    listed = tmp_path / "far" / "diverged.txt"
+    if f"listed in {listed}" in line:
+        files = listed.read_text().splitlines()
+        assert files[:3] == line.split("its pictures were ")[1].split(" and ")[0].split(", ")
+    state = tmp_path / "far" / "checkpoint.safetensors"
+    if state.exists():
+        _, tensors = unpack(state.read_bytes())
+        assert max(float(np.abs(v).max()) for name, v in tensors.items() if ".norm." not in name) < 1e3
 
 
 @pytest.fixture(scope="module")

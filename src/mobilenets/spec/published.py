@@ -25,7 +25,7 @@ UNPINNED = "main"
 PACKAGE = "package:"
 """What the address of a file begins with that comes with this package, in its folder `bodies`."""
 HUB = "https://huggingface.co/timm/{repository}/resolve/{revision}/model.safetensors"
-KERAS_HOME = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/"
+KERAS_HOME = "https://storage.googleapis.com/tensorflow/keras-applications/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,8 @@ class Published:
     @property
     def file(self) -> str:
         """The file's name in a cache: different for each set, with Keras' own name inside."""
-        return f"{self.name.partition('/')[0]}--{self.name.partition('/')[2]}{self._suffix}"
-
-    @property
-    def _suffix(self) -> str:
-        return "_tf.h5" if self.url.endswith(".h5") else ".safetensors"
+        home, _, name = self.name.partition("/")
+        return f"{home}--{self.url.rpartition('/')[2] if self.url.endswith('.h5') else f'{name}.safetensors'}"
 
 
 def _timm(
@@ -84,20 +81,38 @@ def _timm(
     )
 
 
-def _keras(text: str, width: float, resolution: int) -> Published:
-    # Keras prints one score for the sixteen; its docstring repeats the paper's, which other weights reached.
-    only = (width, resolution) == (1.0, 224)
+def _keras(
+    net: str, width: float, resolution: int, name: str, file: str, top1: float | None = None
+) -> Published:
+    # Keras prints a score of V1 and one of V2. Its docstrings repeat the papers', of other weights.
     return Published(
-        name=f"keras/mobilenet_{text}_{resolution}",
-        net="v1",
+        name=f"keras/{name}",
+        net=net,
         width=width,
         resolution=resolution,
-        url=f"{KERAS_HOME}mobilenet_{text}_{resolution}_tf.h5",
+        url=f"{KERAS_HOME}{file}",
         licence="Apache-2.0",
-        top1=0.704 if only else None,
-        top1_source=KERAS_SCORES if only else "none published for this file",
+        top1=top1,
+        top1_source="none published for this file" if top1 is None else KERAS_SCORES,
         needs="h5py",
     )
+
+
+def _keras_v1(text: str, width: float, resolution: int) -> Published:
+    name, only = f"mobilenet_{text}_{resolution}", (width, resolution) == (1.0, 224)
+    return _keras("v1", width, resolution, name, f"mobilenet/{name}_tf.h5", 0.704 if only else None)
+
+
+def _keras_v2(width: float, resolution: int) -> Published:
+    size, only = f"{width}_{resolution}", (width, resolution) == (1.0, 224)
+    file = f"mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{size}.h5"
+    return _keras("v2", width, resolution, f"mobilenet_v2_{size}", file, 0.713 if only else None)
+
+
+def _keras_v3(net: str, width: float) -> Published:
+    size = f"{net.removeprefix('v3-').replace('-', '_')}_224_{width}_float"
+    name = f"mobilenet_v3_{size}"
+    return _keras(net, width, 224, name, f"mobilenet_v3/weights_{name}.h5")
 
 
 def _own(width: float, resolution: int) -> Published:
@@ -124,6 +139,7 @@ PUBLISHED: tuple[Published, ...] = (
         recipe="ra_in1k",
         source=TIMM_TABLE,
     ),
+    _timm("mobilenetv2_140", UNPINNED, 1.4, 0.7652, net="v2", recipe="ra_in1k", source=TIMM_TABLE),
     _timm("mobilenetv2_050", UNPINNED, 0.5, 0.6595, net="v2", recipe="lamb_in1k", source=TIMM_TABLE),
     _timm(
         *("mobilenetv3_large_100", "6bb94b5210be33364f802aa99ef7109990a86c5f", 1.0, 0.75766),
@@ -152,9 +168,19 @@ PUBLISHED: tuple[Published, ...] = (
         source=TIMM_V4_SCORES,
     ),
     *(
-        _keras(text, width, resolution)
+        _keras_v1(text, width, resolution)
         for text, width in (("1_0", 1.0), ("7_5", 0.75), ("5_0", 0.5), ("2_5", 0.25))
         for resolution in (224, 192, 160, 128)
+    ),
+    *(
+        _keras_v2(width, resolution)
+        for width in (1.4, 1.3, 1.0, 0.75, 0.5, 0.35)
+        for resolution in ((224, 192, 160, 128, 96) if width <= 1 else (224,))
+    ),
+    *(
+        _keras_v3(net, width)
+        for net in ("v3-large", "v3-small")
+        for net, width in ((net, 1.0), (net, 0.75), (f"{net}-minimalistic", 1.0))
     ),
     _own(0.25, 128),
     _own(0.5, 128),

@@ -10,6 +10,14 @@ from mobilenets.spec.views import Views
 MOST_WARMUP = 0.2
 """Of all epochs: a run of one or two is not to end before it has reached its rate."""
 MUON = Steps(method="muon", rate=0.02, aside=0.003, momentum=0.9, smooth=0.99, decay=0.01)
+RMSPROP = Steps(method="rmsprop", rate=0.045, momentum=0.9, smooth=0.9, epsilon=1.0, decay=4e-5)
+USUAL = {
+    "rmsprop": RMSPROP,
+    "sgd": Steps(method="sgd", rate=0.1, momentum=0.9, decay=1e-4),
+    "adamw": Steps(method="adamw", rate=0.002, momentum=0.9, smooth=0.999, decay=0.05),
+    "muon": MUON,
+}
+"""Each optimiser as it is taken where it stands in for a recipe's own, for batches of about 128."""
 CIFAR_FEED = Feed(geometry="crop", stored=32, split="98/2/0")
 CIFAR_CROPS = ((0.0, 0.71), (0.25, 0.86), (0.6, 1.0))
 """20 and 24 pixels before 28: nothing is resampled, so that things keep their size."""
@@ -19,7 +27,7 @@ PAPER_V1 = Recipe(
     epochs=100,
     batch=96,
     norm_batch=48,
-    steps=Steps(method="rmsprop", rate=0.045, momentum=0.9, smooth=0.9, epsilon=1.0, decay=4e-5),
+    steps=RMSPROP,
     course=Course(form="stairs", warmup=0.0, factor=0.94, every=2.0),
     average=0.9999,
     views=Views(),
@@ -126,13 +134,14 @@ def named(options: TrainOptions) -> Recipe:
     feed = replace(recipe.feed, split=options.split or recipe.feed.split)
     if options.qat:  # a network in bytes has one size
         feed = replace(feed, sizes=Feed().sizes)
+    steps = recipe.steps if options.optimizer in (None, recipe.steps.method) else USUAL[options.optimizer]
     # What `muon` moves aside keeps its proportion.
-    scale = 1.0 if options.rate is None else options.rate / recipe.steps.rate
+    scale = 1.0 if options.rate is None else options.rate / steps.rate
     return replace(
         recipe,
         epochs=epochs,
         batch=options.batch or recipe.batch,
-        steps=replace(recipe.steps, rate=recipe.steps.rate * scale, aside=recipe.steps.aside * scale),
+        steps=replace(steps, rate=steps.rate * scale, aside=steps.aside * scale),
         course=replace(recipe.course, warmup=min(recipe.course.warmup, MOST_WARMUP * epochs)),
         views=_strayed(recipe.views, options),
         feed=feed,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from mobilenets.spec.option import flag
 from mobilenets.spec.preprocess import Geometry
@@ -116,6 +116,7 @@ class TrainOptions:
     qat: bool = flag(False, "Learn on in bytes: a trained model's --weights go in, an int8 model comes out.")
     epochs: int | None = flag(None, "Epochs.", 1)
     batch: int | None = flag(None, "Pictures in a step.", 1)
+    optimizer: str | None = flag(None, "rmsprop, sgd, adamw or muon in place of the recipe's.")
     rate: float | None = flag(None, "The highest learning rate.")
     split: str | None = flag(None, "Shares of train/val/test where the data set has no parts of its own.")
     mixup: float | None = flag(None, "Blend pictures and labels by shares of Beta(x, x); 0 for none.")
@@ -133,6 +134,8 @@ class TrainOptions:
             raise ValueError(
                 f"--resolution {self.resolution}: give 1 to {MOST_SIDE} pixels; the papers use 128 to 224"
             )
+        if self.optimizer not in (None, *get_args(Method)):
+            raise ValueError(f"--optimizer {self.optimizer}: unknown; known: {', '.join(get_args(Method))}")
         if self.rate is not None and not 0 < self.rate < float("inf"):
             raise ValueError(f"--rate {self.rate}: a learning rate is a number above 0")
 

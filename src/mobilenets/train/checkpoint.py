@@ -32,6 +32,8 @@ def save(state: State, path: Path, about: Mapping[str, Any]) -> None:
         "about": dict(about),
         "step": state.step,
         "losses": state.losses,
+        "first": state.first,
+        "lost": state.lost,
         "epochs": [asdict(epoch) for epoch in state.epochs],
     }
     write_whole(path, pack(meta, tensors))
@@ -51,9 +53,11 @@ def restore(state: State, path: Path, about: Mapping[str, Any]) -> None:
     try:
         meta, tensors = unpack(path.read_bytes())
     except ArtefactError as error:
-        raise ValueError(f"{path}: no checkpoint to go on from: {error}; leave out --resume") from error
+        raise ValueError(f"{path}: no checkpoint to go on from: {error}; --anew begins anew") from error
     if meta.get("training") != VERSION:
-        raise ValueError(f"{path}: no checkpoint of a training that this version can go on from")
+        raise ValueError(
+            f"{path}: no checkpoint of a training that this version can go on from; --anew begins anew"
+        )
     kept, now = UNSAID | meta["about"], UNSAID | dict(about)
     other = [
         f"{name} was {kept.get(name)!r} and is {now.get(name)!r}"
@@ -70,6 +74,7 @@ def restore(state: State, path: Path, about: Mapping[str, Any]) -> None:
     state.averaged.load_state_dict(parts["averaged"])
     state.stepper.restore(parts["moved"])
     state.step, state.losses[:] = int(meta["step"]), meta["losses"]
+    state.first, state.lost = meta.get("first"), int(meta.get("lost", 0))
     state.epochs[:] = [Epoch(**epoch) for epoch in meta["epochs"]]
 
 

@@ -25,6 +25,8 @@ from mobilenets.train.teacher import Teacher
 from mobilenets.train.world import World
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
+DIVERGED = "diverged.txt"
+"""The pictures of the step at which learning left the numbers, one a line."""
 KEEP_S = 60.0
 """Seconds of work that a kill may cost."""
 
@@ -48,16 +50,20 @@ class Keeper:
         self._listener = listener
         self._before = len(state.epochs)
         self._steps = state.step
-        self._kept = time.monotonic()
+        self._kept, self._due = time.monotonic(), False
         self._seen = [0, 0.0, 0.0]
 
     def step(self, taken: loop.Taken) -> None:
-        """A step was taken. Its row is told before the state after it is kept."""
+        """A step was taken. Its row is told before the state after it is kept, for which the next speaks."""
         self._seen = [
             a + b for a, b in zip(self._seen, (taken.pictures, taken.seconds, taken.waited), strict=True)
         ]
         self._listener.step(taken)
-        if not taken.ends and time.monotonic() - self._kept > KEEP_S:
+        self._due |= time.monotonic() - self._kept > KEEP_S
+
+    def sound(self) -> None:
+        """The state as it is gave a loss that is a number: it may be gone on from."""
+        if self._due:
             self._save()
 
     def epoch(self, epoch: Epoch, epochs: int) -> None:
@@ -66,7 +72,9 @@ class Keeper:
         if epoch.epoch > self._before:
             if epoch.val_accuracy is not None and self._best() is epoch:
                 artefact.save(self._averaged(), self._out / BEST)
-            self._save()
+            self._due = True
+            if epoch.epoch == epochs:  # no step comes after it
+                self._save()
         self._listener.epoch(epoch, epochs)
 
     def chosen(self) -> Artefact:
@@ -108,7 +116,7 @@ class Keeper:
                 "room, then give --resume",
                 str(path),
             ) from error
-        self._kept, self._steps = time.monotonic(), self._state.step
+        self._kept, self._steps, self._due = time.monotonic(), self._state.step, False
 
 
 def identity(
@@ -195,5 +203,5 @@ def resumed(state: loop.State, out: Path, about: Mapping[str, Any], on: RunOptio
 
 def cleared(out: Path) -> None:
     """Nothing to go on from is left of a run that has come to its end."""
-    for name in (CHECKPOINT, BEST):
+    for name in (CHECKPOINT, BEST, DIVERGED):
         (out / name).unlink(missing_ok=True)

@@ -33,6 +33,8 @@ from mobilenets.train.world import World
 
 ALIKE = 4
 """Resolutions of a course are multiples of it."""
+FAR, PATIENT = 10, 20
+"""How many times the first loss is far from it, and for how many steps in a row it may be."""
 SCORED = 64
 """Pictures at a time where nothing is learned."""
 
@@ -104,13 +106,18 @@ class State:
     epochs: list[Epoch] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     """Of the steps since the last epoch's end."""
+    lost: int = 0
+    """How many steps in a row had a loss far above the first."""
+    first: float | None = None
+    """The loss of the first step."""
 
 
 class DivergedError(ValueError):
-    """A loss or a gradient that is no number: the step from 0, and the pictures of its batch."""
+    """A loss or a gradient that is no number, or losses far above the first: the step from 0, and the
+    pictures of its batch."""
 
     def __init__(self, step: int, what: str, which: NDArray[np.int64]) -> None:
-        super().__init__(f"training diverged in step {step}: {what} is no number any more")
+        super().__init__(f"training diverged in step {step}: {what}")
         self.step, self.which = step, which
 
 
@@ -131,12 +138,15 @@ def learn(
     objective: Objective,
     judged: Callable[[Student], float | None],
     each: Callable[[Taken], None],
+    sound: Callable[[], None] = lambda: None,
 ) -> Iterator[Epoch]:
     """Train on from `state`, in place; yields each epoch as it ends, those that lie behind `state` first.
 
-    `judged` scores the averaged network after an epoch; `each` hears of every step after it is taken, and may
-    keep the state. Raises DivergedError before a step that would spoil the weights, ValueError for batches
-    that cannot be shared out or normalised.
+    `judged` scores the averaged network after an epoch; `each` hears of every step after it is taken; `sound`
+    is called where the state has just given gradients that are numbers, and a loss not far above the first,
+    before it moves on, and may keep it. Raises DivergedError before a step that would spoil the weights and
+    where the loss has left its first value far behind, ValueError for batches that cannot be shared out or
+    normalised.
     """
     batch = min(recipe.batch, len(lessons.truth))
     micros = shared(recipe, batch, state.student.net, where.world.count)
@@ -156,11 +166,16 @@ def learn(
             ahead = next(plan, None)
             rows = None if ahead is None else fetching.submit(_rows, lessons.pictures, ahead)
             epoch = state.step / a_epoch
-            loss = classes.taught(pool, now, levels, epoch)
+            loss, moved = classes.taught(pool, now, levels, epoch)
             share = share_of_rate(recipe.course, epoch, recipe.epochs)
-            problem = "the loss" if not np.isfinite(loss) else classes.trouble(recipe.steps.clip)
-            if problem:
+            first = loss if state.first is None else state.first
+            lost = state.lost + 1 if loss > FAR * max(first, 1.0) else 0
+            if problem := _astray(loss, lost) or classes.trouble(recipe.steps.clip):
                 raise DivergedError(state.step, problem, now.all)
+            if not lost:
+                sound()
+            state.first, state.lost = first, lost
+            classes.follow(moved)
             state.stepper.step(share, pool)
             _average(state, recipe.average)
             state.step += 1
@@ -178,6 +193,15 @@ def learn(
                 state.losses.clear()
                 began = time.perf_counter()
                 yield done
+
+
+def _astray(loss: float, lost: int) -> str:
+    """What is wrong with the loss of a step; `lost` of them in a row were far above the first."""
+    if not np.isfinite(loss):
+        return "the loss is no number any more"
+    if lost < PATIENT:
+        return ""
+    return f"for {lost} steps the loss was more than {FAR} times the first, and is {loss:.3g} now"
 
 
 def shared(recipe: Recipe, batch: int, net: Net, processes: int) -> int:
@@ -254,8 +278,8 @@ class _Classroom:
 
     def taught(
         self, pool: ThreadPoolExecutor, batch: _Batch, levels: Sequence[NDArray[np.uint8]], epoch: float
-    ) -> float:
-        """Gradients on the student, its running statistics moved; the mean loss of the batch."""
+    ) -> tuple[float, list[Tensor]]:
+        """Gradients on the student; the mean loss of the batch, and its statistics."""
         side = self._side(epoch)
         copies = self._sized(side)
         work = list(zip(batch.own, levels, strict=True))
@@ -276,9 +300,12 @@ class _Classroom:
                 other.grad = None
         self._where.world.sum([*(p.grad for p in self._student.parameters() if p.grad is not None), *sums])
         self._where.world.sum([loss])
-        if sums:
-            torch._foreach_lerp_(self._buffers, [one / batch.micros for one in sums], NORM_MOMENTUM)
-        return float(loss)
+        return float(loss), [one / batch.micros for one in sums]
+
+    def follow(self, statistics: list[Tensor]) -> None:
+        """Move the running statistics towards a batch's."""
+        if statistics:
+            torch._foreach_lerp_(self._buffers, statistics, NORM_MOMENTUM)
 
     def trouble(self, clip: float) -> str:
         """Which part of the gradients is no number; cuts a gradient that is longer than `clip`."""
@@ -286,7 +313,7 @@ class _Classroom:
         norm = torch.nn.utils.get_total_norm([p.grad for p in given if p.grad is not None])
         if clip:
             torch.nn.utils.clip_grads_with_norm_(given, clip, norm)
-        return "" if bool(torch.isfinite(norm)) else "a gradient"
+        return "" if bool(torch.isfinite(norm)) else "a gradient is no number any more"
 
     def _side(self, epoch: float) -> int:
         past = epoch / self._recipe.epochs

@@ -61,7 +61,8 @@ class Material:
                 + "; `mobilenets doctor --json` lists all"
             )
         counts = self.counts()
-        for part, so in (("train", "never answered"), ("test", "never judged")):
+        heard = "not heard where a network or a temperature is chosen"
+        for part, so in (("train", "never answered"), ("val", heard), ("test", "never judged")):
             missing = [label for label, n in zip(self.labels, counts[part], strict=True) if not n]
             if missing and any(counts[part]):
                 told.append(f"without a picture in {part}, so {so}: {', '.join(missing)}")

@@ -24,6 +24,7 @@ from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.decode import softmax
 from mobilenets.infer.engine import NumpyEngine, latency_ms
 from mobilenets.infer.score import calibration_error, interval, top
+from mobilenets.infer.sealed import write_whole
 from mobilenets.model.module import Normed, random_weights, weights_of
 from mobilenets.model.unfold import unfold
 from mobilenets.spec import zoo
@@ -40,7 +41,7 @@ from mobilenets.train.body import one_thread, pick_device
 from mobilenets.train.finetune import half_is_native
 from mobilenets.train.head import temperature
 from mobilenets.train.judge import AGREE, VERIFIED_PICTURES
-from mobilenets.train.keeper import Keeper, Listener, identity, normed, resumed, unfinished
+from mobilenets.train.keeper import DIVERGED, Keeper, Listener, identity, normed, resumed, unfinished
 from mobilenets.train.lessons import Lesson, decoded_parts, everyone, fits, sorted_out
 from mobilenets.train.meter import Meter, machine, versions
 from mobilenets.train.run import MODEL, Epoch, Judged, Run, net_facts
@@ -162,9 +163,11 @@ def train(
                     objective=aim,
                     judged=partial(_validated, part=parts["val"], pre=pre, where=where),
                     each=keeper.step if world.first else lambda taken: None,
+                    sound=keeper.sound if world.first else lambda: None,
                 ),
                 parts["train"].files,
                 keeper,
+                out / DIVERGED if world.first else None,
             ):
                 if world.first:
                     keeper.epoch(epoch, recipe.epochs)
@@ -243,15 +246,22 @@ def _deterministic(asked: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def _learned(epochs: Iterator[Epoch], files: Sequence[str], keeper: Keeper) -> Iterator[Epoch]:
-    """The epochs. Where learning leaves the numbers the error says in which step, on what, and what to do."""
+def _learned(
+    epochs: Iterator[Epoch], files: Sequence[str], keeper: Keeper, place: Path | None
+) -> Iterator[Epoch]:
+    """The epochs. Where learning leaves the numbers the error says in which step, on what, and what to do;
+    `place` has all the pictures of that step."""
     try:
         yield from epochs
     except loop.DivergedError as error:
         shown = [files[index] for index in error.which[:FILES_NAMED].tolist()]
         more = len(error.which) - len(shown)
+        rest = f" and {more} more" if more else ""
+        if more and place is not None:
+            write_whole(place, "".join(f"{files[index]}\n" for index in error.which.tolist()).encode())
+            rest += f", listed in {place}"
         raise ValueError(
-            f"{error}; its pictures were {', '.join(shown)}{f' and {more} more' if more else ''}; "
+            f"{error}; its pictures were {', '.join(shown)}{rest}; "
             f"{keeper.told()}; give a lower --rate, and --anew"
         ) from error
 

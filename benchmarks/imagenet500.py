@@ -1,9 +1,10 @@
-"""ImageNet-500: the LiteRT interpreter and our engines on the same pixels, for every V1 .tflite file.
+"""ImageNet-500: the LiteRT interpreter and our engines on the same pixels, for every .tflite file we read.
 
-    python benchmarks/imagenet500.py --data FOLDER [--engine numpy] [--limit N] [--out
-    results/imagenet500.csv]
+    python benchmarks/imagenet500.py --data FOLDER [--engine numpy] [--limit N] [--only PATTERN]
+    [--out results/imagenet500.csv]
 
-FOLDER has `data/imagenet-500.tar` and `weights/*.tflite`. The same prepared pixels go into both; the
+FOLDER has `data/imagenet-500.tar`, `weights/*.tflite` and `weights/*.npz`; of Caffe's arrays, which have no
+interpreter here, our scores alone are told. The same prepared pixels go into both; the
 interpreter runs its plain kernels on one thread, its logits are taken before the closing softmax and without
 the background class. A row is added to the CSV for each file. The interval is 95 %, of the paired difference
 in top-1 (ours − theirs).
@@ -17,6 +18,7 @@ import os
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rows import keep
 
-from mobilenets.infer import imagenet, tflite
+from mobilenets.infer import adopt, imagenet, tflite
 from mobilenets.infer.artefact import Artefact
 from mobilenets.infer.image import decode, normalise, prepare
 from mobilenets.infer.resize import Frame
@@ -103,17 +105,17 @@ def pictures(tar: Path, limit: int) -> Iterator[tuple[int, Frame]]:
 
 
 def measured(path: Path, tar: Path, limit: int, engine: str) -> dict[str, Any] | None:
-    """One row: what the interpreter and our engine make of the same pixels; None for a file that is no V1."""
-    data = path.read_bytes()
+    """One row: what the interpreter and our engine make of the same pixels; None for what is not read."""
+    data, lite = path.read_bytes(), path.suffix == ".tflite"
     try:
-        model = tflite.read(data)
+        model = tflite.read(data) if lite else adopt.read(path)
     except ValueError as error:
         print(f"{path.name}: left out: {str(error)[:160]}", file=sys.stderr)
         return None
     if len(model.labels) != imagenet.CLASSES:
         print(f"{path.name}: left out: not ImageNet's classes", file=sys.stderr)
         return None
-    theirs, run = Interpreter(data), ENGINES[engine](model)
+    theirs, run = Interpreter(data) if lite else None, ENGINES[engine](model)
     truth: list[int] = []
     rows: list[Logits] = []
     batch: list[Frame] = []
@@ -121,27 +123,33 @@ def measured(path: Path, tar: Path, limit: int, engine: str) -> dict[str, Any] |
     for label, frame in pictures(tar, limit):
         picture = prepare(frame, model.preprocess)
         truth.append(label)
-        reference.append(theirs(picture, model.preprocess))
+        if theirs is not None:
+            reference.append(theirs(picture, model.preprocess))
         batch.append(picture)
         if len(batch) == BATCH:
             rows.append(run(normalise(np.stack(batch), model.preprocess)))
             batch.clear()
     if batch:
         rows.append(run(normalise(np.stack(batch), model.preprocess)))
-    return compared(np.array(truth), np.stack(reference), np.concatenate(rows))
+    return compared(np.array(truth), np.stack(reference) if lite else None, np.concatenate(rows))
 
 
-def compared(truth: NDArray[np.int64], theirs: Logits, ours: Logits) -> dict[str, Any]:
-    """Scores of both as fractions, and how far they are apart."""
-    hit_theirs, hit_ours = top(theirs, truth, 1), top(ours, truth, 1)
+def compared(truth: NDArray[np.int64], theirs: Logits | None, ours: Logits) -> dict[str, Any]:
+    """Scores of both as fractions, and how far they are apart; ours alone where there are no others."""
+    hit_ours = top(ours, truth, 1)
+    own = {"ours_top1": f"{hit_ours.mean():.4f}", "ours_top5": f"{top(ours, truth, 5).mean():.4f}"}
+    if theirs is None:
+        return {"n": len(truth), "interpreter_top1": "", "interpreter_top5": "", **own} | dict.fromkeys(
+            ("agreement", "largest_logit_difference", "difference", "difference_low", "difference_high"), ""
+        )
+    hit_theirs = top(theirs, truth, 1)
     paired = hit_ours.astype(float) - hit_theirs
     half = 1.96 * paired.std(ddof=1) / math.sqrt(len(truth))
     return {
         "n": len(truth),
         "interpreter_top1": f"{hit_theirs.mean():.4f}",
         "interpreter_top5": f"{top(theirs, truth, 5).mean():.4f}",
-        "ours_top1": f"{hit_ours.mean():.4f}",
-        "ours_top5": f"{top(ours, truth, 5).mean():.4f}",
+        **own,
         "agreement": f"{(theirs.argmax(1) == ours.argmax(1)).mean():.4f}",
         "largest_logit_difference": f"{np.abs(theirs - ours).max():.2e}",
         "difference": f"{paired.mean():+.4f}",
@@ -161,18 +169,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("MOBILENETS_TEST_DATA"))
     parser.add_argument("--engine", choices=ENGINES, default="numpy")
     parser.add_argument("--limit", type=int, default=500)
+    parser.add_argument("--only", default="*", help="a pattern of file names")
     parser.add_argument("--out", type=Path, default=Path("results/imagenet500.csv"))
     options = parser.parse_args()
     if options.data is None:
         parser.error("--data FOLDER, or MOBILENETS_TEST_DATA, must name the folder with data/ and weights/")
     command = (
         f"python benchmarks/imagenet500.py --data DATA --engine {options.engine} --limit {options.limit}"
+        + (f" --only '{options.only}'" if options.only != "*" else "")
     )
-    for path in sorted((options.data / "weights").glob("*.tflite")):
+    folder = options.data / "weights"
+    files = sorted([*folder.glob("*.tflite"), *folder.glob("*.npz")])
+    for path in [file for file in files if fnmatch(file.name, options.only)]:
         row = measured(path, options.data / "data" / "imagenet-500.tar", options.limit, options.engine)
         if row is None:
             continue
-        interpreter = f"ai-edge-litert {version('ai-edge-litert')}"
+        interpreter = f"ai-edge-litert {version('ai-edge-litert')}" if path.suffix == ".tflite" else ""
         row = {
             "file": path.name,
             "engine": options.engine,

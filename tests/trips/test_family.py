@@ -18,7 +18,7 @@ from mobilenets.training import train
 
 from .conftest import Told  # noqa: F401  # the trips' own
 
-TARGETS = ["host", *(["wasm"] if shutil.which("node") else [])]
+TARGETS = ("host", "wasm")
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,8 @@ def test_every_network_learns_is_quantised_and_compiled(
     model = artefact.load(tmp_path / "out" / "model.safetensors")
     assert model.net.name == name
     for target in TARGETS:
+        if target == "wasm" and shutil.which("node") is None:
+            pytest.skip("what was compiled for the web runs in Node, which is not here")
         made = compile_model(
             model,
             tmp_path / target,

@@ -418,20 +418,33 @@ def launched(environment: dict[str, str], *words: object) -> subprocess.Complete
 
 
 @pytest.mark.slow
-def test_two_processes_of_torchrun_leave_what_one_leaves(
-    surroundings: dict[str, str], unpacked: Callable[[Path, int], Path], tmp_path: Path
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
+def test_two_processes_of_torchrun_leave_what_one_leaves_and_go_on_where_it_was_killed(
+    surroundings: dict[str, str], unpacked: Callable[[Path, int], Path], ask: Ask, tmp_path: Path
 ) -> None:
     """The command line is the same; the first process alone speaks and writes."""
     folder = unpacked(tmp_path / "set", 48)
-    how = ("--width", 0.25, "--resolution", 32, "--threads", 1, "--epochs", 2, "--no-half")
-    out = tmp_path / "out"
-    told = launched(surroundings, "train", folder, "--out", out, *how, "--batch", 120, "--json")
+    how = ("--width", 0.25, "--resolution", 32, "--threads", 1, "--epochs", 4, "--batch", 120, "--no-half")
+    one = ask("train", folder, "--out", tmp_path / "one", *how, "--json").facts
+    told = launched(surroundings, "train", folder, "--out", tmp_path / "two", *how, "--json")
     assert told.returncode == 0, told.stderr
     facts = json.loads(told.stdout)
     assert facts["engine"] == "torch, cpu, 2 processes of 1 thread, norms in C"
     assert facts["command"].startswith("torchrun --nproc-per-node 2 -m mobilenets train ")
     assert told.stderr.count("epoch  ") == 1
-    assert len(steps(out)) == 2
+    process = started(surroundings, "train", folder, "--out", tmp_path / "cut", *how)
+    reached(tmp_path / "cut", 2, process)
+    process.kill()
+    process.communicate(timeout=60)
+    told = launched(surroundings, "train", folder, "--out", tmp_path / "cut", *how, "--resume", "--json")
+    assert told.returncode == 0, told.stderr
+    taken = [steps(tmp_path / out) for out in ("one", "two", "cut")]
+    for other in taken[1:]:
+        assert [(step, rate) for step, _, rate in other] == [(step, rate) for step, _, rate in taken[0]]
+        losses = [[float(loss) for _, loss, _ in rows] for rows in (other, taken[0])]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    for found in (facts, json.loads(told.stdout)):
+        assert found["epochs"][-1]["loss"] == pytest.approx(one["epochs"][-1]["loss"], rel=1e-3)
 
 
 @pytest.mark.slow

@@ -25,7 +25,6 @@ int engine_open(int threads, int int8, const void *input, size_t bytes, char **w
     static char number[16];
     void *core, *compiled, *tensor, *data;
     size_t room = 0;
-    (void)int8; /* the tensor is of the model's type */
     library = dlopen(words[0], RTLD_NOW | RTLD_LOCAL);
     if (!library)
         return failed(words[0], dlerror());
@@ -43,7 +42,8 @@ int engine_open(int threads, int int8, const void *input, size_t bytes, char **w
     snprintf(number, sizeof number, "%d", threads);
     if (create(&core))
         return failed("core", "cannot be made");
-    if (compile(core, words[1], "CPU", 8, &compiled, "PERFORMANCE_HINT", "LATENCY", "NUM_STREAMS", "1",
+    /* What is not bytes in an int8 model may be bfloat16, as it is unless told otherwise; float32 may not. */
+    if (compile(core, words[1], "CPU", int8 ? 6 : 8, &compiled, "PERFORMANCE_HINT", "LATENCY", "NUM_STREAMS", "1",
             "INFERENCE_NUM_THREADS", number, "INFERENCE_PRECISION_HINT", "f32"))
         return failed(words[1], "cannot be compiled");
     if (make_request(compiled, &request) || input_tensor(request, &tensor) || tensor_data(tensor, &data) ||

@@ -56,7 +56,7 @@ def _nncf(source: Path, place: Path, model: Any) -> Any:
 
 
 def runner(place: Path, dtype: str, threads: int, picture: Picture) -> Run:
-    """One stream for latency. Without the precision hint float32 would run as bfloat16 where there is one; the
+    """One stream for latency. Without the precision hint float32 would be bfloat16 where there is one; the
     layers of an int8 model that have no bytes may."""
     import openvino
 

@@ -6,12 +6,13 @@ FOLDER has `data/SET.tar` or `data/SET.tar.xz` (cifar10, tiny-imagenet-22k). OPT
 as they are. Each seed is a process with an empty cache; its seconds are wall-clock from its start to its end,
 reading, decoding and judging included. With --out what each run leaves stays there, and one that was cut off
 goes on: its seconds are then those of the last process alone, and the row says so. Rows are added to
-results/train.csv as they come.
+results/train.csv as they come, and what each epoch ended with to results/curves/.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import subprocess
@@ -30,6 +31,7 @@ from mobilenets.train.keeper import CHECKPOINT
 from mobilenets.train.meter import machine_line
 
 ROWS = Path(__file__).parents[1] / "results" / "train.csv"
+CURVES = ROWS.parent / "curves"
 
 
 def unpacked(data: Path, name: str, into: Path) -> Path:
@@ -65,6 +67,16 @@ def run(folder: Path, out: Path, words: list[str], cache: Path) -> tuple[dict[st
     return json.loads(done.stdout), time.perf_counter() - begun, bool(again)
 
 
+def curve(name: str, epochs: list[dict[str, Any]]) -> None:
+    """The loss, the accuracy on validation pictures and the seconds of each epoch, in a file of that name."""
+    CURVES.mkdir(exist_ok=True)
+    with (CURVES / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.DictWriter(file, ["epoch", "loss", "val_accuracy", "seconds"], lineterminator="\n")
+        rows.writeheader()
+        for one in epochs:
+            rows.writerow({**one, "loss": f"{one['loss']:.4f}", "seconds": round(one["seconds"], 1)})
+
+
 def main() -> None:
     """Each seed, one after the other."""
     asked = argparse.ArgumentParser()
@@ -86,6 +98,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as cache:
                 told, wall_s, again = run(folder, out, words, Path(cache))
             low, high = told["interval"] or (None, None)
+            net = f"{told['net']['name']}-{told['net']['width']:g}"
+            curve(f"{given.set}-{given.recipe}-{net}-{seed}", told["epochs"])
             keep(
                 ROWS,
                 {

@@ -23,6 +23,7 @@ from PIL import Image
 pytest.importorskip("torch", reason="torch is not installed")
 
 from mobilenets.console import StoppedError
+from mobilenets.infer import artefact
 from mobilenets.infer.sealed import unpack
 from mobilenets.spec.training import RunOptions
 from mobilenets.train.keeper import unfinished
@@ -71,6 +72,11 @@ def test_a_training_says_what_it_measured_and_leaves_its_curves(trained: Any) ->
     assert not list(out.glob("*checkpoint*"))
     assert not list(out.glob("best*"))
     unfinished(out, RunOptions())  # a run that came to its end stands in nobody's way
+    best = max(facts["epochs"], key=lambda one: (one["val_accuracy"], one["epoch"]))
+    last = out / "last.safetensors"
+    assert last.exists() == (best["epoch"] != facts["epochs"][-1]["epoch"])
+    if last.exists():
+        assert artefact.load(last).labels == artefact.load(out / "model.safetensors").labels
 
 
 def test_its_events_are_tensorboards(trained: Any) -> None:

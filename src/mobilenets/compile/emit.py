@@ -216,11 +216,17 @@ def _blocks(blocks: int, rows: int) -> str:
 
 def _filter(writer: Writer, step: Filter) -> None:
     source, target, kit = step.source, step.target, writer.kit
-    units, unit, made, taps = kit.share(step)
-    what = f"{step.name}: {_shape(source)} to {_shape(target)}, channels shared out"
+    what = f"{step.name}: {_shape(source)} to {_shape(target)}"
     places = (f"in + y * {step.stride * source.row}", "w", f"out + y * {target.row}")
+    head = _pointers(writer, step.name, source, target, step.lead)
+    if not small(target):  # whose rows the steps before and after it share out too
+        body = head + _blocks(target.shape.height, 1) + kit.row(writer.use, step, places, None, 8) + "    }\n"
+        body += _border(kit, target, "first == 0", f"last == {target.shape.height}", "first", "last", "1")
+        _step(writer, step.name, what, body)
+        return
+    units, unit, made, taps = kit.share(step)
     body = (
-        _pointers(writer, step.name, source, target, step.lead)
+        head
         + f"    const int first = SHARE(part, parts, {units}), last = SHARE(part + 1, parts, {units});\n"
         + f"    in += first * {unit};\n    out += first * {made};\n    w += first * {taps};\n"
         + f"    for (int y = 0; y < {target.shape.height}; y++) {{\n"
@@ -228,7 +234,7 @@ def _filter(writer: Writer, step: Filter) -> None:
         + "    }\n"
         + _border(kit, target, "part == 0", "part == 0", "0", str(target.shape.height), "part == 0")
     )
-    _step(writer, step.name, what, body)
+    _step(writer, step.name, f"{what}, channels shared out", body)
 
 
 def _mean(writer: Writer, step: Mean) -> None:

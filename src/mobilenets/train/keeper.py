@@ -25,8 +25,9 @@ from mobilenets.train.teacher import Teacher
 from mobilenets.train.world import World
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
-DIVERGED = "diverged.txt"
-"""The pictures of the step at which learning left the numbers, one a line."""
+LAST, DIVERGED = "last.safetensors", "diverged.txt"
+"""The network as the last epoch left it, where an earlier one did better; the pictures of the step at which
+learning left the numbers, one a line."""
 KEEP_S = 60.0
 """Seconds of work that a kill may cost."""
 
@@ -83,6 +84,14 @@ class Keeper:
         if best is None or best is self._state.epochs[-1]:
             return self._averaged()
         return artefact.load(self._out / BEST)
+
+    def leave_last(self, kept: Callable[[Artefact], Artefact]) -> None:
+        """Write what the last epoch left, as `kept` would have it, where it is not the best."""
+        path = self._out / LAST
+        if self._best() in (None, self._state.epochs[-1]):
+            path.unlink(missing_ok=True)
+        else:
+            artefact.save(kept(self._averaged()), path)
 
     def throughput(self) -> dict[str, float]:
         """Pictures a second while learning, and the share of that time spent waiting for pictures."""

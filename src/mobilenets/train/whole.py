@@ -180,6 +180,7 @@ def train(
                 _verify(model, parts, where)
                 speed = latency_ms(NumpyEngine(model), pre)
             artefact.save(model, out / MODEL)
+            keeper.leave_last(_alone)
         if store.warning is not None:
             notes.append(store.warning)
         return Run(

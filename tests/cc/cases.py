@@ -203,7 +203,8 @@ def graphs(draw: st.DrawFn) -> Net:
 
 @st.composite
 def inverted(draw: st.DrawFn) -> Net:
-    """Blocks of the second MobileNet's kind, of any kernel, stride and padding, on maps of many sizes."""
+    """Blocks of the second MobileNet's kind, of any kernel, stride and padding, on maps of many sizes; the one
+    on top may read the image's own layer, with none between that widens it."""
     known = {"image": Shape(draw(st.integers(9, 60)), draw(st.integers(9, 60)), 3)}
     activation = st.sampled_from(("none", "relu", "relu6", "hswish"))
     nodes: list[Node] = []
@@ -213,14 +214,28 @@ def inverted(draw: st.DrawFn) -> Net:
         nodes.append(Node(name, op, sources))
         return name
 
-    last = add("stem", Conv(out=draw(st.integers(1, 24)), stride=2, bias=True), "image")
+    kernel = draw(st.sampled_from((1, 2, 3, 5)))
+    last = "image"
+    if plain := draw(st.booleans()):
+        stem = Conv(
+            out=draw(st.integers(1, 40)),
+            kernel=kernel,
+            stride=draw(st.integers(1, min(2, kernel))),
+            padding=draw(st.sampled_from(("same", "symmetric"))),
+            bias=True,
+            activation=draw(activation),
+        )
+        last = add("stem", stem if kernel > 1 else Pointwise(out=stem.out, bias=True), last)
+    else:
+        last = add("stem", Conv(out=draw(st.integers(1, 24)), stride=2, bias=True), last)
     for block in range(draw(st.integers(1, 3))):
         begun = last
         kernel, out = draw(st.sampled_from((1, 2, 3, 5, 7))), draw(st.integers(1, 40))
         stride = draw(st.integers(1, min(2, kernel)))
         padding = draw(st.sampled_from(("same", "symmetric")))
-        wide = Pointwise(out=draw(st.integers(1, 70)), bias=True, activation=draw(activation))
-        last = add(f"expand{block}", wide, last)
+        if block or not plain:
+            wide = Pointwise(out=draw(st.integers(1, 70)), bias=True, activation=draw(activation))
+            last = add(f"expand{block}", wide, last)
         rest = {"bias": True, "activation": draw(activation)}
         middle = Depthwise(kernel=kernel, stride=stride, padding=padding, **rest)
         last = add(f"depthwise{block}", middle, last)

@@ -203,8 +203,10 @@ def graphs(draw: st.DrawFn) -> Net:
 
 @st.composite
 def inverted(draw: st.DrawFn) -> Net:
-    """Blocks of the second MobileNet's kind, of any kernel, stride and padding, on maps of many sizes; the one
-    on top may read the image's own layer, with none between that widens it."""
+    """Blocks of the second MobileNet's kind, of any kernel, stride and padding, on maps of many sizes.
+
+    The first may read the image's own layer, with none between that widens it.
+    """
     known = {"image": Shape(draw(st.integers(9, 60)), draw(st.integers(9, 60)), 3)}
     activation = st.sampled_from(("none", "relu", "relu6", "hswish"))
     nodes: list[Node] = []

@@ -31,7 +31,10 @@ PAPER_V1 = Recipe(
     course=Course(form="stairs", warmup=0.0, factor=0.94, every=2.0),
     average=0.9999,
     views=Views(),
-    told=Told(cost="", score=""),
+    told=Told(
+        cost="3 min 48 s of two cores (Zen 4): 1,600 pictures, V1 0.25 at 128",
+        score="90.0 % of 200 pictures of roads and other things, one seed (results/train.csv)",
+    ),
 )
 MODERN = Recipe(
     name="modern",
@@ -41,7 +44,10 @@ MODERN = Recipe(
     average=0.998,
     smoothing=0.1,
     views=Views(),
-    told=Told(cost="", score=""),
+    told=Told(
+        cost="73 s of two cores (Zen 4): 1,600 pictures, V1 0.25 at 128",
+        score="90.0 % of 200 pictures of roads and other things, one seed (results/train.csv)",
+    ),
 )
 CIFAR_STUDY = Recipe(
     name="cifar-study",
@@ -54,7 +60,10 @@ CIFAR_STUDY = Recipe(
     views=Views(shift=2, light=0, contrast=0),
     feed=replace(CIFAR_FEED, sizes=CIFAR_CROPS),
     subject=Subject(net="v1-cifar"),
-    told=Told(cost="", score=""),
+    told=Told(
+        cost="97 min of two cores (Zen 4) that did other work too",
+        score="80.2 % of CIFAR-10's 10,000, one seed (results/train.csv); the study has 84.5",
+    ),
 )
 # Full convolutions on pictures enlarged twice: of this family what two cores of a CPU learn fastest. Large
 # batches, because what `muon` does in a step costs as much as some sixty pictures of 64 pixels.
@@ -78,7 +87,10 @@ CIFAR_5MIN = Recipe(
 CIFAR_30MIN = replace(
     CIFAR_5MIN,
     name="cifar-30min",
-    told=Told(cost="", score=""),
+    told=Told(
+        cost="24 min 5 s of two cores (Zen 4), reading and judging counted",
+        score="86.2 % of CIFAR-10's 10,000, one seed (results/train.csv)",
+    ),
     epochs=20,
     steps=replace(MUON, rate=0.12, aside=0.01),
     course=Course(form="line", warmup=1.0),
@@ -110,7 +122,10 @@ QAT = Recipe(
     course=Course(form="cosine", warmup=0.1),
     average=0.99,
     views=Views(least_area=0.5, stretch=1.3),
-    told=Told(cost="", score=""),
+    told=Told(
+        cost="33 s of two cores (Zen 4): 1,600 pictures, V1 0.25 at 128",
+        score="91.5 % of 200 pictures of roads and other things in bytes, 90.0 % before (results/train.csv)",
+    ),
 )
 RECIPES = {
     recipe.name: recipe for recipe in (PAPER_V1, MODERN, CIFAR_5MIN, CIFAR_30MIN, CIFAR_STUDY, BODY, QAT)

@@ -101,8 +101,8 @@ def main() -> None:
     weight, bias = (large.weights[f"head.{part}"].astype(np.float64) for part in ("weight", "bias"))
     for kind, names in BODIES.items():
         for name in names:
-            place = weights.find(name, "v1", 0.25, 128) if kind == "packaged" else files / name
-            body = adopt.in_floats(weights.load(place))
+            given_as = name if kind == "packaged" else str(files / name)
+            body = adopt.in_floats(weights.load(weights.find(given_as, "v1", 0.25, 128)))
             seen, how = mapped(features(body, known, name), wanted, features(body, judged, name))
             logits = (seen @ weight.T + bias).astype(np.float32)
             first, five = top(logits, truth, 1).mean(), top(logits, truth, 5).mean()

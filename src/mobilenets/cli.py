@@ -17,7 +17,7 @@ from mobilenets.compile.target import told as targets_told
 from mobilenets.console import Reporter, complain, percent, say, say_json, table
 from mobilenets.energy import PowerOptions
 from mobilenets.export.formats import FORMATS
-from mobilenets.flags import JSON, flags, taken
+from mobilenets.flags import JSON, flags
 from mobilenets.predicting import PredictOptions, predict
 from mobilenets.shown import (
     mistaken,
@@ -27,6 +27,7 @@ from mobilenets.shown import (
     show_race,
     show_run,
 )
+from mobilenets.spec.option import taken
 from mobilenets.spec.recipe import BodyOptions, LearnOptions, MachineOptions
 
 app = typer.Typer(

@@ -50,11 +50,6 @@ def flags(*kinds: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return decorate
 
 
-def taken(kind: type[Options], given: dict[str, Any]) -> Options:
-    """The dataclass `kind` from those of the options that are its fields."""
-    return kind(**{field.name: given[field.name] for field in fields(kind)})  # type: ignore[arg-type]
-
-
 def plain(kind: type[Options], words: Sequence[str]) -> Options | None:
     """The options that a line gives, where it is so plain that Typer can only read the same; None elsewhere.
 

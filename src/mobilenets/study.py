@@ -12,8 +12,8 @@ import typer
 
 from mobilenets.console import Reporter, say, say_json, table
 from mobilenets.costs.study import NAMED, WIDTHS
-from mobilenets.flags import JSON, flags, taken
-from mobilenets.spec.option import flag
+from mobilenets.flags import JSON, flags
+from mobilenets.spec.option import flag, taken
 
 app = typer.Typer()
 

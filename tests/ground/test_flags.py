@@ -9,8 +9,9 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobilenets.flags import flags, plain, taken
+from mobilenets.flags import flags, plain
 from mobilenets.predicting import PredictOptions
+from mobilenets.spec.option import taken
 
 WORDS = st.sampled_from(
     (

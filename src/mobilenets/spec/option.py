@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field, fields
-from typing import Any
+from typing import Any, TypeVar
+
+Options = TypeVar("Options")
 
 
 def flag(default: Any, text: str, least: int | None = None) -> Any:
@@ -17,6 +19,12 @@ def argument(text: str) -> Any:
     return field(metadata={"help": text, "argument": True})
 
 
+def taken(kind: type[Options], given: Mapping[str, Any]) -> Options:
+    """The dataclass `kind` from those of the options that are its fields."""
+    own = {one.name: given[one.name] for one in fields(kind) if one.name in given}  # type: ignore[arg-type]
+    return kind(**own)
+
+
 def dealt(given: Mapping[str, Any], kinds: Sequence[type[Any]], *further: str) -> tuple[Any, ...]:
     """One of each of the dataclasses, each with what is its own of the options given.
 
@@ -25,6 +33,4 @@ def dealt(given: Mapping[str, Any], kinds: Sequence[type[Any]], *further: str) -
     known = [one.name for kind in kinds for one in fields(kind)]
     if strange := [name for name in given if name not in known]:
         raise ValueError(f"unknown options: {', '.join(strange)}; known: {', '.join([*known, *further])}")
-    return tuple(
-        kind(**{one.name: given[one.name] for one in fields(kind) if one.name in given}) for kind in kinds
-    )
+    return tuple(taken(kind, given) for kind in kinds)

@@ -178,9 +178,9 @@ PUBLISHED: tuple[Published, ...] = (
         for resolution in ((224, 192, 160, 128, 96) if width <= 1 else (224,))
     ),
     *(
-        _keras_v3(net, width)
+        _keras_v3(f"{net}{form}", width)
         for net in ("v3-large", "v3-small")
-        for net, width in ((net, 1.0), (net, 0.75), (f"{net}-minimalistic", 1.0))
+        for form, width in (("", 1.0), ("", 0.75), ("-minimalistic", 1.0))
     ),
     _own(0.25, 128),
     _own(0.5, 128),

@@ -13,6 +13,7 @@ from mobilenets.compile.plan import bytes_of
 from mobilenets.compile.step import (
     Filter,
     Gate,
+    Gated,
     Inverted,
     Map,
     Mean,
@@ -27,7 +28,7 @@ from mobilenets.compile.step import (
     reads,
     small,
 )
-from mobilenets.compile.writer import Writer, panels
+from mobilenets.compile.writer import Writer, panels, stretches
 from mobilenets.spec.op import Shuffle, Slice
 
 SCRATCH = "    value *rows = net->arena + (MAPS_BYTES + part * SCRATCH_BYTES) / sizeof(value);\n"
@@ -57,6 +58,8 @@ def section(
                 _separable(writer, step)
             case Inverted():
                 _inverted(writer, step)
+            case Gated():
+                _gated(writer, step)
             case Mean():
                 _mean(writer, step)
             case Sum() | Gate() | Window() | Moved():
@@ -79,9 +82,14 @@ def _product(writer: Writer, step: Product) -> None:
     what = f"{step.name}: {_shape(source)} to {_shape(target)}"
     head = _pointers(writer, step.name, source, target, step.lead) + _residual(writer, step)
     if small(target):
-        count = len(widths(writer.family.room(target.shape.channels), writer.family.panel))
-        first, last = f"SHARE(part, parts, {count})", f"SHARE(part + 1, parts, {count})"
-        body = head + kit.before(step, "in", 4) + panels(writer, step, ("in", "out", "add"), 4, (first, last))
+        each = stretches(writer, step)
+        units = each * len(widths(writer.family.room(target.shape.channels), writer.family.panel))
+        body = (
+            head
+            + f"    const int begin = SHARE(part, parts, {units}), end = SHARE(part + 1, parts, {units});\n"
+            + kit.before(step, "in", 4)
+            + panels(writer, step, ("in", "out", "add"), 4, each)
+        )
         body += _border(
             kit, target, "part == 0", "part == parts - 1", "0", str(target.shape.height), "part == 0"
         )
@@ -135,6 +143,32 @@ def _separable(writer: Writer, step: Separable) -> None:
         + _border(kit, target, "first == 0", f"last == {target.shape.height}", "first", "last", "1")
     )
     _step(writer, f"{first.name}_{then.name}", what, body)
+
+
+def _gated(writer: Writer, step: Gated) -> None:
+    gate, then, kit = step.gate, step.product, writer.kit
+    source, target = gate.source, then.target
+    what = f"{gate.name} and {then.name}: {_shape(source)} to {_shape(target)}, {_at_once(then)}"
+    called = f"{_c(gate.name)}_rows_{writer.isa.name}"
+    arguments = "const value *in0, const value *in1, value *out"
+    lines = indent(kit.line(gate, ("in0", "in1")), 8 * " ")
+    writer.steps.append(
+        f"static void {called}({arguments})\n{{\n"
+        f"    for (int y = 0; y < {then.rows}; y++) {{\n{lines}    }}\n}}\n"
+    )
+    body = (
+        _pointers(writer, then.name, source, target, 0)
+        + _residual(writer, then)
+        + f"    const value *gate = net->arena + {writer.begins[gate.gate.name]};\n"
+        + SCRATCH
+        + _blocks(target.shape.height // then.rows, then.rows)
+        + f"        {called}(in + y * {source.row}, gate, rows);\n"
+        + kit.before(then, "rows", 8)
+        + panels(writer, then, ("rows", *_written(then)), 8)
+        + "    }\n"
+        + _border(kit, target, "first == 0", f"last == {target.shape.height}", "first", "last", "1")
+    )
+    _step(writer, f"{gate.name}_{then.name}", what, body)
 
 
 def _inverted(writer: Writer, step: Inverted) -> None:

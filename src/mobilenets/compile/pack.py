@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilenets.compile.step import Filter, Inverted, Product, Separable, Stem, Step, padded
+from mobilenets.compile.step import Filter, Gated, Inverted, Product, Separable, Stem, Step, padded
 
 LINE = 64
 Tensor = NDArray[np.float32]
@@ -89,7 +89,7 @@ def taps(weight: Tensor, bias: Tensor, room: int) -> Tensor:
 def layers_of(step: Step) -> tuple[Filter | Product, ...]:
     """The layers of a step that have weights."""
     match step:
-        case Stem():
+        case Stem() | Gated():
             return (step.product,)
         case Separable():
             return step.filter, step.product

@@ -8,7 +8,7 @@ from math import inf
 
 from mobilenets.compile.isa import Family
 from mobilenets.compile.program import LARGE, steps
-from mobilenets.compile.step import Inverted, Map, Separable, Stem, Step, maps_of, reads
+from mobilenets.compile.step import Gated, Inverted, Map, Separable, Stem, Step, maps_of, reads
 from mobilenets.spec.net import Net
 
 LINE = 64
@@ -82,7 +82,7 @@ def scratch_bytes(program: Sequence[Step]) -> int:
 def rows_of(step: Step) -> tuple[Map, ...]:
     """The maps of which a step holds rows in a scratch, in their order there."""
     match step:
-        case Separable() | Stem():
+        case Separable() | Stem() | Gated():
             return (step.product.source,)
         case Inverted():
             return step.joint.product.source, step.wide.target, *rows_of(step.expand)

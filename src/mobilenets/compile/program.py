@@ -9,6 +9,7 @@ from mobilenets.compile.lacking import NOT_YET, refuse
 from mobilenets.compile.step import (
     Filter,
     Gate,
+    Gated,
     Inverted,
     Layout,
     Map,
@@ -102,6 +103,11 @@ def steps(
                 found.append(
                     replace(chain, joint=replace(chain.joint, product=added(end, chain.joint.product)))
                 )
+            case Mul(), [Pointwise() as then] if node.name not in kept and not small(target):
+                gate, last = maps[node.inputs[1]], maps[after[0].name]
+                gated = _gated(node.name, after[0].name, then, (source, gate), last, layout, scratch_bytes)
+                joined.add(after[0].name)
+                found.append(replace(gated, product=added(after[0], gated.product)))
             case Mul(), _:
                 found.append(Gate(node.name, source, maps[node.inputs[1]], target))
             case MaxPool() | MeanPool() as op, _:
@@ -159,17 +165,35 @@ def _separable(
     layout: Layout,
     scratch_bytes: int,
 ) -> Separable:
-    width, channels = target.shape.width, source.shape.channels
-    packed = 1 + layout.halves
-    pitch = layout.pitch(channels) // packed
-    pitch += layout.line * (pitch >= layout.line)
-    rows = _rows(target, layout.bytes * width * pitch, scratch_bytes)
-    scratch = Map(f"{names[0]}.rows", Shape(rows, width, channels), pitch, layout.bytes, packed=packed)
-    scratch = replace(scratch, signed=layout.signed)
+    scratch = _scratch(names[0], source, target, layout, 1 + layout.halves, scratch_bytes)
     return Separable(
         filter=Filter(names[0], source, scratch, op.activation, op.kernel, op.stride, _lead(op, source)),
-        product=Product(names[1], scratch, target, then.activation, rows),
+        product=Product(names[1], scratch, target, then.activation, scratch.shape.height),
     )
+
+
+def _gated(
+    name: str,
+    last: str,
+    then: Pointwise,
+    sources: tuple[Map, Map],
+    target: Map,
+    layout: Layout,
+    scratch_bytes: int,
+) -> Gated:
+    scratch = _scratch(name, sources[0], target, layout, 1, scratch_bytes)
+    product = Product(last, scratch, target, then.activation, scratch.shape.height)
+    return Gated(Gate(name, *sources, scratch), product)
+
+
+def _scratch(name: str, source: Map, target: Map, layout: Layout, packed: int, room: int) -> Map:
+    """Rows between two layers, as many as there is room for."""
+    width, channels = target.shape.width, source.shape.channels
+    pitch = layout.pitch(channels) // packed
+    pitch += layout.line * (pitch >= layout.line)
+    rows = _rows(target, layout.bytes * width * pitch, room)
+    shape = Shape(rows, width, channels)
+    return Map(f"{name}.rows", shape, pitch, layout.bytes, packed=packed, signed=layout.signed)
 
 
 def _chain(

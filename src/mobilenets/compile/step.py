@@ -199,6 +199,17 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
+class Gated:
+    """A gate whose rows go into the pointwise layer that follows while they are in the cache.
+
+    `gate.target`, the product's source, holds `product.rows` rows in a scratch of each thread.
+    """
+
+    gate: Gate
+    product: Product
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """The greatest or the mean of windows; the first begins `above` rows, `beside` pixels before the map."""
 
@@ -222,7 +233,7 @@ class Moved:
 
 Pixelwise = Sum | Gate | Window | Moved
 """Steps that make each pixel by itself."""
-Step = Stem | Product | Filter | Separable | Inverted | Mean | Pixelwise
+Step = Stem | Product | Filter | Separable | Inverted | Gated | Mean | Pixelwise
 
 
 def reads(step: Step) -> tuple[Map, ...]:
@@ -234,6 +245,8 @@ def reads(step: Step) -> tuple[Map, ...]:
             return step.filter.source, *_residuals(step.product)
         case Inverted():
             return *reads(step.expand), *_residuals(step.joint.product)
+        case Gated():
+            return *reads(step.gate), *_residuals(step.product)
         case Product():
             return step.source, *_residuals(step)
         case Sum() | Moved():
@@ -252,7 +265,7 @@ def made(step: Step) -> Map:
     """The map that a step makes."""
     if isinstance(step, Inverted):
         return step.joint.product.target
-    return step.product.target if isinstance(step, Stem | Separable) else step.target
+    return step.product.target if isinstance(step, Stem | Separable | Gated) else step.target
 
 
 def small(target: Map) -> bool:

@@ -57,42 +57,68 @@ def panels(
     step: Product,
     places: tuple[str, str, str],
     indent: int,
-    share: tuple[str, str] | None = None,
+    parts: int = 0,
 ) -> str:
-    """The product of a block of rows: from, to, and what is added. With `share` of the panels from one to
-    before another."""
+    """The product of a block of rows: from, to, and what is added.
+
+    With `parts` it is those of the stretches `begin` to `end`, of which each panel has so many.
+    """
     a, c, d = places
     panel, unit = writer.family.panel, writer.kit.unit(step.target)
     all_widths = widths(writer.family.room(step.target.shape.channels), panel)
-    first, last = share or ("0", str(len(all_widths)))
+    count = len(all_widths)
+    first, last = ("begin", "end") if parts else ("0", str(count))
+    if parts > 1:
+        first, last = f"begin / {parts}", f"(end + {parts - 1}) / {parts}"
     values = writer.kit.panel(step, panel)
     pad = " " * indent
     text = ""
     if all_widths[0] == panel:
         whole = sum(width == panel for width in all_widths)
-        end = last if whole == len(all_widths) else f"LEAST({last}, {whole})"
+        end = last if whole == count else f"LEAST({last}, {whole})"
         text += (
             f"{pad}for (int n = {first}; n < {end}; n++) {{\n"
+            + _stretches("n", parts, indent + 4)
             + _strips(
                 writer,
                 step,
                 (a, f"w + n * {values}", f"{c} + n * {panel * unit}", f"{d} + n * {panel * unit}"),
                 panel,
                 indent + 4,
+                parts,
             )
             + f"{pad}}}\n"
         )
     if all_widths[-1] != panel:
-        n = len(all_widths) - 1
+        n = count - 1
         at = n * panel * unit
         all_places = a, f"w + {n * values}", f"{c} + {at}", f"{d} + {at}"
-        inner = _strips(writer, step, all_places, all_widths[-1], indent + 4)
-        asked = "" if (first, last) == ("0", str(n + 1)) else f"if ({first} <= {n} && {n} < {last}) "
+        inner = _stretches(str(n), parts, indent + 4)
+        inner += _strips(writer, step, all_places, all_widths[-1], indent + 4, parts)
+        asked = f"if (begin < {count * parts} && end > {n * parts}) " if parts else ""
         text += f"{pad}{asked}{{\n{inner}{pad}}}\n"
     return text
 
 
-def _strips(writer: Writer, step: Product, places: Places, width: int, indent: int) -> str:
+def stretches(writer: Writer, step: Product) -> int:
+    """In how many stretches of pixels a panel is made: what threads share out."""
+    return len(_cut(writer, step, min(writer.family.panel // writer.isa.lanes, writer.isa.vectors)))
+
+
+def _cut(writer: Writer, step: Product, wide: int) -> list[int]:
+    """The rows of a block, as many at a time as a tile of so many vectors has."""
+    return split(step.rows, max(1, writer.isa.pixels(wide) // step.target.shape.width))
+
+
+def _stretches(n: str, parts: int, indent: int) -> str:
+    """Which of its stretches panel n makes here, as C."""
+    if parts < 2:
+        return ""
+    at, pad = f"{n} * {parts}", " " * indent
+    return f"{pad}const int from = begin > {at} ? begin - {at} : 0, to = LEAST(end - {at}, {parts});\n"
+
+
+def _strips(writer: Writer, step: Product, places: Places, width: int, indent: int, parts: int) -> str:
     """One panel, as many of its channels at a time as a tile of this instruction set has."""
     isa, kit = writer.isa, writer.kit
     a, w, c, d = places
@@ -102,7 +128,7 @@ def _strips(writer: Writer, step: Product, places: Places, width: int, indent: i
         wide = min(left // lanes, isa.vectors)
         unit = kit.unit(step.target)
         own = (a, f"{w} + {at * kit.weight}", f"{c} + {at * unit}", f"{d} + {at * unit}") if at else places
-        text += _tiles(writer, step, own, (wide, lanes, at), width, indent)
+        text += _tiles(writer, step, own, (wide, lanes, at), width, indent, parts)
         at, left = at + wide * lanes, left - wide * lanes
     return text
 
@@ -114,14 +140,26 @@ def _tiles(
     wide: tuple[int, int, int],
     panel: int,
     indent: int,
+    parts: int,
 ) -> str:
     """All pixels of a block of rows: stretches of one row, or several whole rows, to a tile."""
     (a, w, c, d), kit = places, writer.kit
     residual = step.residual
     width, most = step.target.shape.width, writer.isa.pixels(wide[0])
     across, down = step.stride * step.source.pitch, step.stride * step.source.row
-    pad = " " * indent
+    pad, cut = " " * indent, _cut(writer, step, wide[0])
     text = ""
+
+    def bounds(before: int, times: int, rows: int) -> tuple[str, str]:
+        """From where to where a loop goes over `times` stretches of `rows` rows, behind others."""
+        if parts < 2:
+            return "0", str(times * rows)
+        begin, end = (
+            name if parts == len(cut) else f"SHARE({name}, {parts}, {len(cut)})" for name in ("from", "to")
+        )
+        first = f"({begin} > {before} ? LEAST({begin} - {before}, {times}) : 0)"
+        return f"{rows} * {first}", f"{rows} * LEAST({end} - {before}, {times})"
+
     if width > most:
         x, lines = 0, ""
         for pixels, times in counted(split(width, most)):
@@ -135,16 +173,18 @@ def _tiles(
                 + f"{kit.more(step, f'r * {width} + {move}')});\n"
             )
             x += times * pixels
-        return f"{pad}for (int r = 0; r < {step.rows}; r++) {{\n{lines}{pad}}}\n"
-    row = 0
-    for rows, times in counted(split(step.rows, max(1, most // width))):
+        first, last = bounds(0, step.rows, 1)
+        return f"{pad}for (int r = {first}; r < {last}; r++) {{\n{lines}{pad}}}\n"
+    row = before = 0
+    for rows, times in counted(cut):
+        first, last = bounds(before, times, rows)
         use = kit.tile(writer.use, Tiling(step, rows * width, width, *wide, panel))
         move = f"(r + {row})" if row else "r"
         text += (
-            f"{pad}for (int r = 0; r < {times * rows}; r += {rows})\n"
+            f"{pad}for (int r = {first}; r < {last}; r += {rows})\n"
             f"{pad}    {use}({a} + {move} * {down}, {w}, {c} + {move} * {step.target.row}"
             + (f", {d} + {move} * {residual.row}" if residual else "")
             + f"{kit.more(step, f'{move} * {width}')});\n"
         )
-        row += times * rows
+        row, before = row + times * rows, before + times
     return text

@@ -107,10 +107,11 @@ def small() -> Artefact:
     return in_bytes(filled(classify(zoo.v1(0.25, 64), 4), geometry="letterbox", labels=tuple("abcd")))
 
 
-@pytest.mark.parametrize("name", ["v1", "everything"])
+@pytest.mark.parametrize("name", ["v1", "v3", "everything"])
 def test_threads_share_the_work_and_change_no_bit(small: Artefact, tmp_path: Path, name: str) -> None:
     """On every instruction set: what one writes past its part of a map would be another's."""
-    model = small if name == "v1" else in_bytes(filled(EVERYTHING))
+    nets = {"v3": classify(zoo.v3_small(0.35, 97), 5), "everything": EVERYTHING}
+    model = small if name == "v1" else in_bytes(filled(nets[name]))
     source = compiled(model, "tested", family(TARGETS["host"], "int8"))
     write(source, tmp_path)
     library = build(source, TARGETS["host"], tmp_path).file
@@ -139,8 +140,9 @@ def test_sanitizers_find_nothing_in_steps_without_weights(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_sanitizers_find_nothing_where_maps_are_never_whole(tmp_path: Path, dtype: str) -> None:
-    net = filled(zoo.net("v2", 0.25, 65, 5), labels=tuple("abcde"))
+@pytest.mark.parametrize("name", ["v2", "v3-small"])
+def test_sanitizers_find_nothing_where_maps_are_never_whole(tmp_path: Path, name: str, dtype: str) -> None:
+    net = filled(zoo.net(name, 0.25, 65, 5), labels=tuple("abcde"))
     _sanitized(in_bytes(net) if dtype == "int8" else net, tmp_path, scratch=512)
 
 

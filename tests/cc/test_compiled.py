@@ -72,12 +72,17 @@ def small() -> Artefact:
     return filled(net, labels=("a", 'quo"te\\', "Bäumchen 🌳", "??/ trigraph"))
 
 
-def test_threads_share_the_work_and_change_no_bit(made: Made, small: Artefact) -> None:
-    x = np.random.default_rng(1).normal(0, 1, (64, 64, 3)).astype(np.float32)
+@pytest.mark.parametrize(
+    "net", [zoo.v1(0.25, 64), zoo.v3_small(0.35, 97), zoo.v2(0.35, 97)], ids=lambda net: net.name
+)
+def test_threads_share_the_work_and_change_no_bit(made: Made, net: Net) -> None:
+    # Of 97 pixels maps of 7 × 7 come, whose panels are shared out by parts.
+    small = filled(classify(net, 5))
+    x = np.random.default_rng(1).normal(0, 1, small.net.input).astype(np.float32)
     alone = made(small).input(x)
-    for threads in (2, 3, 5):
+    for threads in (2, 3, 5, 7):
         engine = made(small, threads)
-        for _ in range(50):
+        for _ in range(30):
             got = engine.input(x)
             assert all(np.array_equal(got[name], alone[name]) for name in alone), threads
 

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mobilenets.bench import engines, making, options, record
+from mobilenets.bench import engines, making, measure, options, record
 from mobilenets.bench.agreement import agreement
 from mobilenets.bench.race import raced
 from mobilenets.bench.subject import Subject, opened
 from mobilenets.bench.team import Job, Worker, WorkerError
+from mobilenets.energy import Power
 
 Ask = Callable[..., Any]
 Refuse = Callable[..., str]
@@ -220,6 +221,27 @@ def test_a_worker_that_is_killed_falls_out_and_the_others_go_on(subject: Subject
     assert aside == {workers[0]: "python (float32, 1 thread): its process was ended by SIGKILL"}
     assert list(times) == [workers[1]]
     assert len(times[workers[1]].turns) == 3
+
+
+def test_each_heat_has_processes_of_its_own_and_who_falls_out_of_one_leaves_nothing(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, set[int]]] = []
+
+    def watched(workers: list[Worker], rounds: int, *others: Any) -> Any:
+        seen.append((rounds, {worker.pid for worker in workers}))
+        if len(seen) == 2:
+            os.kill(next(w.pid for w in workers if w.job.threads == 2), signal.SIGKILL)
+        return raced(workers, rounds, *others)
+
+    monkeypatch.setattr(measure, "raced", watched)
+    asked = options.BenchOptions(engines="ours", threads="1,2", rounds=7, turn_ms=3, starts=0, heats=3)
+    facts = measure.measured(subject, asked, Power(), lambda *_: None, "")
+    assert [rounds for rounds, _ in seen] == [2, 2, 3]
+    assert not set.intersection(*(pids for _, pids in seen))
+    assert [row["threads"] for row in facts["rows"]] == [1]
+    assert facts["rows"][0]["n"] >= 3 * 7  # three calls of a turn at least
+    assert [(row["threads"], "SIGKILL" in row["reason"]) for row in facts["skipped"]] == [(2, True)]
 
 
 def test_a_stopped_worker_takes_no_time_and_one_that_cannot_start_says_why(subject: Subject) -> None:

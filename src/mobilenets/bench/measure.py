@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -59,6 +59,30 @@ def measured(
     jobs = _jobs(subject, families, threads, dtypes, asked.native, found, progress)
     found.counter, uncounted = energy.counter()
     found.power = power if power.watts is not None else Power(None, uncounted or power.source)
+    # Where the memory of a process happens to lie decides some percent of its speed: each gets several.
+    heats = min(asked.heats, asked.rounds)
+    for heat in range(heats):
+        rounds = (asked.rounds + heat) // heats
+        jobs = _heat(jobs, subject, replace(asked, rounds=rounds), order, found, progress)
+    found.peaks = _believed(found, subject.macs)
+    first = Job(table.NOTHING, subject.folder, subject.folder, 1)
+    if asked.starts:
+        cold = [first, *found.times]
+        found.starts = started(
+            cold, asked.starts, order, lambda job, reason: _aside(found, job, reason), progress
+        )
+    return _told(subject, asked, found, found.starts.get(first), command)
+
+
+def _heat(
+    jobs: list[Job],
+    subject: Subject,
+    asked: BenchOptions,
+    order: random.Random,
+    found: Found,
+    progress: Progress,
+) -> list[Job]:
+    """The turns of freshly started processes, added to the times there are; the jobs that are still there."""
     workers: list[Worker] = []
     try:
         workers = _opened(jobs, subject, found, progress)
@@ -74,20 +98,16 @@ def measured(
         times = raced(workers, asked.rounds, asked.turn_ms / 1e3, order, aside, progress, found.counter)
     finally:
         close_all(workers)
+    left = {worker.job for worker in times}
+    found.times = {job: own for job, own in found.times.items() if job in left}
     for worker, own in times.items():
         job = worker.job
         if job.engine.module == "peak":
-            found.peaks[job.engine.dtype, job.threads] = _peak(worker, own)
+            key = job.engine.dtype, job.threads
+            found.peaks[key] = max(_peak(worker, own), found.peaks.get(key, 0.0))
         else:
-            found.times[job] = own
-    found.peaks = _believed(found, subject.macs)
-    first = Job(table.NOTHING, subject.folder, subject.folder, 1)
-    if asked.starts:
-        cold = [first, *found.times]
-        found.starts = started(
-            cold, asked.starts, order, lambda job, reason: _aside(found, job, reason), progress
-        )
-    return _told(subject, asked, found, found.starts.get(first), command)
+            found.times[job] = own if job not in found.times else found.times[job] + own
+    return [job for job in jobs if job in left]
 
 
 def _jobs(

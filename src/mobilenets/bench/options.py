@@ -30,11 +30,12 @@ class BenchOptions:
     native: bool = flag(False, "Call engines that have a C interface from C instead of from Python.")
     rounds: int = flag(20, "Turns of each engine.")
     turn_ms: int = flag(60, "How long a turn lasts.")
+    heats: int = flag(3, "In how many parts the turns come, each with processes started anew.")
     starts: int = flag(5, "Processes started for cold start and memory; 0 leaves them out.")
     seed: int = flag(0, "Of the order of turns, and of random weights.")
 
     def __post_init__(self) -> None:
-        for name, least in (("rounds", 1), ("turn_ms", 1), ("starts", 0)):
+        for name, least in (("rounds", 1), ("turn_ms", 1), ("heats", 1), ("starts", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: at least {least}")
         for lists in (families, threads, dtypes):

@@ -24,6 +24,9 @@ class Times:
     turns: list[list[float]] = field(default_factory=list)
     watts: list[float] = field(default_factory=list)
 
+    def __add__(self, other: Times) -> Times:
+        return Times(self.turns + other.turns, self.watts + other.watts)
+
     @property
     def n(self) -> int:
         return sum(len(turn) for turn in self.turns)

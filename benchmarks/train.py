@@ -1,12 +1,13 @@
 """`mobilenets train` as a user runs it, timed from outside, its pictures decoded anew.
 
-    python benchmarks/train.py SET RECIPE --data FOLDER [--seeds 0,1,2] [--out OUT] [-- OPTIONS]
+    python benchmarks/train.py SET RECIPE --data FOLDER [--seeds 0,1,2] [--out OUT] [--int8] [-- OPTIONS]
 
 FOLDER has `data/SET.tar` or `data/SET.tar.xz` (cifar10, tiny-imagenet-22k). OPTIONS go to `mobilenets train`
 as they are. Each seed is a process with an empty cache; its seconds are wall-clock from its start to its end,
 reading, decoding and judging included. With --out what each run leaves stays there, and one that was cut off
-goes on: its seconds are then those of the last process alone, and the row says so. Rows are added to
-results/train.csv as they come, and what each epoch ended with to results/curves/.
+goes on: its seconds are then those of the last process alone, and the row says so. With --int8 the network is
+compiled in bytes too, calibrated on what it learned from, and judged on the set's test part. Rows are added
+to results/train.csv as they come, and what each epoch ended with to results/curves/.
 """
 
 from __future__ import annotations
@@ -67,6 +68,21 @@ def run(folder: Path, out: Path, words: list[str], cache: Path) -> tuple[dict[st
     return json.loads(done.stdout), time.perf_counter() - begun, bool(again)
 
 
+def in_bytes(model: Path, folder: Path, into: Path) -> float:
+    """Top-1 of the model compiled in int8, on the set's test part."""
+    compiling = ["compile", str(model), "--dtype", "int8", "--calibrate", str(folder / "train")]
+    made = told([*compiling, "--out", str(into)])
+    return float(told(["evaluate", str(into / made["library"]), str(folder / "test")])["top1"])
+
+
+def told(words: list[str]) -> dict[str, Any]:
+    """What a command prints as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mobilenets", *words, "--json"], stdout=subprocess.PIPE, check=True
+    )
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
 def curve(name: str, epochs: list[dict[str, Any]]) -> None:
     """The loss, the accuracy on validation pictures and the seconds of each epoch, in a file of that name."""
     CURVES.mkdir(exist_ok=True)
@@ -85,6 +101,7 @@ def main() -> None:
     asked.add_argument("--data", type=Path, required=True)
     asked.add_argument("--seeds", default="0")
     asked.add_argument("--out", type=Path)
+    asked.add_argument("--int8", action="store_true")
     words = sys.argv[1:]
     own = (
         words.index("--") if "--" in words else len(words)
@@ -96,35 +113,37 @@ def main() -> None:
             out = (given.out or Path(scratch)) / f"{given.recipe}-{seed}"
             words = ["--recipe", given.recipe, "--seed", str(seed), *options]
             with tempfile.TemporaryDirectory() as cache:
-                told, wall_s, again = run(folder, out, words, Path(cache))
-            low, high = told["interval"] or (None, None)
-            net = f"{told['net']['name']}-{told['net']['width']:g}"
-            curve(f"{given.set}-{given.recipe}-{net}-{seed}", told["epochs"])
+                found, wall_s, again = run(folder, out, words, Path(cache))
+            low, high = found["interval"] or (None, None)
+            net = f"{found['net']['name']}-{found['net']['width']:g}"
+            curve(f"{given.set}-{given.recipe}-{net}-{seed}", found["epochs"])
+            model = out / found["model"]
             keep(
                 ROWS,
                 {
                     "set": given.set,
                     "recipe": given.recipe,
-                    "net": told["net"]["name"],
-                    "width": told["net"]["width"],
-                    "resolution": told["net"]["resolution"],
-                    "params": told["net"]["params"],
+                    "net": found["net"]["name"],
+                    "width": found["net"]["width"],
+                    "resolution": found["net"]["resolution"],
+                    "params": found["net"]["params"],
                     "seed": seed,
-                    "epochs": len(told["epochs"]),
-                    "test_accuracy": told["accuracy"]["test"],
-                    "test_pictures": told["test_pictures"],
+                    "epochs": len(found["epochs"]),
+                    "test_accuracy": found["accuracy"]["test"],
+                    "test_pictures": found["test_pictures"],
                     "interval_low": low,
                     "interval_high": high,
-                    "val_accuracy": told["accuracy"]["val"],
+                    "val_accuracy": found["accuracy"]["val"],
                     "wall_s": round(wall_s, 1),
                     "went_on": again,
-                    "epochs_s": round(sum(epoch["seconds"] for epoch in told["epochs"]), 1),
-                    "images_per_second": told["images_per_second"],
-                    "waiting": told["waiting"],
-                    "peak_mb": told["peak_rss_mb"],
+                    "epochs_s": round(sum(epoch["seconds"] for epoch in found["epochs"]), 1),
+                    "images_per_second": found["images_per_second"],
+                    "waiting": found["waiting"],
+                    "peak_mb": found["peak_rss_mb"],
                     "machine": machine_line(),
                     "torch": version("torch"),
                     "command": COMMAND,
+                    "int8_accuracy": in_bytes(model, folder, out / "bytes") if given.int8 else None,
                 },
             )
 

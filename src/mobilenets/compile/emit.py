@@ -104,7 +104,7 @@ def _product(writer: Writer, step: Product) -> None:
 
 
 def _stem(writer: Writer, step: Stem) -> None:
-    product, kit = step.product, writer.kit
+    product = step.product
     rows, target = product.source, product.target
     what = f"{product.name}: {_shape(step.image)} to {_shape(target)}, {_at_once(product)}"
     kept = product.kernel - product.stride
@@ -115,10 +115,7 @@ def _stem(writer: Writer, step: Stem) -> None:
         + SCRATCH
         + _blocks(target.shape.height // product.rows, product.rows)
         + f"        input_{writer.isa.name}(net, rows, {taken}, {rows.left}, {rows.right});\n"
-        + kit.before(product, "rows", 8)
-        + panels(writer, product, ("rows", *_written(product)), 8)
-        + "    }\n"
-        + _border(kit, target, "first == 0", f"last == {target.shape.height}", "first", "last", "1")
+        + _multiplied(writer, product)
     )
     _step(writer, product.name, what, body)
 
@@ -137,10 +134,7 @@ def _separable(writer: Writer, step: Separable) -> None:
         + f"        for (int r = 0; r < {then.rows}; r++) {{\n"
         + kit.row(writer.use, first, places, None, 12)
         + "        }\n"
-        + kit.before(then, "rows", 8)
-        + panels(writer, then, ("rows", *_written(then)), 8)
-        + "    }\n"
-        + _border(kit, target, "first == 0", f"last == {target.shape.height}", "first", "last", "1")
+        + _multiplied(writer, then)
     )
     _step(writer, f"{first.name}_{then.name}", what, body)
 
@@ -163,12 +157,18 @@ def _gated(writer: Writer, step: Gated) -> None:
         + SCRATCH
         + _blocks(target.shape.height // then.rows, then.rows)
         + f"        {called}(in + y * {source.row}, gate, rows);\n"
-        + kit.before(then, "rows", 8)
-        + panels(writer, then, ("rows", *_written(then)), 8)
-        + "    }\n"
-        + _border(kit, target, "first == 0", f"last == {target.shape.height}", "first", "last", "1")
+        + _multiplied(writer, then)
     )
     _step(writer, f"{gate.name}_{then.name}", what, body)
+
+
+def _multiplied(writer: Writer, step: Product) -> str:
+    """The end of a block whose `rows` were made, and what is done after all of them."""
+    border = _border(
+        writer.kit, step.target, "first == 0", f"last == {step.target.shape.height}", "first", "last", "1"
+    )
+    inner = writer.kit.before(step, "rows", 8) + panels(writer, step, ("rows", *_written(step)), 8)
+    return f"{inner}    }}\n{border}"
 
 
 def _inverted(writer: Writer, step: Inverted) -> None:

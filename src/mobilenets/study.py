@@ -4,38 +4,17 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mobilenets.console import Reporter, say, say_json, table
-from mobilenets.costs.study import NAMED, WIDTHS
+from mobilenets.costs.study import StudyOptions
 from mobilenets.flags import JSON, flags
-from mobilenets.spec.option import flag, taken
+from mobilenets.spec.option import taken
 
 app = typer.Typer()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyOptions:
-    """What is retrained, and for which devices it is forecast."""
-
-    weights: str | None = flag(None, "A folder of weight files, one of each width; known ones unless given.")
-    widths: str = flag(",".join(f"{width:g}" for width in WIDTHS), "Width multipliers.")
-    resolution: int | None = flag(
-        None, "Input side in pixels; that of the weights nearest to 224 unless given."
-    )
-    watts: float | None = flag(
-        None, "What this machine draws meanwhile; without it nothing is said of energy."
-    )
-    devices: str = flag(",".join(NAMED), "Names of `mobilenets devices` to forecast for.")
-    seed: int = flag(0, "Seed of the split.")
-    threads: int | None = flag(
-        None, "Threads and worker processes; as many as there are cores unless given.", 1
-    )
-    resume: bool = flag(False, "Take the widths that an earlier run finished here as they are.")
 
 
 def _study(

@@ -22,7 +22,7 @@ from mobilenets import energy, job
 from mobilenets.costs.count import Cost, cost
 from mobilenets.costs.device import Device, device
 from mobilenets.costs.retraining import MIPS, Parts, Retraining, retraining
-from mobilenets.costs.study import PRINTED, RESOLUTION, Printed
+from mobilenets.costs.study import PRINTED, RESOLUTION, Printed, StudyOptions
 from mobilenets.data.catalog import Catalog, scan, usable
 from mobilenets.data.digests import Progress
 from mobilenets.data.look import seen
@@ -32,7 +32,6 @@ from mobilenets.report import study as shown
 from mobilenets.spec import zoo
 from mobilenets.spec.preprocess import SLIM
 from mobilenets.spec.text import json_text
-from mobilenets.study import StudyOptions
 from mobilenets.train.meter import machine, machine_line
 
 TABLE, PAGE, PICTURE, RECORD = "study.csv", "study.md", "study.png", "study.json"

@@ -14,12 +14,12 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
+from mobilenets.costs.study import StudyOptions
 from mobilenets.data import signs
 from mobilenets.infer.artefact import Artefact, save
 from mobilenets.model.module import random_weights
 from mobilenets.spec import zoo
 from mobilenets.spec.preprocess import Preprocess
-from mobilenets.study import StudyOptions
 from mobilenets.studying import study
 
 SIZES = {0.25: 32, 0.5: 40}

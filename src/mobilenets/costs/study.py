@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mobilenets.costs.device import DEVICES, STUDY
+from mobilenets.spec.option import flag
 
 QUOTED = f"{STUDY}, as it is quoted"
 RESOLUTION = 224
@@ -51,3 +52,23 @@ PRINTED: tuple[Printed, ...] = (
     Printed(seconds=(387.0, 5611.0), accuracy=(0.883, 0.933)),
 )
 """Which width the 3123 s were taken with is not told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyOptions:
+    """What is retrained, and for which devices it is forecast."""
+
+    weights: str | None = flag(None, "A folder of weight files, one of each width; known ones unless given.")
+    widths: str = flag(",".join(f"{width:g}" for width in WIDTHS), "Width multipliers.")
+    resolution: int | None = flag(
+        None, "Input side in pixels; that of the weights nearest to 224 unless given."
+    )
+    watts: float | None = flag(
+        None, "What this machine draws meanwhile; without it nothing is said of energy."
+    )
+    devices: str = flag(",".join(NAMED), "Names of `mobilenets devices` to forecast for.")
+    seed: int = flag(0, "Seed of the split.")
+    threads: int | None = flag(
+        None, "Threads and worker processes; as many as there are cores unless given.", 1
+    )
+    resume: bool = flag(False, "Take the widths that an earlier run finished here as they are.")

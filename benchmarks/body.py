@@ -1,14 +1,15 @@
 """What a body that comes with the package is worth: beside learning from nothing, and beside ImageNet's.
 
     python benchmarks/body.py SET BODY --data FOLDER [--imagenet FILE] [--seeds 0,1,2]
-    [--finetune 12] [--scratch 60]
+    [--finetune 12] [--scratch 60] [--learned 60 [--rate 0.01]]
 
 SET is caltech101 (30 pictures a class learn, all others judge) or road-or-not (half and half), in
 FOLDER/data/SET.tar; BODY and --imagenet are weights of one network, a file or a known name. For each seed the
 same pictures go to `mobilenets retrain --weights BODY`, to the same with ImageNet's weights at the body's
 resolution: both learn a head alone, a linear probe. With --finetune EPOCHS the body's weights are learned on
-so long, and with --scratch EPOCHS `mobilenets train` learns from random weights by the recipe `modern`. Rows
-are added to results/body.csv as they come.
+so long; with --scratch EPOCHS `mobilenets train` learns from random weights by the recipe `modern`, with
+--learned EPOCHS from the body's, at --rate where it is given. Rows are added to results/body.csv as they
+come.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ def main() -> None:
     asked.add_argument("--seeds", default="0,1,2")
     asked.add_argument("--finetune", type=int, default=0)
     asked.add_argument("--scratch", type=int, default=0)
+    asked.add_argument("--learned", type=int, default=0)
+    asked.add_argument("--rate", type=float)
     given = asked.parse_args()
     body = adopt.in_floats(weights.load(weights.find(given.body, "v1", 0.25, 128)))
     width, side = f"{body.net.width:g}", str(body.net.resolution)
@@ -72,6 +75,7 @@ def main() -> None:
         "packaged, tuned": (given.finetune and given.body, given.finetune),
         "imagenet": (given.imagenet, 0),
         "random": (given.scratch and "random", given.scratch),
+        "packaged, learned on": (given.learned and given.body, given.learned),
     }
     with tempfile.TemporaryDirectory() as scratch:
         with tarfile.open(given.data / "data" / f"{given.set}.tar") as archive:
@@ -82,9 +86,11 @@ def main() -> None:
                 if not start:
                     continue
                 out = str(Path(scratch) / f"{beginning}-{seed}")
-                if beginning == "random":
-                    words = ["train", str(folder), "--recipe", "modern", "--net", "v1", "--width", width]
+                if beginning in ("random", "packaged, learned on"):
+                    words = ["train", str(folder), "--recipe", "modern", "--weights", str(start)]
                     words += ["--resolution", side, "--epochs", str(epochs), "--split", "100/0/0"]
+                    words += ["--net", "v1", "--width", width] if start == "random" else []
+                    words += ["--rate", str(given.rate)] if given.rate and start != "random" else []
                 else:
                     words = ["retrain", str(folder), "--weights", str(start), "--resolution", side]
                     words += ["--finetune", str(epochs)]

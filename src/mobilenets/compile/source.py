@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from mobilenets.compile import emit, integers, isa, plan
 from mobilenets.compile.float32 import Floats
 from mobilenets.compile.int8 import Bytes
-from mobilenets.compile.pack import Packed, floats, layers_of, pack
+from mobilenets.compile.pack import Packed, Weighted, floats, layers_of, pack
 from mobilenets.compile.part import arena_bytes
-from mobilenets.compile.step import Filter, Map, Product, Step, maps_of, padded
+from mobilenets.compile.step import Map, Product, Scores, Step, maps_of, padded
 from mobilenets.infer.artefact import Artefact, digest
 from mobilenets.infer.compiled import FORMAT
 from mobilenets.infer.fold import fold, ungrouped
 from mobilenets.infer.integer import image_zero
+from mobilenets.infer.taught import is_taught
 from mobilenets.spec.codec import net_to_json, preprocess_to_json
 from mobilenets.spec.net import shapes
 from mobilenets.spec.op import Shape
@@ -58,7 +59,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Passes:
     """What the passes found: steps, places, packed weights, and the text of each instruction set."""
 
     image: Map
@@ -75,15 +76,19 @@ def compiled(model: Artefact, name: str, family: isa.Family, *, threads: bool = 
     if not NAME.fullmatch(name) or name == "main":  # the example's
         told = f"{name[:80]!r} is no name for a C library"
         raise ValueError(f"{told}: up to 63 small letters, digits and _, a letter first, and not main")
-    made = _in_bytes(model, family) if model.scales else _in_floats(model, family)
-    return _written(model, made, name, family, threads)
+    return _written(model, passes(model, family), name, family, threads)
 
 
-def _in_floats(model: Artefact, family: isa.Family) -> _Plan:
+def passes(model: Artefact, family: isa.Family) -> Passes:
+    """The steps of a model, where everything lies, and its code. Raises ValueError as `compiled` does."""
+    return _in_bytes(model, family) if model.scales else _in_floats(model, family)
+
+
+def _in_floats(model: Artefact, family: isa.Family) -> Passes:
     net, weights = ungrouped(*fold(model.net, model.weights))
     image, program, spans = plan.planned(net, family)
 
-    def laid_out(layer: Filter | Product) -> NDArray[np.float32]:
+    def laid_out(layer: Weighted) -> NDArray[np.float32]:
         return floats(layer, weights, family.room(layer.target.shape.channels), family.panel)
 
     packed = pack(program, laid_out)
@@ -93,10 +98,10 @@ def _in_floats(model: Artefact, family: isa.Family) -> _Plan:
         _enabled(one, _rows(one) + emit.section(program, family, Floats(one, family), weights_at, maps_at))
         for one in family.isas
     ]
-    return _Plan(image, program, spans, packed, tuple(sections))
+    return Passes(image, program, spans, packed, tuple(sections))
 
 
-def _in_bytes(model: Artefact, family: isa.Family) -> _Plan:
+def _in_bytes(model: Artefact, family: isa.Family) -> Passes:
     layout = family.layout
     net, weights = ungrouped(model.net, model.weights)
     known = integers.layers(net, weights, model.scales, model.preprocess, 128 * family.signed)
@@ -106,9 +111,13 @@ def _in_bytes(model: Artefact, family: isa.Family) -> _Plan:
             raise ValueError(
                 f"{name}: a map {tuple(made)} of float32 in a network of bytes cannot be compiled"
             )
-    image, program, spans = plan.planned(net, family, in_floats)
+    taught = [node.name for node in net.nodes if is_taught(node, weights)]
+    image, program, spans = plan.planned(net, family, in_floats, taught)
 
-    def laid_out(layer: Filter | Product) -> NDArray[np.uint8]:
+    def laid_out(layer: Weighted) -> NDArray[np.uint8]:
+        if isinstance(layer, Scores):
+            room = padded(layer.target.shape.channels, family.lanes)
+            return floats(layer, weights, room, family.panel).view(np.uint8)
         own = known[layer.name]
         if isinstance(layer, Product):
             return integers.panels(layer, own, family.lanes, family.panel, family.singles)
@@ -125,10 +134,10 @@ def _in_bytes(model: Artefact, family: isa.Family) -> _Plan:
         for one in family.isas
     ]
     products = [layer for step in program for layer in layers_of(step) if isinstance(layer, Product)]
-    return _Plan(image, program, spans, packed, tuple(sections), integers.sums_bytes(products, known))
+    return Passes(image, program, spans, packed, tuple(sections), integers.sums_bytes(products, known))
 
 
-def _written(model: Artefact, made: _Plan, name: str, family: isa.Family, threads: bool) -> Source:
+def _written(model: Artefact, made: Passes, name: str, family: isa.Family, threads: bool) -> Source:
     net, image, program, spans, packed = model.net, made.image, made.program, made.spans, made.packed
     maps = {one.name: one for one in maps_of(image, program)}
     stamp = hashlib.sha256(packed.values).hexdigest()

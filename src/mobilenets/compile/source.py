@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 
 import numpy as np
@@ -70,13 +70,20 @@ class Passes:
     sums_bytes: int = 0
 
 
-def compiled(model: Artefact, name: str, family: isa.Family, *, threads: bool = True) -> Source:
-    """The C of a model. Raises ValueError that names what cannot be compiled, before anything is written."""
+def compiled(
+    model: Artefact, name: str, family: isa.Family, *, threads: bool = True, lean: bool = False
+) -> Source:
+    """The C of a model; `lean` C tells nothing of it, and its layers share the code of large kernels.
+
+    Raises ValueError that names what cannot be compiled, before anything is written.
+    """
     threads = threads and bool(family.threads)
     if not NAME.fullmatch(name) or name == "main":  # the example's
         told = f"{name[:80]!r} is no name for a C library"
         raise ValueError(f"{told}: up to 63 small letters, digits and _, a letter first, and not main")
-    return _written(model, passes(model, family), name, family, threads)
+    if lean:
+        family = replace(family, isas=tuple(replace(one, spare=True) for one in family.isas))
+    return _written(model, passes(model, family), name, family, threads, lean)
 
 
 def passes(model: Artefact, family: isa.Family) -> Passes:
@@ -137,7 +144,9 @@ def _in_bytes(model: Artefact, family: isa.Family) -> Passes:
     return Passes(image, program, spans, packed, tuple(sections), integers.sums_bytes(products, known))
 
 
-def _written(model: Artefact, made: Passes, name: str, family: isa.Family, threads: bool) -> Source:
+def _written(
+    model: Artefact, made: Passes, name: str, family: isa.Family, threads: bool, lean: bool
+) -> Source:
     net, image, program, spans, packed = model.net, made.image, made.program, made.spans, made.packed
     maps = {one.name: one for one in maps_of(image, program)}
     stamp = hashlib.sha256(packed.values).hexdigest()
@@ -182,7 +191,7 @@ def _written(model: Artefact, made: Passes, name: str, family: isa.Family, threa
                 else ("static int features(void)\n{\n    return 0;\n}\n",)
             ),
             *made.sections,
-            _tables(model, maps, places, family),
+            _tables(model, maps, places, family, lean),
             _filled(_text("api.c"), values),
         )
     )
@@ -265,7 +274,9 @@ def _enabled(one: isa.Isa, text: str) -> str:
     )
 
 
-def _tables(model: Artefact, maps: Mapping[str, Map], begins: Mapping[str, int], family: isa.Family) -> str:
+def _tables(
+    model: Artefact, maps: Mapping[str, Map], begins: Mapping[str, int], family: isa.Family, lean: bool
+) -> str:
     rows, places = [], []
     for output in model.net.outputs:
         made, scale = maps[output.node], model.scales.get(output.node)
@@ -313,7 +324,7 @@ static const char labels[] =
 {listed};
 static const uint32_t label_at[] = {{{", ".join(map(str, begins_at)) or 0}}};
 static const char about[] =
-{_long(json.dumps(about))};
+{_long(json.dumps({"isas": about["isas"]} if lean else about))};
 """
 
 

@@ -1,12 +1,15 @@
-"""A server of one app's files, and of nothing else: this machine's browser, or with a certificate the network's."""
+"""A server of one app's files and of nothing else: for this machine, or with a certificate for its network."""
 
 from __future__ import annotations
 
+import errno
+import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -89,3 +92,50 @@ def server(
         yield made
     finally:
         made.server_close()
+
+
+def serving(folder: Path, port: int, say: Callable[[str], None], *, lan: bool) -> None:
+    """Serve an app until Ctrl+C; where it is, for a phone on the same network too with `lan`."""
+    host = _own_address() if lan else "127.0.0.1"
+    certificate = None
+    if lan:
+        from mobilenets.app.certificate import of_server
+
+        certificate = of_server(host)
+    try:
+        made = server(folder, "0.0.0.0" if lan else host, port, certificate)
+        with made as running:
+            scheme, name = ("https", host) if lan else ("http", "localhost")
+            address = f"{scheme}://{name}:{running.server_port}/"
+            say(address)
+            if lan:
+                _shown(address, certificate, say)
+            say("Ctrl+C ends it")
+            with suppress(KeyboardInterrupt):
+                running.serve_forever()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ValueError(f"--port {port}: another program has it; give another, or 0 for any") from error
+        raise
+
+
+def _own_address() -> str:
+    """This machine's address on its network; asking for the way to a far one sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked, suppress(OSError):
+        asked.connect(("192.0.2.1", 9))  # an address of nobody (RFC 5737)
+        return str(asked.getsockname()[0])
+    return "127.0.0.1"
+
+
+def _shown(address: str, certificate: Path | None, say: Callable[[str], None]) -> None:
+    import segno
+
+    text = StringIO()
+    segno.make(address, error="m").terminal(text, compact=True)
+    say(text.getvalue())
+    if certificate is not None:
+        from mobilenets.app.certificate import fingerprint
+
+        say("The browser warns, because nobody vouches for a certificate that was made here. Its SHA-256 is")
+        say(fingerprint(certificate))
+        say("Offline use wants a server with a certificate that browsers know.")

@@ -161,6 +161,10 @@ async function share() {
 async function given(blob, name, shared = false) {
     const file = new File([blob], name, { type: blob.type });
     if (shared && navigator.canShare?.({ files: [file] })) return navigator.share({ files: [file] }).catch(() => {});
+    if (globalThis.saver) { // in the Android package, whose pages cannot save
+        const text = await new Promise((done) => Object.assign(new FileReader(), { onload: ({ target }) => done(target.result) }).readAsDataURL(blob));
+        return told(say(saver.save(name, text.slice(text.indexOf(",") + 1)) ? "saved" : "unsaved", { name }));
+    }
     const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(file), download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);

@@ -36,6 +36,8 @@ export default {
     learned: "Learned {n} examples in {s} s.",
     imported: "Opened {name}: {classes}.",
     importedFew: "Its pictures are not in it: to teach it more, collect all classes anew.",
+    saved: "{name} lies among the downloads.",
+    unsaved: "{name} could not be saved: this takes Android 10.",
     private: "Nothing leaves this device.",
     dropHere: "Drop a picture anywhere on this page.",
     retry: "Try again",

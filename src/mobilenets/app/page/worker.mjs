@@ -12,9 +12,13 @@ const orders = {
         net?.close();
         net = null;
         const base = new URL(`${folder}/`, import.meta.url);
-        const { load } = await import(new URL("net.mjs", base));
         const module = new URL(threads > 1 ? "threads.wasm" : "net.wasm", base);
-        net = await load({ threads, module, shared: threads > 1 });
+        try {
+            const { load } = await import(new URL("net.mjs", base));
+            net = await load({ threads, module, shared: threads > 1 });
+        } catch ({ message }) {
+            return { trouble: "interrupted", file: `${folder}: ${message}` };
+        }
         return { width: net.width, height: net.height, ms: measure ? pace() : null };
     },
     /** Scores of a frame of RGBA bytes; `taught` asks the head that was learned here. */

@@ -1,4 +1,4 @@
-"""An Android package of an app: its files behind a WebView, built and signed by Debian's tools, not by an SDK."""
+"""An Android package of an app: its files behind a WebView, built and signed by Debian's tools, no SDK."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def package(folder: Path, out: Path, progress: Progress) -> dict[str, Any]:
             "version": version,
             "title": escape(title).replace("@", "\\@"),
         }
-        for key, value in facts.items():
-            manifest = manifest.replace(f"@{key}@", value)
+        for word, value in facts.items():
+            manifest = manifest.replace(f"@{word}@", value)
         (place / "AndroidManifest.xml").write_text(manifest, encoding="utf-8")
         texts = [file for file in source.iterdir() if file.name.endswith(".smali")]
         for file in texts:

@@ -46,7 +46,8 @@ def variant(model: Artefact, name: str, progress: Progress, images: Path | None 
     made: dict[str, bytes] = {}
     certificates = {}
     if not model.scales:
-        model = replace(model, **dict(zip(("net", "weights"), fold(model.net, model.weights), strict=True)))
+        net, folded = fold(model.net, model.weights)
+        model = replace(model, net=net, weights=folded)
     for target, file in BUILDS.items():
         with tempfile.TemporaryDirectory(prefix="mobilenets-") as place:
             out = Path(place) / "out"

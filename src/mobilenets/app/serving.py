@@ -1,4 +1,4 @@
-"""A server of one app's files and of nothing else: for this machine, or with a certificate for its network."""
+"""A server of one app's files, nothing else: for this machine, or with a certificate for its network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real browser for tests: films for its fake camera, an app's folder served, pages that tell what they saw."""
+"""A real browser for tests: films for its fake camera, an app's folder served, what pages saw."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ WATCH = """
 globalThis.seen = [];
 globalThis.onseen = ({ pixels, width, height, label, logits, features, ms }) => {
     let text = "";
-    for (let i = 0; i < pixels.length; i += 32768) text += String.fromCharCode(...pixels.subarray(i, i + 32768));
-    if (seen.length < MOST) seen.push({ pixels: btoa(text), width, height, label, logits: [...logits], features: [...features], ms });
+    const some = (at) => String.fromCharCode(...pixels.subarray(at, at + 32768));
+    for (let at = 0; at < pixels.length; at += 32768) text += some(at);
+    const answer = { label, logits: [...logits], features: [...features], ms };
+    if (seen.length < MOST) seen.push({ pixels: btoa(text), width, height, ...answer });
 };
 """
 

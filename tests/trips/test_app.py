@@ -34,7 +34,9 @@ def phone(taught: Any, ask: Ask, tmp_path_factory: pytest.TempPathFactory) -> An
     model = artefact.load(taught.model)
     small = quantise(model, pictures(listed(taught.folder), model.preprocess, most=48).levels)
     artefact.save(small, place / "five.safetensors")
-    facts = ask("app", place / "five.safetensors", "--out", place / "app", "--title", "Five things", "--json").facts
+    facts = ask(
+        "app", place / "five.safetensors", "--out", place / "app", "--title", "Five things", "--json"
+    ).facts
     return place / "app", artefact.load(place / "five.safetensors"), facts
 
 
@@ -135,7 +137,9 @@ def test_it_is_taught_two_classes_and_what_it_learned_is_a_model(
         page.mouse.down()
         page.wait_for_timeout(1500)
         page.mouse.up()
-        page.wait_for_function("document.querySelector('#told').textContent.startsWith('Learned')", timeout=LIMIT_MS)
+        page.wait_for_function(
+            "document.querySelector('#told').textContent.startsWith('Learned')", timeout=LIMIT_MS
+        )
         page.wait_for_function("document.querySelector('#label').textContent === 'crab'", timeout=LIMIT_MS)
         with page.expect_download() as saved:
             page.click("#export")
@@ -180,14 +184,13 @@ def test_it_is_taught_two_classes_and_what_it_learned_is_a_model(
 def test_what_was_taught_is_there_another_day_and_offline(phone: Any, camera: Path, tmp_path: Path) -> None:
     folder, _, _ = phone
     home = tmp_path / "home"
-    with served(folder) as address:
-        with browsing(camera, home=home, permissions=["camera"]) as context:
-            page = opened(context, address)
-            page.evaluate("navigator.serviceWorker.ready")
-            page.click("#teach")
-            page.click("#new")
-            page.wait_for_function("document.querySelectorAll('.name').length === 1")
-            page.wait_for_function("navigator.serviceWorker.controller !== null", timeout=LIMIT_MS)
+    with served(folder) as address, browsing(camera, home=home, permissions=["camera"]) as context:
+        page = opened(context, address)
+        page.evaluate("navigator.serviceWorker.ready")
+        page.click("#teach")
+        page.click("#new")
+        page.wait_for_function("document.querySelectorAll('.name').length === 1")
+        page.wait_for_function("navigator.serviceWorker.controller !== null", timeout=LIMIT_MS)
     with browsing(camera, home=home, permissions=["camera"]) as context:  # nobody serves it any more
         page = opened(context, address)
         page.click("#teach")
@@ -196,9 +199,7 @@ def test_what_was_taught_is_there_another_day_and_offline(phone: Any, camera: Pa
         assert page.wrong == []
 
 
-def test_a_newer_version_is_used_from_the_next_start_on(
-    phone: Any, camera: Path, tmp_path: Path
-) -> None:
+def test_a_newer_version_is_used_from_the_next_start_on(phone: Any, camera: Path, tmp_path: Path) -> None:
     folder, _, _ = phone
     site, home = tmp_path / "site", tmp_path / "home"
     shutil.copytree(folder, site)
@@ -210,7 +211,9 @@ def test_a_newer_version_is_used_from_the_next_start_on(
             page_text = (site / "index.html").read_text()
             (site / "index.html").write_text(page_text.replace("Five things", title))
             worker = (site / "sw.js").read_text()
-            (site / "sw.js").write_text(re.sub(r'VERSION = "\w+"', f'VERSION = "{len(title)}{title[5]}"', worker))
+            (site / "sw.js").write_text(
+                re.sub(r'VERSION = "\w+"', f'VERSION = "{len(title)}{title[5]}"', worker)
+            )
             with server(site, port=port) as running:
                 port = running.server_port
                 from threading import Thread
@@ -251,10 +254,24 @@ def test_nothing_serious_stands_in_the_way_of_keyboards_and_screen_readers(
         for _ in range(40):
             reached.add(page.evaluate("document.activeElement.id || document.activeElement.className"))
             page.keyboard.press("Tab")
-        assert {"look", "teach", "freeze", "picture", "share", "smooth", "name", "hold", "files", "remove", "new"} <= reached
+        assert {
+            "look",
+            "teach",
+            "freeze",
+            "picture",
+            "share",
+            "smooth",
+            "name",
+            "hold",
+            "files",
+            "remove",
+            "new",
+        } <= reached
 
 
-REFUSED = "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('no', 'NotAllowedError'); };"
+REFUSED = (
+    "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('no', 'NotAllowedError'); };"
+)
 HELD = REFUSED.replace("NotAllowedError", "NotReadableError")
 NONE = REFUSED.replace("NotAllowedError", "NotFoundError")
 FULL = "IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); };"
@@ -294,7 +311,9 @@ def test_a_camera_that_goes_away_and_a_full_storage_are_told(phone: Any, camera:
         page.click("#teach")
         page.click("#new")
         page.wait_for_function("document.querySelector('#told').textContent.includes('storage')")
-        page.evaluate("document.querySelector('video').srcObject.getTracks()[0].dispatchEvent(new Event('ended'))")
+        page.evaluate(
+            "document.querySelector('video').srcObject.getTracks()[0].dispatchEvent(new Event('ended'))"
+        )
         page.wait_for_function("!document.querySelector('#trouble').hidden")
         assert "camera is gone" in page.inner_text("#why")
         page.click("#retry")
@@ -304,7 +323,11 @@ def test_a_camera_that_goes_away_and_a_full_storage_are_told(phone: Any, camera:
 @pytest.mark.parametrize(
     ("file", "change", "text"),
     [
-        ("worker.mjs", lambda data: data.replace(b"!WebAssembly.validate(SIMD)", b"true"), "lacks WebAssembly SIMD"),
+        (
+            "worker.mjs",
+            lambda data: data.replace(b"!WebAssembly.validate(SIMD)", b"true"),
+            "lacks WebAssembly SIMD",
+        ),
         ("models/five/net.weights", lambda data: data[:1000], "did not arrive"),
         ("models/five/model.json", lambda data: data[:100], "did not arrive"),
         ("app.json", lambda data: b"", "did not arrive"),

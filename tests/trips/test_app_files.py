@@ -52,7 +52,12 @@ def asked(port: int, path: str, method: str = "GET") -> tuple[http.client.HTTPRe
 def test_each_file_is_served_with_its_type_and_isolated(app: Path, running: tuple[str, int]) -> None:
     host, port = running
     assert host == "127.0.0.1"
-    types = {".html": "text/html", ".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm"}
+    types = {
+        ".html": "text/html",
+        ".mjs": "text/javascript",
+        ".js": "text/javascript",
+        ".wasm": "application/wasm",
+    }
     for file in (one for one in app.rglob("*") if one.is_file()):
         answer, data = asked(port, "/" + file.relative_to(app).as_posix())
         assert (answer.status, data) == (200, file.read_bytes())
@@ -115,7 +120,9 @@ def test_to_the_network_it_speaks_https_by_a_certificate_that_stays(
         assert "▀" in told
         assert "SHA-256" in told
         certificate = ssl.get_server_certificate((host, int(port)))
-        line = http.client.HTTPSConnection(host, int(port), context=ssl._create_unverified_context(), timeout=10)  # noqa: S323
+        line = http.client.HTTPSConnection(
+            host, int(port), context=ssl._create_unverified_context(), timeout=10
+        )
         line.request("GET", "/")
         assert line.getresponse().read() == (app / "index.html").read_bytes()
         line.close()
@@ -126,7 +133,9 @@ def test_to_the_network_it_speaks_https_by_a_certificate_that_stays(
     assert {file.stat().st_mode & 0o077 for file in (cache / "app").iterdir()} == {0}
 
 
-def test_a_package_for_android_verifies_and_asks_for_the_camera_alone(app: Path, ask: Ask, tmp_path: Path) -> None:
+def test_a_package_for_android_verifies_and_asks_for_the_camera_alone(
+    app: Path, ask: Ask, tmp_path: Path
+) -> None:
     tools = ("aapt", "apksigner", "zipalign", "smali")
     if lacking := [name for name in tools if shutil.which(name) is None]:
         pytest.skip(f"no {', '.join(lacking)} on this machine")

@@ -60,7 +60,7 @@ def package(folder: Path, out: Path, progress: Progress) -> dict[str, Any]:
             "package": name,
             "code": code,
             "version": version,
-            "title": escape(title).replace("@", "\\@"),
+            "title": escape(title),
         }
         for word, value in facts.items():
             manifest = manifest.replace(f"@{word}@", value)

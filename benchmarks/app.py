@@ -38,12 +38,12 @@ from mobilenets.train.meter import machine_line
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "shared"))
-from browser import browsing, film, served  # noqa: E402
+from browser import browsing, film, served, until  # noqa: E402
 
 WEIGHTS = "mobilenet_v1_0.5_160_quant.tflite"
 SIZE = (640, 480)
 EACH = 4
-LIMIT_MS = 240_000
+LIMIT_S = 240
 WATCH = """
 globalThis.seen = [];
 const small = new OffscreenCanvas(16, 12).getContext("2d", { willReadFrequently: true });
@@ -101,10 +101,10 @@ def agreement(address: str, camera: Path, shown: list[tuple[str, Path]], model: 
         page = context.new_page()
         page.add_init_script(WATCH)
         page.goto(address)
-        page.wait_for_function("globalThis.seen?.length", timeout=LIMIT_MS)
+        until(page, "globalThis.seen?.length", LIMIT_S)
         page.uncheck("#smooth")
         page.evaluate("seen.length = 0")
-        page.wait_for_function(f"seen.length >= {3 * EACH * len(frames)}", timeout=LIMIT_MS)
+        until(page, f"seen.length >= {3 * EACH * len(frames)}", LIMIT_S)
         seen = page.evaluate("seen")
         isolated = page.evaluate("crossOriginIsolated")
     found: dict[int, str] = {}
@@ -141,8 +141,8 @@ def starts(address: str, camera: Path, count: int) -> dict[str, Any]:
             page = context.new_page()
             page.add_init_script(WATCH)
             page.goto(address)
-            page.wait_for_function("globalThis.first", timeout=LIMIT_MS)
-            page.wait_for_function("navigator.serviceWorker.controller !== null", timeout=LIMIT_MS)
+            until(page, "globalThis.first", LIMIT_S)
+            until(page, "navigator.serviceWorker.controller !== null", LIMIT_S)
             if turn >= 2:  # the first fills the cache, the second remembers what was measured
                 taken.append(page.evaluate("first"))
             page.close()

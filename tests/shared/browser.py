@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,18 +45,25 @@ def film(place: Path, pictures: Sequence[Any], width: int = 640, height: int = 4
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address of an app's files."""
+def running(folder: Path) -> Iterator[Any]:
+    """A server of an app's files, whose `content` a test may change."""
     from mobilenets.app.serving import server
 
-    with server(folder) as running:
-        thread = Thread(target=running.serve_forever)
+    with server(folder) as made:
+        thread = Thread(target=made.serve_forever)
         thread.start()
         try:
-            yield f"http://localhost:{running.server_port}/"
+            yield made
         finally:
-            running.shutdown()
+            made.shutdown()
             thread.join()
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of an app's files."""
+    with running(folder) as made:
+        yield f"http://localhost:{made.server_port}/"
 
 
 @contextmanager
@@ -76,6 +84,14 @@ def browsing(camera: Path | None, *flags: str, home: Path | None = None, **how: 
         browser = run.chromium.launch(**options)
         yield browser.new_context(**how)
         browser.close()
+
+
+def until(page: Any, true: str, seconds: float = 30) -> None:
+    """Waits until an expression is true; the page's policy lets playwright's own waiting evaluate nothing."""
+    ends = time.monotonic() + seconds
+    while not page.evaluate(true):
+        assert time.monotonic() < ends, f"{true} is not true: {page.inner_text('body')}"
+        page.wait_for_timeout(50)
 
 
 def frames_of(page: Any) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import PIXEL, WATCH, browsing, film, frames_of, served
+from browser import PIXEL, WATCH, browsing, film, frames_of, running, served, until
 from PIL import Image
 
 from mobilenets.data.calibration import listed, pictures
@@ -24,7 +23,6 @@ Ask = Callable[..., Any]
 pytest.importorskip("ziglang", reason="ziglang, the cross compiler, is not installed")
 pytest.importorskip("playwright", reason="playwright is not installed")
 pytestmark = pytest.mark.slow
-LIMIT_MS = 30_000
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +64,7 @@ def opened(context: Any, address: str, most: int = 0) -> Any:
     if most:
         page.add_init_script(WATCH.replace("MOST", str(most)))
     page.goto(address)
-    page.wait_for_function("document.querySelector('#bars li')", timeout=LIMIT_MS)
+    until(page, "document.querySelector('#bars li')")
     return page
 
 
@@ -93,7 +91,7 @@ def test_it_names_what_the_camera_shows_as_the_reference_does_bit_for_bit(
         page = opened(context, address, most=20)
         page.uncheck("#smooth")
         page.evaluate("seen.length = 0")
-        page.wait_for_function("seen.length === 20", timeout=LIMIT_MS)
+        until(page, "seen.length === 20")
         seen = frames_of(page)
         assert page.wrong == []
         assert {url for url in page.asked if not url.startswith((address, f"blob:{address}"))} == set()
@@ -129,7 +127,7 @@ def test_it_is_taught_two_classes_and_what_it_learned_is_a_model(
         with page.expect_file_chooser() as chooser:
             page.locator(".files").nth(0).click()
         chooser.value.set_files(places["Faces"])
-        page.wait_for_function("document.querySelectorAll('.count')[0].textContent.startsWith('4 ')")
+        until(page, "document.querySelectorAll('.count')[0].textContent.startsWith('4 ')")
         hold = page.locator(".hold").nth(1)
         hold.scroll_into_view_if_needed()
         box = hold.bounding_box()
@@ -137,10 +135,8 @@ def test_it_is_taught_two_classes_and_what_it_learned_is_a_model(
         page.mouse.down()
         page.wait_for_timeout(1500)
         page.mouse.up()
-        page.wait_for_function(
-            "document.querySelector('#told').textContent.startsWith('Learned')", timeout=LIMIT_MS
-        )
-        page.wait_for_function("document.querySelector('#label').textContent === 'crab'", timeout=LIMIT_MS)
+        until(page, "document.querySelector('#told').textContent.startsWith('Learned')")
+        until(page, "document.querySelector('#label').textContent === 'crab'")
         with page.expect_download() as saved:
             page.click("#export")
         file = tmp_path / "taught.safetensors"
@@ -148,17 +144,17 @@ def test_it_is_taught_two_classes_and_what_it_learned_is_a_model(
         counts = page.locator(".count").all_inner_texts()
 
         page.click("#undo")  # the crabs are gone, and with them the lesson
-        page.wait_for_function("document.querySelectorAll('.count')[1].textContent.startsWith('0 ')")
+        until(page, "document.querySelectorAll('.count')[1].textContent.startsWith('0 ')")
         assert page.is_disabled("#export")
         with page.expect_file_chooser() as chooser:
             page.click("#import")
         chooser.value.set_files(file)
-        page.wait_for_function("document.querySelector('#told').textContent.includes('Faces, crab')")
-        page.wait_for_function("document.querySelector('#label').textContent === 'crab'", timeout=LIMIT_MS)
+        until(page, "document.querySelector('#told').textContent.includes('Faces, crab')")
+        until(page, "document.querySelector('#label').textContent === 'crab'")
         with page.expect_file_chooser() as chooser:
             page.click("#picture")
         chooser.value.set_files(places["Faces"][0])
-        page.wait_for_function("document.querySelector('#label').textContent === 'Faces'", timeout=LIMIT_MS)
+        until(page, "document.querySelector('#label').textContent === 'Faces'")
         assert page.wrong == []
 
     learned = artefact.load(file)
@@ -189,8 +185,8 @@ def test_what_was_taught_is_there_another_day_and_offline(phone: Any, camera: Pa
         page.evaluate("navigator.serviceWorker.ready")
         page.click("#teach")
         page.click("#new")
-        page.wait_for_function("document.querySelectorAll('.name').length === 1")
-        page.wait_for_function("navigator.serviceWorker.controller !== null", timeout=LIMIT_MS)
+        until(page, "document.querySelectorAll('.name').length === 1")
+        until(page, "navigator.serviceWorker.controller !== null")
     with browsing(camera, home=home, permissions=["camera"]) as context:  # nobody serves it any more
         page = opened(context, address)
         page.click("#teach")
@@ -199,40 +195,26 @@ def test_what_was_taught_is_there_another_day_and_offline(phone: Any, camera: Pa
         assert page.wrong == []
 
 
-def test_a_newer_version_is_used_from_the_next_start_on(phone: Any, camera: Path, tmp_path: Path) -> None:
+def test_a_newer_version_is_used_from_the_next_start_on(phone: Any, camera: Path) -> None:
     folder, _, _ = phone
-    site, home = tmp_path / "site", tmp_path / "home"
-    shutil.copytree(folder, site)
-    port = 0
-    with browsing(camera, home=home, permissions=["camera"]) as context:
-        from mobilenets.app.serving import server
-
-        for title in ("Five things", "Five others"):
-            page_text = (site / "index.html").read_text()
-            (site / "index.html").write_text(page_text.replace("Five things", title))
-            worker = (site / "sw.js").read_text()
-            (site / "sw.js").write_text(
-                re.sub(r'VERSION = "\w+"', f'VERSION = "{len(title)}{title[5]}"', worker)
-            )
-            with server(site, port=port) as running:
-                port = running.server_port
-                from threading import Thread
-
-                Thread(target=running.serve_forever).start()
-                page = opened(context, f"http://localhost:{port}/")
-                page.wait_for_function("navigator.serviceWorker.controller !== null", timeout=LIMIT_MS)
-                if title == "Five others":  # the old one still, while the new one is fetched
-                    assert page.inner_text("h1") == "Five things"
-                    page.wait_for_function(
-                        "navigator.serviceWorker.getRegistration().then((one) => one.waiting !== null)"
-                    )
-                page.goto("about:blank")
-                page.close()
-                running.shutdown()
-        keeper = context.new_page()
-        page = opened(context, f"http://localhost:{port}/")
+    with running(folder) as server, browsing(camera, permissions=["camera"]) as context:
+        address = f"http://localhost:{server.server_port}/"
+        page = opened(context, address)
+        until(page, "navigator.serviceWorker.controller !== null")
+        for file, old, new in (
+            ("index.html", b"Five things", b"Five others"),
+            ("sw.js", b'VERSION = "', b'VERSION = "1'),
+        ):
+            assert old in server.content[file]
+            server.content[file] = server.content[file].replace(old, new)
+        page.reload()  # the old one still, while the new one is fetched
+        assert page.inner_text("h1") == "Five things"
+        until(page, "navigator.serviceWorker.getRegistration().then((one) => one.waiting !== null)")
+        until(page, "document.querySelector('#engine').textContent.includes('newer version')")
+        page.close()
+        page = opened(context, address)
         assert page.inner_text("h1") == "Five others"
-        keeper.close()
+        assert page.evaluate("caches.keys().then((names) => names.length)") == 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -291,13 +273,13 @@ def test_without_a_camera_it_says_why_and_takes_pictures(
         page = context.new_page()
         page.add_init_script(script)
         page.goto(address)
-        page.wait_for_function("!document.querySelector('#trouble').hidden", timeout=LIMIT_MS)
+        until(page, "!document.querySelector('#trouble').hidden")
         assert text in page.inner_text("#why")
         assert page.is_visible("#retry")
         with page.expect_file_chooser() as chooser:
             page.click("#picture")
         chooser.value.set_files(file)
-        page.wait_for_function("document.querySelector('#bars li')", timeout=LIMIT_MS)
+        until(page, "document.querySelector('#bars li')")
         assert page.is_hidden("#trouble")
         best = model.labels[int(NumpyEngine(model)(shown["crab"][0])["logits"].argmax())]
         assert page.inner_text("#label") in (best, "Not sure")
@@ -310,14 +292,14 @@ def test_a_camera_that_goes_away_and_a_full_storage_are_told(phone: Any, camera:
         page = opened(context, address)
         page.click("#teach")
         page.click("#new")
-        page.wait_for_function("document.querySelector('#told').textContent.includes('storage')")
+        until(page, "document.querySelector('#told').textContent.includes('storage')")
         page.evaluate(
             "document.querySelector('video').srcObject.getTracks()[0].dispatchEvent(new Event('ended'))"
         )
-        page.wait_for_function("!document.querySelector('#trouble').hidden")
+        until(page, "!document.querySelector('#trouble').hidden")
         assert "camera is gone" in page.inner_text("#why")
         page.click("#retry")
-        page.wait_for_function("document.querySelector('#trouble').hidden")
+        until(page, "document.querySelector('#trouble').hidden")
 
 
 @pytest.mark.parametrize(
@@ -345,7 +327,7 @@ def test_a_part_that_did_not_come_is_named_and_can_be_had_again(
     with served(site) as address, browsing(camera, permissions=["camera"]) as context:
         page = context.new_page()
         page.goto(address)
-        page.wait_for_function("!document.querySelector('#trouble').hidden", timeout=LIMIT_MS)
+        until(page, "!document.querySelector('#trouble').hidden")
         assert text in page.inner_text("#why")
         assert page.is_visible("#retry")
 
@@ -357,7 +339,10 @@ def test_a_part_that_did_not_come_is_named_and_can_be_had_again(
         (lambda data: b"GIF89a" + data, "no header"),
         (lambda data: b"", "too short"),
         (lambda data: _sealed(data, lambda meta, _: meta.update(format=99)), "format (99)"),
-        (lambda data: _sealed(data, lambda _, tensors: tensors["conv.weight"].fill(1)), "another network"),
+        (
+            lambda data: _sealed(data, lambda _, tensors: tensors["block1.pointwise.weight"].fill(1)),
+            "another network",
+        ),
     ],
 )
 def test_files_that_are_no_models_of_the_app_are_refused_in_a_sentence(
@@ -372,8 +357,8 @@ def test_files_that_are_no_models_of_the_app_are_refused_in_a_sentence(
         with page.expect_file_chooser() as chooser:
             page.click("#import")
         chooser.value.set_files(file)
-        page.wait_for_function("document.querySelector('#told').textContent.length > 0")
-        page.wait_for_function(f"document.querySelector('#told').textContent.includes({json.dumps(text)})")
+        until(page, "document.querySelector('#told').textContent.length > 0")
+        until(page, f"document.querySelector('#told').textContent.includes({json.dumps(text)})")
 
 
 def _sealed(data: bytes, change: Callable[[Any, Any], object]) -> bytes:

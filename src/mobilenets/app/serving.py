@@ -37,53 +37,64 @@ INDEX = "index.html"
 LIMIT_S = 30
 
 
-def _handler(content: dict[str, bytes]) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        server_version, sys_version = "mobilenets", ""
-        protocol_version = "HTTP/1.1"
-        timeout = LIMIT_S
+class Handler(BaseHTTPRequestHandler):
+    """Gives a file of an `AppServer`, and refuses all else."""
 
-        def do_GET(self) -> None:
-            self._answer(body=True)
+    server: AppServer
+    server_version, sys_version = "mobilenets", ""
+    protocol_version = "HTTP/1.1"
+    timeout = LIMIT_S
 
-        def do_HEAD(self) -> None:
-            self._answer(body=False)
+    def do_GET(self) -> None:
+        """A file."""
+        self._answer(body=True)
 
-        def _answer(self, *, body: bool) -> None:
-            # Only names that were read from the folder at the start are served: no path can leave it.
-            name = unquote(urlsplit(self.path).path).removeprefix("/") or INDEX
-            data = content.get(name)
-            if data is None:
-                self.send_error(HTTPStatus.NOT_FOUND)
-                return
-            self.send_response(HTTPStatus.OK)
-            self.send_header("Content-Type", TYPES.get(Path(name).suffix, BYTES))
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            if body:
-                self.wfile.write(data)
+    def do_HEAD(self) -> None:
+        """What is to be known of a file."""
+        self._answer(body=False)
 
-        def end_headers(self) -> None:
-            for name, value in HEADERS.items():
-                self.send_header(name, value)
-            super().end_headers()
+    def _answer(self, *, body: bool) -> None:
+        name = unquote(urlsplit(self.path).path).removeprefix("/") or INDEX
+        data = self.server.content.get(name)
+        if data is None:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", TYPES.get(Path(name).suffix, BYTES))
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
 
-        def log_message(self, *_: Any) -> None:
-            """Says nothing."""
+    def end_headers(self) -> None:
+        """The same for every answer."""
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        super().end_headers()
 
-    return Handler
+    def log_message(self, *_: Any) -> None:
+        """Says nothing."""
+
+
+class AppServer(ThreadingHTTPServer):
+    """Serves `content`, files by name, that were read before: no path can leave it."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], content: dict[str, bytes]) -> None:
+        self.content = content
+        super().__init__(address, Handler)
 
 
 @contextmanager
 def server(
     folder: Path, host: str = "127.0.0.1", port: int = 0, certificate: Path | None = None
-) -> Iterator[ThreadingHTTPServer]:
+) -> Iterator[AppServer]:
     """A server of the files that lie in the folder now, bound to `host`; run it by `serve_forever`."""
     content = {
         file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()
     }
-    made = ThreadingHTTPServer((host, port), _handler(content))
-    made.daemon_threads = True
+    made = AppServer((host, port), content)
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)

@@ -5,7 +5,7 @@ let stream = null, facing = "environment";
 export async function open(video, gone) {
     close();
     if (!navigator.mediaDevices?.getUserMedia) throw isSecureContext ? "noCamera" : "insecure";
-    const size = { width: { ideal: 640 }, height: { ideal: 480 } };
+    const size = { width: { ideal: 640 } }; // the height is the camera's own: a portrait stays one
     try {
         stream = await navigator.mediaDevices.getUserMedia({ audio: false, video: { facingMode: facing, ...size } });
     } catch ({ name }) {

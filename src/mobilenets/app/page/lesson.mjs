@@ -63,10 +63,12 @@ export async function imported(file) {
     const count = meta.labels.length, empty = { weights: new Float32Array(count * own.model.channels), bias: new Float32Array(count) };
     const mine = await read(await exported(meta.labels, empty));
     const other = (why) => Object.assign(new Error(why), { trouble: "damaged", why });
-    for (const [name, { dtype, shape, bytes }] of Object.entries(mine.tensors)) {
+    const heads = (name) => name.startsWith("head."), names = Object.keys(mine.tensors).sort((a, b) => heads(a) - heads(b));
+    for (const name of names) {
+        const { dtype, shape, bytes } = mine.tensors[name];
         const given = tensors[name];
         if (given?.dtype !== dtype || String(given.shape) !== String(shape)) throw other(`${name} is missing or of another shape`);
-        if (!name.startsWith("head.") && !bytes.every((byte, i) => byte === given.bytes[i])) throw other(`${name} is another network's`);
+        if (!heads(name) && !bytes.every((byte, i) => byte === given.bytes[i])) throw other(`${name} is another network's`);
     }
     const floats = (name) => new Float32Array(tensors[name].bytes.buffer);
     const head = { weights: floats("head.weight"), bias: floats("head.bias") };

@@ -223,7 +223,9 @@ function held(button, index) {
     };
     button.onpointerdown = (event) => (button.setPointerCapture(event.pointerId), begin());
     button.onpointerup = button.onpointercancel = button.onblur = end;
-    button.onkeydown = ({ key, repeat }) => (key === " " || key === "Enter") && !repeat && begin();
+    button.onkeydown = ({ key, repeat }) => { // gives nothing back: false would hold the focus here
+        if ((key === " " || key === "Enter") && !repeat) begin();
+    };
     button.onkeyup = end;
     button.oncontextmenu = (event) => event.preventDefault();
     button.onclick = ({ detail }) => {

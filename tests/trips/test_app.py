@@ -22,7 +22,11 @@ from mobilenets.infer.quantise import quantise
 Ask = Callable[..., Any]
 pytest.importorskip("ziglang", reason="ziglang, the cross compiler, is not installed")
 pytest.importorskip("playwright", reason="playwright is not installed")
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # playwright leaves pipes of its own to the collector
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture(scope="module")

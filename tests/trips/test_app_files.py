@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -42,11 +43,11 @@ def running(app: Path) -> Iterator[tuple[str, int]]:
 
 
 def asked(port: int, path: str, method: str = "GET") -> tuple[http.client.HTTPResponse, bytes]:
-    line = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    line.putrequest(method, path, skip_host=False)
-    line.endheaders()
-    answer = line.getresponse()
-    return answer, answer.read()
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as line:
+        line.putrequest(method, path)
+        line.endheaders()
+        answer = line.getresponse()
+        return answer, answer.read()
 
 
 def test_each_file_is_served_with_its_type_and_isolated(app: Path, running: tuple[str, int]) -> None:
@@ -112,22 +113,22 @@ def test_to_the_network_it_speaks_https_by_a_certificate_that_stays(
     seen = []
     for _ in range(2):
         words = [sys.executable, "-m", "mobilenets", "app", str(app), "--serve", "--lan", "--port", "0"]
-        run = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=surroundings)
-        assert run.stdout is not None
-        address = run.stdout.readline().strip()
-        host, port = address.removeprefix("https://").rstrip("/").split(":")
-        told = "".join(iter(run.stdout.readline, "Ctrl+C ends it\n"))
-        assert "▀" in told
-        assert "SHA-256" in told
-        certificate = ssl.get_server_certificate((host, int(port)))
-        line = http.client.HTTPSConnection(
-            host, int(port), context=ssl._create_unverified_context(), timeout=10
-        )
-        line.request("GET", "/")
-        assert line.getresponse().read() == (app / "index.html").read_bytes()
-        line.close()
-        run.send_signal(2)
-        assert run.wait(10) == 0
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=surroundings) as run:
+            assert run.stdout is not None
+            address = run.stdout.readline().strip()
+            host, port = address.removeprefix("https://").rstrip("/").split(":")
+            told = "".join(iter(run.stdout.readline, "Ctrl+C ends it\n"))
+            assert "▀" in told
+            assert "SHA-256" in told
+            certificate = ssl.get_server_certificate((host, int(port)))
+            line = http.client.HTTPSConnection(
+                host, int(port), context=ssl._create_unverified_context(), timeout=10
+            )
+            line.request("GET", "/")
+            assert line.getresponse().read() == (app / "index.html").read_bytes()
+            line.close()
+            run.send_signal(2)
+            assert run.wait(10) == 0
         seen.append(certificate)
     assert seen[0] == seen[1]
     assert {file.stat().st_mode & 0o077 for file in (cache / "app").iterdir()} == {0}
@@ -149,7 +150,7 @@ def test_a_package_for_android_verifies_and_asks_for_the_camera_alone(
             assert archive.read(f"assets/{file.relative_to(app).as_posix()}") == file.read_bytes()
         assert archive.read("classes.dex")[:4] == b"dex\n"
     told = subprocess.run(["aapt", "dump", "badging", out], capture_output=True, text=True, check=True).stdout
-    assert "application-label:'Crabs & \"ants\" @home'" in told
+    assert "application-label:'Crabs & \\\"ants\\\" @home'" in told  # aapt escapes what it prints
     again = ask("app", app, "--apk", tmp_path / "again.apk", "--json").facts["apk"]
     assert again["certificate_sha256"] == facts["certificate_sha256"]
     damaged = bytearray(out.read_bytes())

@@ -63,6 +63,8 @@ def make_app(
     content: dict[str, bytes] = {}
     rows: list[dict[str, Any]] = []
     certificates: dict[str, Any] = {}
+    if len({model.labels for _, model in models}) > 1:
+        raise ValueError("the models of one app answer by the same classes, in the same order")
     for name, model in models:
         if not model.labels:
             raise ValueError(f"{name}: a body without classes; `mobilenets retrain` gives it some")
@@ -76,8 +78,6 @@ def make_app(
         certificates[name] = one.certificates | calibrated
     if len({row["digest"] for row in rows}) < len(rows):
         raise ValueError("the same model was given twice")
-    if len({model.labels for _, model in models}) > 1:
-        raise ValueError("the models of one app answer by the same classes, in the same order")
     rows.sort(key=lambda row: row["macs"])
     content |= _page(title, rows, content)
     with _whole(out) as place:

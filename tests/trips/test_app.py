@@ -163,6 +163,7 @@ def test_it_is_taught_two_classes_and_what_it_learned_is_a_model(
 
     learned = artefact.load(file)
     assert learned.labels == names
+    assert learned.threshold is None
     assert learned.dtype == "int8"
     assert learned.weights["head.weight"].dtype == np.float32
     for name, value in model.weights.items():

@@ -37,7 +37,7 @@ async function settle() {
         const features = full.flatMap(({ examples }) => examples.map((one) => one.features));
         const classes = full.flatMap(({ examples }, c) => examples.map(() => c));
         const { head, ms } = await ask("learn", { features, classes, count: full.length });
-        state = { ...state, head, names: full.map(({ name }) => name), ms, learned: features.length };
+        state = { ...state, head, names: full.map(({ name }) => name), ms, learned: features.length, imported: false };
     } else if (!state.imported) state = { ...state, head: null, names: [] };
     await ask("use", { head: state.head });
     return keep(`lesson ${own.variant.digest}`, state);
@@ -53,6 +53,7 @@ export async function exported(names = state.names, { weights, bias } = state.he
     const meta = structuredClone(model.taught);
     meta.net.nodes.find(({ name }) => name === "head").out = names.length;
     meta.labels = names;
+    meta.threshold = null; // that of the app's own classes says nothing of these
     meta.recipe.taught = Object.fromEntries(state.classes.map(({ name, examples }) => [name, examples.length]));
     return write(meta, tensors);
 }

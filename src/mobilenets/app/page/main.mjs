@@ -124,6 +124,7 @@ async function filmed() {
     next();
 }
 async function pictured(file) {
+    if (!file || !network) return;
     try {
         await camera.draw(file, still);
     } catch {

@@ -86,7 +86,7 @@ def browsing(camera: Path | None, *flags: str, home: Path | None = None, **how: 
         browser.close()
 
 
-def until(page: Any, true: str, seconds: float = 30) -> None:
+def until(page: Any, true: str, seconds: float = 60) -> None:
     """Waits until an expression is true; the page's policy lets playwright's own waiting evaluate nothing."""
     ends = time.monotonic() + seconds
     while not page.evaluate(true):

@@ -56,6 +56,6 @@ $(VENV)/.train: $(VENV)/.made pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.train
 	$(SAY) 'Installing what tests need'
-	$(INSTALL) -e '.[train,cc,dev]'
+	$(INSTALL) -e '.[train,cc,app,dev]'
 	$(INSTALL) --no-deps 'timm>=1.0.11'
 	@touch $@

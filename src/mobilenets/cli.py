@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mobilenets import boards, compare, study, training
+from mobilenets import boards, compare, phone, study, training
 from mobilenets.bench.options import BenchOptions, BoardOptions
 from mobilenets.compile.target import told as targets_told
 from mobilenets.console import Reporter, complain, percent, say, say_json, table
@@ -40,6 +40,7 @@ app.add_typer(boards.app)
 app.add_typer(study.app)
 app.add_typer(compare.app)
 app.add_typer(training.app)
+app.add_typer(phone.app)
 MISTAKES: Any = typer.BadParameter.__mro__[2]
 """click's ClickException, which typer carries inside and gives no name of its own."""
 Json = Annotated[bool, typer.Option("--json", help=JSON)]

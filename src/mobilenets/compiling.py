@@ -87,11 +87,13 @@ def compile_model(
     threads: int = 1,
     images: Path | None = None,
     headless: bool = False,
+    lean: bool = False,
 ) -> dict[str, Any]:
     """Write the compiled model to `out` and give its certificate; where anything fails nothing is left there.
 
     `dtype` is the model's own unless given; from float32 to int8 it takes pictures, `calibrate`. Raises
-    ValueError for what a user can mend, RuntimeError where the compiler or the verification fails.
+    ValueError for what a user can mend, RuntimeError where the compiler or the verification fails. Code that
+    is to be `lean` does not tell what the model is, which others know then.
     """
     chosen = target_named(target)
     if not model.weights:
@@ -103,7 +105,7 @@ def compile_model(
     model, calibrated = typed(model, dtype or model.dtype, calibrate, progress)
     with _whole(out) as place:
         progress("compile", 0, 4)
-        source = compiled(model, name, family(chosen, model.dtype))
+        source = compiled(model, name, family(chosen, model.dtype), lean=lean)
         if not 1 <= threads <= source.threads:
             raise ValueError(f"--threads {threads}: --target {target} has at most {source.threads}")
         if chosen.part:

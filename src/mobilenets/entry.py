@@ -8,6 +8,9 @@ from io import TextIOWrapper
 
 from mobilenets.console import StoppedError, complain
 
+EXTRAS = {"cryptography": "app", "segno": "app"}
+"""What brings a package that is not there, where it is not `train`."""
+
 
 def main() -> None:
     """The entry point: a user's mistake is one line and exit code 2, never a traceback."""
@@ -35,7 +38,8 @@ def run(arguments: list[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "mobilenets":
             raise
-        complain(f"this command needs {error.name}: pip install 'mobilenets[train]' (README says how)")
+        extra = EXTRAS.get((error.name or "").partition(".")[0], "train")
+        complain(f"this command needs {error.name}: pip install 'mobilenets[{extra}]' (README says how)")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         complain(f"{where}{error.strerror or error}")

@@ -22,6 +22,7 @@ from mobilenets.infer.fold import fold
 from mobilenets.infer.integer import Kept, activation_of
 from mobilenets.infer.scale import Scale
 from mobilenets.infer.walk import Walk
+from mobilenets.spec.head import HEAD
 from mobilenets.spec.net import Net, shapes, tensors, weight_shape
 from mobilenets.spec.preprocess import Preprocess
 
@@ -88,6 +89,17 @@ def in_bytes(model: Artefact, seed: int = 0, asymmetric: bool = False) -> Artefa
         parts[f"{node.name}.step"] = (spread * after / before).astype(np.float32)
         parts[f"{node.name}.bias"] = random.integers(-9000, 9000, weight[0], dtype=np.int32)
     return replace(model, net=net, weights=parts, scales=scales)
+
+
+def taught(model: Artefact, seed: int = 0) -> Artefact:
+    """A model in bytes with a head in float32, drawn at random."""
+    random, scales = np.random.default_rng(seed), {**model.scales}
+    scales.pop(HEAD, None)
+    weights = {name: value for name, value in model.weights.items() if not name.startswith(f"{HEAD}.")}
+    shape = model.weights[f"{HEAD}.weight"].shape
+    weights[f"{HEAD}.weight"] = random.normal(0, 1, shape).astype(np.float32)
+    weights[f"{HEAD}.bias"] = random.normal(0, 1, shape[0]).astype(np.float32)
+    return replace(model, weights=weights, scales=scales)
 
 
 def agrees(engine: Any, model: Artefact, seed: int = 0) -> None:

@@ -24,7 +24,7 @@ from mobilenets.spec.net import Net, Output
 from mobilenets.spec.op import Pointwise
 
 from .cases import EVERYTHING, graphs, inverted, networks
-from .conftest import agrees, filled, in_bytes
+from .conftest import agrees, filled, in_bytes, taught
 
 Made = Callable[..., CompiledEngine]
 
@@ -90,6 +90,13 @@ def test_maps_that_are_never_whole_give_the_references_bytes(
 ) -> None:
     model = in_bytes(filled(net, seed), seed, asymmetric)
     agrees(made(model, threads, scratch=scratch), model, seed)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 17, 102])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_head_in_floats_gives_the_references_logits(made: Made, classes: int, threads: int) -> None:
+    model = taught(in_bytes(filled(classify(zoo.v1(0.25, 40), classes)), 1))
+    agrees(made(model, threads), model)
 
 
 def test_a_map_of_floats_in_a_network_of_bytes_is_refused_by_name(made: Made) -> None:

@@ -37,7 +37,7 @@ from mobilenets.spec.net import Net, Node, Output
 from mobilenets.spec.op import Conv, Pointwise, Pool, Shape
 
 from .cases import BLOCKS, EVERYTHING, SMALL, ZOO, drawn, graphs
-from .conftest import agrees, filled, in_bytes
+from .conftest import agrees, filled, in_bytes, taught
 
 CHAINS, GRAPHS = 8, 2
 DOCS = Path(__file__).parents[2] / "docs"
@@ -107,6 +107,7 @@ def test_any_network_gives_the_references_outputs_on_every_target(name: str, tmp
     models += [filled(BLOCKS)] * 2
     models += [in_bytes(model, seed, bool(seed % 2)) for seed, model in enumerate(models)]
     models.append(in_bytes(filled(EVERYTHING), asymmetric=True))
+    models += [taught(in_bytes(filled(classify(zoo.v1(0.25, 40), classes)))) for classes in (2, 19)]
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(tried, number, model) for number, model in enumerate(models)]:
             done.result()
@@ -118,9 +119,9 @@ def test_any_network_gives_the_references_outputs_on_every_target(name: str, tmp
 def test_a_few_networks_give_the_references_outputs_on_every_board(name: str, tmp_path: Path) -> None:
     target = needed(name)
     models = [*drawn(1), filled(ZOO[5]), filled(EVERYTHING), filled(zoo.net("v2", 0.25, 33, 5))]
-    for number, model in enumerate(
-        [*models, *(in_bytes(one, 1, bool(i % 2)) for i, one in enumerate(models))]
-    ):
+    in_integers = [in_bytes(one, 1, bool(i % 2)) for i, one in enumerate(models)]
+    head = taught(in_bytes(filled(classify(zoo.v1(0.25, 33), 5))))
+    for number, model in enumerate([*models, *in_integers, head]):
         place = tmp_path / str(number)
         place.mkdir()
         source = compiled(model, "tested", family(target, model.dtype))

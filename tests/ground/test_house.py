@@ -33,7 +33,7 @@ LATE: dict[str, set[str]] = {
     "train": {"scipy", "threadpoolctl"},
 }
 HEAVY = {"ziglang", "torch", "matplotlib", "scipy", "keras", "mobilenets.model", "mobilenets.train"}
-ROOF = {"bench", "export", "report"}  # rooms under the roof, beside the modules at the top
+ROOF = {"app", "bench", "export", "report"}  # rooms under the roof, beside the modules at the top
 PUBLIC = {"__version__", "cost", "evaluate", "load", "retrain"}
 LONGEST = 450
 NAMELESS = {"utils", "util", "common", "base", "helpers", "helper", "manager", "misc"}

@@ -20,6 +20,7 @@ from mobilenets.compile.step import (
     Moved,
     Pixelwise,
     Product,
+    Scores,
     Separable,
     Stem,
     Step,
@@ -62,6 +63,8 @@ def section(
                 _gated(writer, step)
             case Mean():
                 _mean(writer, step)
+            case Scores():
+                _scores(writer, step)
             case Sum() | Gate() | Window() | Moved():
                 _pixelwise(writer, step)
             case _:
@@ -278,6 +281,12 @@ def _mean(writer: Writer, step: Mean) -> None:
     value *out = net->arena + {writer.begins[target.name] + target.origin};
 {writer.kit.mean(step)}"""
     _step(writer, step.name, f"{step.name}: the mean of {_shape(source)}", body)
+
+
+def _scores(writer: Writer, step: Scores) -> None:
+    source, target = step.source, step.target
+    body = _pointers(writer, step.name, source, target, 0) + writer.kit.scores(step)
+    _step(writer, step.name, f"{step.name}: {_shape(source)} to {_shape(target)} in floats", body)
 
 
 def _pixelwise(writer: Writer, step: Pixelwise) -> None:

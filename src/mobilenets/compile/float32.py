@@ -9,7 +9,7 @@ from textwrap import indent
 from mobilenets.compile import float32_web
 from mobilenets.compile.isa import Family, Isa
 from mobilenets.compile.kernel import Tiling, Use, counted, inside_window, split
-from mobilenets.compile.step import Filter, Gate, Map, Mean, Product, Sum, Window, padded
+from mobilenets.compile.step import Filter, Gate, Map, Mean, Product, Scores, Sum, Window, padded
 from mobilenets.spec.op import Activation, MaxPool
 
 FAR = 64
@@ -175,6 +175,9 @@ store_{isa.name}({at}, {end});
         store_{isa.name}(out + v * {lanes}, sum * {1 / (height * width)!r}f);
     }}
 """
+
+    def scores(self, step: Scores) -> str:
+        raise TypeError(f"{step.name}: bytes are read by no layer of a network in float32")
 
     def _room(self, made: Map) -> int:
         """Channels of a map with those that fill its last vector."""

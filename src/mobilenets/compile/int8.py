@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from mobilenets.compile import int8_neon, int8_wide
 from mobilenets.compile.int8_depthwise import Depthwise
 from mobilenets.compile.int8_lanes import heads, lanes, tag_of
-from mobilenets.compile.int8_quantities import addend, ending, signature, stores
+from mobilenets.compile.int8_quantities import addend, ending, seen, signature, stores
 from mobilenets.compile.int8_weightless import Weightless
 from mobilenets.compile.integers import HEAD, Layer, chunk_bytes, fours_bytes, groups
 from mobilenets.compile.isa import Family, Isa
 from mobilenets.compile.kernel import Tiling, Use, counted, split
-from mobilenets.compile.step import Filter, Gate, Map, Mean, Product, Sum, Window
+from mobilenets.compile.step import Filter, Gate, Map, Mean, Product, Scores, Sum, Window, padded
 
 FAR = 256
 """Input values from which on it pays to fetch weights ahead of their use."""
@@ -157,6 +157,31 @@ class Bytes:
 
     def mean(self, step: Mean) -> str:
         return Weightless(self.isa, self.family, self.layers).mean(step)
+
+    def scores(self, step: Scores) -> str:
+        """Sums of a vector of classes, one input value after the other, as `infer.taught` has them."""
+        layer, source, lanes, classes = (
+            self.layers[step.name],
+            step.source,
+            self.isa.lanes,
+            step.target.shape.channels,
+        )
+        tag, room = tag_of(self.isa, 4 * lanes), 4 * padded(classes, self.family.lanes)
+        vectors, zero = -(-classes // lanes), seen(layer.inputs[0][1], source)
+        number = f"({'(int8_t)' * source.signed}in[k] - {zero})"
+        return f"""\
+    for (int v = SHARE(part, parts, {vectors}); v < SHARE(part + 1, parts, {vectors}); v++) {{
+        const value *row = w + v * {4 * lanes};
+        const floats_{tag} bias = FLOATS_{tag}(row);
+        floats_{tag} sum = {{0}};
+        UNROLL_1
+        for (int k = 0; k < {source.shape.channels}; k++) {{
+            row += {room};
+            sum += FLOATS_{tag}(row) * (float){number};
+        }}
+        PUT_FLOATS_{tag}(out + v * {4 * lanes}, sum * {float(layer.rescale.multiplier[0])!r}f + bias);
+    }}
+"""
 
     @property
     def _less(self) -> int:

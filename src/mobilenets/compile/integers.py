@@ -14,6 +14,7 @@ from mobilenets.compile.pack import widths
 from mobilenets.compile.step import Filter, Product, padded
 from mobilenets.infer.integer import Rescale, centred, image_zero, rescale
 from mobilenets.infer.scale import MOST, Scale
+from mobilenets.infer.taught import is_taught
 from mobilenets.spec.net import Net, Node, shapes
 from mobilenets.spec.op import Dense, Linear, MeanPool, Mul, Pointwise, Pool, Shape
 from mobilenets.spec.preprocess import Preprocess
@@ -67,6 +68,9 @@ def layers(
     for node in net.nodes:
         inputs = tuple((name, 0 if name == "image" else scales[name].zero) for name in node.inputs)
         source, source_zero = inputs[0]
+        if is_taught(node, tensors):
+            found[node.name] = Layer(Rescale(np.array([scales[source].step], np.float32), None), inputs)
+            continue
         made = rescale(net, node, tensors, scales, known)
         if not isinstance(node.op, Linear):
             found[node.name] = Layer(made, inputs, tame=_tame(made, _largest(node, known[source])))

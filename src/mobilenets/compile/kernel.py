@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mobilenets.compile.isa import Isa
-from mobilenets.compile.step import Filter, Gate, Map, Mean, Product, Sum, Window
+from mobilenets.compile.step import Filter, Gate, Map, Mean, Product, Scores, Sum, Window
 
 Use = Callable[[tuple[str, str], str, str], str]
 """From a kernel's name and text, its arguments and what constants it is given, the function to call."""
@@ -104,6 +104,10 @@ class Kernels(Protocol):
 
     def mean(self, step: Mean) -> str:
         """The body of a mean over a map, from `in` to `out`."""
+        ...
+
+    def scores(self, step: Scores) -> str:
+        """The body of a dense layer in floats on bytes, from `in` to `out`, with its weights at `w`."""
         ...
 
 

@@ -32,15 +32,16 @@ const PART = `a part of ${digest}`;
 const node = globalThis.process?.versions?.node ? await import("node:worker_threads") : null;
 
 /**
- * Loads module and weights; each may be a URL, a Response or bytes, and lies beside this file unless given.
+ * Loads module and weights; each may be a URL, a Response or bytes, and lies beside this file unless given. A module
+ * built without threads, of the same network, wants `shared: false` where this file is of one built with them.
  */
-export async function load({ threads = 1, module, weights } = {}) {
+export async function load({ threads = 1, module, weights, shared = THREADS } = {}) {
     if (!Number.isInteger(threads) || threads < 1 || (threads > 1 && !THREADS)) throw new RangeError(`@name@: ${threads} threads cannot be had`);
     const parts = [bytes(module ?? new URL("./@name@.wasm", HERE)), bytes(weights ?? new URL("./@name@.weights", HERE))];
     const [code, values] = await Promise.all(parts);
     if (values.byteLength !== @weight_bytes@) throw new RangeError("@name@.weights: not as long as it should be");
     const compiled = await WebAssembly.compile(code);
-    const memory = new WebAssembly.Memory({ initial: FIRST_PAGES, maximum: MOST_PAGES, shared: THREADS });
+    const memory = new WebAssembly.Memory({ initial: FIRST_PAGES, maximum: MOST_PAGES, shared });
     const { exports } = await WebAssembly.instantiate(compiled, { env: { memory } });
 
     const reach = (end) => {
@@ -86,7 +87,7 @@ export async function load({ threads = 1, module, weights } = {}) {
     return {
         width: WIDTH,
         height: HEIGHT,
-        outputs: outputs.map(({ name, dtype, shape }) => ({ name, dtype, shape })),
+        outputs: outputs.map(({ name, dtype, shape, scale, zero }) => ({ name, dtype, shape, scale, zero })),
         labels: Array.from({ length: @labels@ }, (_, i) => text(exports.@name@_label(i))),
         about: JSON.parse(text(exports.@name@_about())),
         /** Outputs by name, float32, for a frame of RGB or RGBA bytes. */

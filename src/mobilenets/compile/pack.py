@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilenets.compile.step import Filter, Gated, Inverted, Product, Separable, Stem, Step, padded
+from mobilenets.compile.step import Filter, Gated, Inverted, Product, Scores, Separable, Stem, Step, padded
 
 LINE = 64
 Tensor = NDArray[np.float32]
+Weighted = Filter | Product | Scores
+"""Layers that have weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class Packed:
     begins: Mapping[str, int]
 
 
-def pack(program: Sequence[Step], laid_out: Callable[[Filter | Product], NDArray[Any]]) -> Packed:
+def pack(program: Sequence[Step], laid_out: Callable[[Weighted], NDArray[Any]]) -> Packed:
     """The weights of a program in the order of its layers, each as `laid_out` gives them."""
     parts: list[bytes] = []
     begins: dict[str, int] = {}
@@ -37,7 +39,7 @@ def pack(program: Sequence[Step], laid_out: Callable[[Filter | Product], NDArray
     return Packed(b"".join(parts), begins)
 
 
-def floats(layer: Filter | Product, weights: Mapping[str, Tensor], room: int, panel: int) -> Tensor:
+def floats(layer: Weighted, weights: Mapping[str, Tensor], room: int, panel: int) -> Tensor:
     """The weights of a layer in float32, for `room` outputs; see `panels` and `taps` for the order."""
     weight = np.asarray(weights[f"{layer.name}.weight"], np.float32)
     bias = weights.get(f"{layer.name}.bias", np.zeros(len(weight), np.float32))
@@ -48,6 +50,8 @@ def floats(layer: Filter | Product, weights: Mapping[str, Tensor], room: int, pa
             return panels(in_pairs(weight[:, :, 0, 0]), bias, room, panel)
         case Product():
             return panels(weight, bias, room, panel)
+        case Scores():
+            return taps(weight, bias, room)
 
 
 def widths(room: int, panel: int) -> list[int]:
@@ -79,14 +83,15 @@ def in_pairs(weight: Tensor) -> Tensor:
 
 
 def taps(weight: Tensor, bias: Tensor, room: int) -> Tensor:
-    """A depthwise layer's weights [channels, 1, kernel, kernel]: all biases, then each tap's weights."""
+    """A depthwise layer's weights [channels, 1, kernel, kernel], or a taught one's [channels, inputs]: all
+    biases, then each tap's or input's weights."""
     channels = len(weight)
     full = np.zeros((1 + weight[0].size, room), np.float32)
     full[0, :channels], full[1:, :channels] = bias, weight.reshape(channels, -1).T
     return full.ravel()
 
 
-def layers_of(step: Step) -> tuple[Filter | Product, ...]:
+def layers_of(step: Step) -> tuple[Weighted, ...]:
     """The layers of a step that have weights."""
     match step:
         case Stem() | Gated():
@@ -95,7 +100,7 @@ def layers_of(step: Step) -> tuple[Filter | Product, ...]:
             return step.filter, step.product
         case Inverted():
             return step.wide, step.joint.filter, step.joint.product
-        case Filter() | Product():
+        case Filter() | Product() | Scores():
             return (step,)
         case _:
             return ()

@@ -29,7 +29,7 @@ class Span:
 
 
 def planned(
-    net: Net, family: Family, floats: Collection[str] = ()
+    net: Net, family: Family, floats: Collection[str] = (), taught: Collection[str] = ()
 ) -> tuple[Map, tuple[Step, ...], tuple[Span, ...]]:
     """The image, the steps and the places of a folded network's maps; see `program.steps`.
 
@@ -38,7 +38,7 @@ def planned(
     kept = [output.node for output in net.outputs]
     found = []
     for large in TIGHT if family.tight else (LARGE,):
-        image, program = steps(net, family.layout, family.scratch_bytes, floats, large)
+        image, program = steps(net, family.layout, family.scratch_bytes, floats, large, taught)
         found.append((image, program, spans(image, program, kept)))
     return min(found, key=lambda one: maps_bytes(one[2]) + scratch_bytes(one[1]))
 

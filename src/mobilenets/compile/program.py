@@ -16,6 +16,7 @@ from mobilenets.compile.step import (
     Mean,
     Moved,
     Product,
+    Scores,
     Separable,
     Stem,
     Step,
@@ -52,12 +53,18 @@ WINDOW_BYTES = 20 << 10
 
 
 def steps(
-    net: Net, layout: Layout, scratch_bytes: int, floats: Collection[str] = (), large: float = LARGE
+    net: Net,
+    layout: Layout,
+    scratch_bytes: int,
+    floats: Collection[str] = (),
+    large: float = LARGE,
+    taught: Collection[str] = (),
 ) -> tuple[Map, tuple[Step, ...]]:
     """The image's levels and the steps of a folded network. Depthwise layers are joined to what follows them,
     and to what comes before where that makes a map of more than `large` scratches.
 
-    The nodes of `floats` are float32 in a network whose values are bytes.
+    The nodes of `floats` are float32 in a network whose values are bytes; those of `taught` have weights in
+    float32 as well.
     """
     refuse(net)
     maps = _maps(net, layout, floats)
@@ -108,6 +115,8 @@ def steps(
                 gated = _gated(node.name, after[0].name, then, (source, gate), last, layout, scratch_bytes)
                 joined.add(after[0].name)
                 found.append(replace(gated, product=added(after[0], gated.product)))
+            case Dense(), _ if node.name in taught:
+                found.append(Scores(node.name, source, target))
             case Mul(), _:
                 found.append(Gate(node.name, source, maps[node.inputs[1]], target))
             case MaxPool() | MeanPool() as op, _:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from mobilenets.compile import integers, plan
 from mobilenets.compile.isa import Family
-from mobilenets.compile.pack import LINE, layers_of
+from mobilenets.compile.pack import LINE, Weighted, layers_of
 from mobilenets.compile.part import Part, arena_bytes
-from mobilenets.compile.step import Filter, Product, padded
+from mobilenets.compile.step import Filter, Product, Scores, padded
 from mobilenets.compile.target import Target, family
 from mobilenets.costs.count import cost
 from mobilenets.infer.artefact import Artefact
+from mobilenets.infer.taught import is_taught
 from mobilenets.spec import zoo
 from mobilenets.spec.head import HEAD, classify
 from mobilenets.spec.net import Net, at_resolution, shapes
@@ -34,9 +35,12 @@ class Needs:
     ram_bytes: int
 
 
-def needs(net: Net, pre: Preprocess, chosen: Family, *, in_bytes: bool) -> Needs:
-    """What the passes come to, from shapes alone; in bytes for weights without zeros of their own."""
-    _, program, spans = plan.planned(_folded(net), chosen)
+def needs(
+    net: Net, pre: Preprocess, chosen: Family, *, in_bytes: bool, taught: Collection[str] = ()
+) -> Needs:
+    """What the passes come to, from shapes alone; in bytes for weights without zeros of their own, but for
+    the nodes of `taught`, whose weights are float32."""
+    _, program, spans = plan.planned(_folded(net), chosen, taught, taught)
     layers = [layer for step in program for layer in layers_of(step)]
     weights = sum(padded(_layer_bytes(layer, chosen, in_bytes), LINE) for layer in layers)
     maps = plan.maps_bytes(spans) + plan.scratch_bytes(program)
@@ -49,12 +53,13 @@ def smaller(model: Artefact, target: Target, part: Part, code_bytes: int = CODE_
     Of those that fit the one with most multiply-accumulates, float32 before int8.
     """
     best, told = 0, "nothing smaller of it does"
+    taught = [node.name for node in model.net.nodes if is_taught(node, model.weights)]
     for net, dtype, change in _changes(model):
         macs = cost(net).macs
         if macs <= best:
             continue
         pre = replace(model.preprocess, height=net.input.height, width=net.input.width)
-        found = needs(net, pre, family(target, dtype), in_bytes=dtype == "int8")
+        found = needs(net, pre, family(target, dtype), in_bytes=dtype == "int8", taught=taught)
         if found.weight_bytes + code_bytes <= part.flash_bytes and found.ram_bytes <= part.ram_bytes:
             best, told = macs, f"it fits {change}"
     return told
@@ -102,8 +107,10 @@ def _folded(net: Net) -> Net:
     return replace(net, nodes=tuple(replace(node, op=bare(node.op)) for node in net.nodes))
 
 
-def _layer_bytes(layer: Filter | Product, chosen: Family, in_bytes: bool) -> int:
+def _layer_bytes(layer: Weighted, chosen: Family, in_bytes: bool) -> int:
     channels, inputs = layer.target.shape.channels, layer.source.shape.channels
+    if isinstance(layer, Scores):
+        return 4 * padded(channels, chosen.lanes) * (1 + inputs)
     if in_bytes and isinstance(layer, Filter):
         lines = -(-chosen.layout.pitch(inputs) // chosen.line)
         fours = integers.fours_bytes(layer.kernel, 1, chosen.line, chosen.halves)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 
 import numpy as np
@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from mobilenets.compile import emit, integers, isa, plan
 from mobilenets.compile.float32 import Floats
 from mobilenets.compile.int8 import Bytes
-from mobilenets.compile.pack import Packed, floats, layers_of, pack
+from mobilenets.compile.pack import Packed, Weighted, floats, layers_of, pack
 from mobilenets.compile.part import arena_bytes
-from mobilenets.compile.step import Filter, Map, Product, Step, maps_of, padded
+from mobilenets.compile.step import Map, Product, Scores, Step, maps_of, padded
 from mobilenets.infer.artefact import Artefact, digest
 from mobilenets.infer.compiled import FORMAT
 from mobilenets.infer.fold import fold, ungrouped
 from mobilenets.infer.integer import image_zero
+from mobilenets.infer.taught import is_taught
 from mobilenets.spec.codec import net_to_json, preprocess_to_json
 from mobilenets.spec.net import shapes
 from mobilenets.spec.op import Shape
@@ -58,7 +59,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Passes:
     """What the passes found: steps, places, packed weights, and the text of each instruction set."""
 
     image: Map
@@ -69,21 +70,32 @@ class _Plan:
     sums_bytes: int = 0
 
 
-def compiled(model: Artefact, name: str, family: isa.Family, *, threads: bool = True) -> Source:
-    """The C of a model. Raises ValueError that names what cannot be compiled, before anything is written."""
+def compiled(
+    model: Artefact, name: str, family: isa.Family, *, threads: bool = True, lean: bool = False
+) -> Source:
+    """The C of a model; `lean` C tells nothing of it, and its layers share the code of large kernels.
+
+    Raises ValueError that names what cannot be compiled, before anything is written.
+    """
     threads = threads and bool(family.threads)
     if not NAME.fullmatch(name) or name == "main":  # the example's
         told = f"{name[:80]!r} is no name for a C library"
         raise ValueError(f"{told}: up to 63 small letters, digits and _, a letter first, and not main")
-    made = _in_bytes(model, family) if model.scales else _in_floats(model, family)
-    return _written(model, made, name, family, threads)
+    if lean:
+        family = replace(family, isas=tuple(replace(one, spare=True) for one in family.isas))
+    return _written(model, passes(model, family), name, family, threads, lean)
 
 
-def _in_floats(model: Artefact, family: isa.Family) -> _Plan:
+def passes(model: Artefact, family: isa.Family) -> Passes:
+    """The steps of a model, where everything lies, and its code. Raises ValueError as `compiled` does."""
+    return _in_bytes(model, family) if model.scales else _in_floats(model, family)
+
+
+def _in_floats(model: Artefact, family: isa.Family) -> Passes:
     net, weights = ungrouped(*fold(model.net, model.weights))
     image, program, spans = plan.planned(net, family)
 
-    def laid_out(layer: Filter | Product) -> NDArray[np.float32]:
+    def laid_out(layer: Weighted) -> NDArray[np.float32]:
         return floats(layer, weights, family.room(layer.target.shape.channels), family.panel)
 
     packed = pack(program, laid_out)
@@ -93,10 +105,10 @@ def _in_floats(model: Artefact, family: isa.Family) -> _Plan:
         _enabled(one, _rows(one) + emit.section(program, family, Floats(one, family), weights_at, maps_at))
         for one in family.isas
     ]
-    return _Plan(image, program, spans, packed, tuple(sections))
+    return Passes(image, program, spans, packed, tuple(sections))
 
 
-def _in_bytes(model: Artefact, family: isa.Family) -> _Plan:
+def _in_bytes(model: Artefact, family: isa.Family) -> Passes:
     layout = family.layout
     net, weights = ungrouped(model.net, model.weights)
     known = integers.layers(net, weights, model.scales, model.preprocess, 128 * family.signed)
@@ -106,9 +118,13 @@ def _in_bytes(model: Artefact, family: isa.Family) -> _Plan:
             raise ValueError(
                 f"{name}: a map {tuple(made)} of float32 in a network of bytes cannot be compiled"
             )
-    image, program, spans = plan.planned(net, family, in_floats)
+    taught = [node.name for node in net.nodes if is_taught(node, weights)]
+    image, program, spans = plan.planned(net, family, in_floats, taught)
 
-    def laid_out(layer: Filter | Product) -> NDArray[np.uint8]:
+    def laid_out(layer: Weighted) -> NDArray[np.uint8]:
+        if isinstance(layer, Scores):
+            room = padded(layer.target.shape.channels, family.lanes)
+            return floats(layer, weights, room, family.panel).view(np.uint8)
         own = known[layer.name]
         if isinstance(layer, Product):
             return integers.panels(layer, own, family.lanes, family.panel, family.singles)
@@ -125,10 +141,12 @@ def _in_bytes(model: Artefact, family: isa.Family) -> _Plan:
         for one in family.isas
     ]
     products = [layer for step in program for layer in layers_of(step) if isinstance(layer, Product)]
-    return _Plan(image, program, spans, packed, tuple(sections), integers.sums_bytes(products, known))
+    return Passes(image, program, spans, packed, tuple(sections), integers.sums_bytes(products, known))
 
 
-def _written(model: Artefact, made: _Plan, name: str, family: isa.Family, threads: bool) -> Source:
+def _written(
+    model: Artefact, made: Passes, name: str, family: isa.Family, threads: bool, lean: bool
+) -> Source:
     net, image, program, spans, packed = model.net, made.image, made.program, made.spans, made.packed
     maps = {one.name: one for one in maps_of(image, program)}
     stamp = hashlib.sha256(packed.values).hexdigest()
@@ -173,7 +191,7 @@ def _written(model: Artefact, made: _Plan, name: str, family: isa.Family, thread
                 else ("static int features(void)\n{\n    return 0;\n}\n",)
             ),
             *made.sections,
-            _tables(model, maps, places, family),
+            _tables(model, maps, places, family, lean),
             _filled(_text("api.c"), values),
         )
     )
@@ -256,7 +274,9 @@ def _enabled(one: isa.Isa, text: str) -> str:
     )
 
 
-def _tables(model: Artefact, maps: Mapping[str, Map], begins: Mapping[str, int], family: isa.Family) -> str:
+def _tables(
+    model: Artefact, maps: Mapping[str, Map], begins: Mapping[str, int], family: isa.Family, lean: bool
+) -> str:
     rows, places = [], []
     for output in model.net.outputs:
         made, scale = maps[output.node], model.scales.get(output.node)
@@ -304,7 +324,7 @@ static const char labels[] =
 {listed};
 static const uint32_t label_at[] = {{{", ".join(map(str, begins_at)) or 0}}};
 static const char about[] =
-{_long(json.dumps(about))};
+{_long(json.dumps({"isas": about["isas"]} if lean else about))};
 """
 
 

@@ -179,6 +179,15 @@ class Mean:
 
 
 @dataclass(frozen=True, slots=True)
+class Scores:
+    """A dense layer in float32 on bytes: a head that was taught; see `infer.taught`."""
+
+    name: str
+    source: Map
+    target: Map
+
+
+@dataclass(frozen=True, slots=True)
 class Sum:
     """The sum of maps of one shape, where no product adds it up, or one map, and an activation."""
 
@@ -233,7 +242,7 @@ class Moved:
 
 Pixelwise = Sum | Gate | Window | Moved
 """Steps that make each pixel by itself."""
-Step = Stem | Product | Filter | Separable | Inverted | Gated | Mean | Pixelwise
+Step = Stem | Product | Filter | Separable | Inverted | Gated | Mean | Scores | Pixelwise
 
 
 def reads(step: Step) -> tuple[Map, ...]:

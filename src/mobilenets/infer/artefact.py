@@ -78,6 +78,11 @@ def to_bytes(model: Artefact) -> bytes:
         check(model.net, tensors)
         tensors = {name: np.asarray(value, np.float32) for name, value in tensors.items()}
         _sound(tensors)
+    return pack(metadata(model), tensors)
+
+
+def metadata(model: Artefact) -> dict[str, Any]:
+    """All that a model's file says beside its tensors, as JSON values."""
     meta: dict[str, Any] = {
         "format": FORMAT,
         "net": net_to_json(model.net),
@@ -90,7 +95,7 @@ def to_bytes(model: Artefact) -> bytes:
     }
     if model.scales:
         meta[SCALES] = {name: [scale.step, scale.zero] for name, scale in sorted(model.scales.items())}
-    return pack(meta, tensors)
+    return meta
 
 
 def from_bytes(data: bytes) -> Artefact:

@@ -40,6 +40,7 @@ from typing import Any, Literal, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilenets.infer import taught
 from mobilenets.infer.resize import Frame
 from mobilenets.infer.scale import MOST, Scale
 from mobilenets.infer.walk import Map, flat, laid_out, linear, moved, windows
@@ -299,8 +300,10 @@ class IntegerWalk:
         check(net, tensors, scales)
         self.net = net
         zero = np.array(image_zero(pre), np.float32)
-        self._layers = {
-            node.name: IntegerLayer(net, node, tensors, scales, zero if node.inputs[0] == "image" else None)
+        self._layers: dict[str, IntegerLayer | taught.TaughtLayer] = {
+            node.name: taught.TaughtLayer(node, tensors, scales[node.inputs[0]])
+            if taught.is_taught(node, tensors)
+            else IntegerLayer(net, node, tensors, scales, zero if node.inputs[0] == "image" else None)
             for node in net.nodes
         }
 
@@ -337,6 +340,9 @@ def dequantised(net: Net, tensors: Tensors, scales: Mapping[str, Scale], pre: Pr
     for node in net.nodes:
         if not isinstance(node.op, Linear):
             continue
+        if taught.is_taught(node, tensors):
+            found |= {f"{node.name}.{part}": tensors[f"{node.name}.{part}"] for part in ("weight", "bias")}
+            continue
         step = tensors[f"{node.name}.step"].astype(np.float64)
         weight = centred(node, tensors) * step.reshape(-1, *(1,) * (tensors[f"{node.name}.weight"].ndim - 1))
         source = node.inputs[0]
@@ -360,7 +366,9 @@ def check(net: Net, tensors: Tensors, scales: Mapping[str, Scale]) -> None:
         weight = weight_shape(node.op, x)
         if isinstance(node.op, Convolution) and node.op.norm is not None:
             raise ValueError(f"{node.name}: has a batch norm; an integer network is folded")
-        if weight is not None:
+        if taught.is_taught(node, tensors):
+            wanted |= taught.wanted(net, node, scales)
+        elif weight is not None:
             own = {"weight": ("int8", weight), "step": ("float32", weight[:1]), "bias": ("int32", weight[:1])}
             if f"{node.name}.zero" in tensors:
                 own["zero"] = ("int32", weight[:1])
@@ -392,12 +400,15 @@ def check(net: Net, tensors: Tensors, scales: Mapping[str, Scale]) -> None:
             )
         if name.endswith(".step") and not (np.isfinite(value).all() and value.min(initial=1) > 0):
             raise ValueError(f"{name}: holds a step that is no number above zero")
-        if name.endswith(".bias") and np.abs(value.astype(np.int64)).max(initial=0) > MOST_BIAS:
+        if dtype == "float32" and not np.isfinite(value).all():
+            raise ValueError(f"{name}: holds values that are not finite")
+        if dtype == "int32" and np.abs(value.astype(np.int64)).max(initial=0) > MOST_BIAS:
             raise ValueError(f"{name}: holds a bias beyond {MOST_BIAS}")
         if name.endswith(".zero") and (value.min(initial=0) < -128 or value.max(initial=0) > 127):
             raise ValueError(f"{name}: holds a zero that is no signed byte")
     for node in net.nodes:
-        _check_scales(net, node, tensors, scales, known)
+        if not taught.is_taught(node, tensors):
+            _check_scales(net, node, tensors, scales, known)
 
 
 def _check_scales(

@@ -34,6 +34,7 @@ from mobilenets.infer.integer import (
     rescale,
 )
 from mobilenets.infer.scale import MOST, Scale
+from mobilenets.infer.taught import is_taught
 from mobilenets.infer.trial import kept_together, least_steps
 from mobilenets.model.module import Layer, attach, vector, weightless
 from mobilenets.spec.net import Node, shapes
@@ -95,6 +96,12 @@ class Faked(nn.Module):
                 f"{model.net.name}: not quantised; give it to `quantise` with some pictures first"
             )
         check(model.net, model.weights, model.scales)
+        for node in model.net.nodes:
+            if is_taught(node, model.weights):
+                raise ValueError(
+                    f"{node.name}: has weights in float32 on a body of bytes and cannot learn with it; begin "
+                    "with the float32 model"
+                )
         self.net = model.net
         self.like = replace(model, weights={}, scales={}, scores={})
         """What `integers` fills in: all that does not learn."""

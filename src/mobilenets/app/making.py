@@ -1,0 +1,166 @@
+"""`mobilenets app`: models in, a folder with a web app out, or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from mobilenets.app.icon import icon
+from mobilenets.app.parts import variant
+from mobilenets.compiling import PART, drop_left, typed
+from mobilenets.data.digests import Progress
+from mobilenets.infer.artefact import Artefact
+
+PAGE = (
+    "index.html",
+    "app.css",
+    "main.mjs",
+    "network.mjs",
+    "worker.mjs",
+    "camera.mjs",
+    "lesson.mjs",
+    "head.mjs",
+    "file.mjs",
+    "store.mjs",
+    "words.mjs",
+)
+WORKER, TOLD, MANIFEST = "sw.js", "app.json", "manifest.webmanifest"
+ICONS = (192, 512)
+CODE = (".html", ".js", ".mjs", ".css", ".wasm")
+BUDGET_MS = 33.0
+"""For a frame: thirty of them a second."""
+MOST_TITLE = 60
+
+
+def make_app(
+    models: Sequence[tuple[str, Artefact]],
+    out: Path,
+    progress: Progress,
+    *,
+    title: str,
+    dtype: str | None = None,
+    calibrate: Path | None = None,
+    images: Path | None = None,
+) -> dict[str, Any]:
+    """Write an app of models, each with the name a user gave it, to the folder `out`; tell what is in it.
+
+    Raises ValueError for what a user can mend, RuntimeError where the compiler or the verification fails;
+    an app that was there stays then.
+    """
+    title = title.strip()
+    if not title or len(title) > MOST_TITLE:
+        raise ValueError(f"--title: 1 to {MOST_TITLE} letters, not {len(title)}")
+    _ours(out)
+    content: dict[str, bytes] = {}
+    rows: list[dict[str, Any]] = []
+    certificates: dict[str, Any] = {}
+    if len({model.labels for _, model in models}) > 1:
+        raise ValueError("the models of one app answer by the same classes, in the same order")
+    for name, model in models:
+        if not model.labels:
+            raise ValueError(f"{name}: a body without classes; `mobilenets retrain` gives it some")
+        made, calibrated = typed(model, dtype or model.dtype, calibrate, progress)
+        one = variant(made, name, progress, images)
+        folder = f"models/{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')[:40] or 'model'}"
+        if any(row["folder"] == folder for row in rows):
+            folder += f"-{len(rows) + 1}"
+        content |= {f"{folder}/{file}": data for file, data in one.files.items()}
+        rows.append({"name": name, "folder": folder, "digest": one.digest, "macs": one.macs})
+        certificates[name] = one.certificates | calibrated
+    if len({row["digest"] for row in rows}) < len(rows):
+        raise ValueError("the same model was given twice")
+    rows.sort(key=lambda row: row["macs"])
+    content |= _page(title, rows, content)
+    with _whole(out) as place:
+        for file, data in content.items():
+            (place / file).parent.mkdir(parents=True, exist_ok=True)
+            (place / file).write_bytes(data)
+    return {
+        "title": title,
+        "version": json.loads(content[TOLD])["version"],
+        "out": str(out),
+        "bytes": sum(map(len, content.values())),
+        "gzip_bytes": sum(map(_zipped, content.values())),
+        "code_bytes": sum(len(data) for file, data in content.items() if Path(file).suffix in CODE),
+        "variants": rows,
+        "certificates": certificates,
+        "files": {file: len(data) for file, data in sorted(content.items())},
+    }
+
+
+def _page(title: str, rows: Sequence[dict[str, Any]], models: dict[str, bytes]) -> dict[str, bytes]:
+    """All files but the models': the version is of all their bytes, those of the models too."""
+    source = files("mobilenets.app") / "page"
+    made = {file: (source / file).read_bytes() for file in PAGE}
+    made["index.html"] = made["index.html"].replace(b"@title@", escape(title).encode())
+    made |= {f"icon-{side}.png": icon(side) for side in ICONS}
+    pictures = [{"src": f"icon-{side}.png", "sizes": f"{side}x{side}", "type": "image/png"} for side in ICONS]
+    manifest = {
+        "name": title,
+        "short_name": title[:12],
+        "start_url": "./",
+        "scope": "./",
+        "display": "standalone",
+        "background_color": "#111417",
+        "theme_color": "#111417",
+        "icons": [*pictures, *(one | {"purpose": "maskable"} for one in pictures)],
+    }
+    made[MANIFEST] = json.dumps(manifest).encode()
+    worker = (source / WORKER).read_text(encoding="utf-8")
+    total = hashlib.sha256(worker.encode())
+    for file, data in sorted((made | models).items()):
+        total.update(f"{file} {len(data)}\n".encode() + data)
+    version = total.hexdigest()[:16]
+    made[TOLD] = json.dumps({"version": version, "budget_ms": BUDGET_MS, "variants": rows}).encode()
+    listed = json.dumps(sorted(made | models), indent=4)
+    made[WORKER] = worker.replace("@version@", version).replace("@files@", listed).encode()
+    return made
+
+
+def _zipped(data: bytes) -> int:
+    import gzip
+
+    return min(len(data), len(gzip.compress(data, 9)))
+
+
+def _ours(out: Path) -> None:
+    """Raises where `out` is something that an app must not take the place of."""
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(20, "a file is in its way; give another --out", str(out))
+    if out.exists() and any(out.iterdir()) and not (out / TOLD).exists():
+        raise ValueError(f"--out {out}: holds other files and no app; give an empty folder or a new one")
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its place when all went well."""
+    out = out.absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    drop_left(out.parent)
+    try:
+        with tempfile.TemporaryDirectory(prefix=PART, dir=out.parent) as place:
+            made, before = Path(place) / "made", Path(place) / "before"
+            made.mkdir()
+            yield made
+            if out.exists():
+                out.replace(before)
+            try:
+                made.replace(out)
+            except OSError:
+                if before.exists():
+                    before.replace(out)
+                raise
+            shutil.rmtree(before, ignore_errors=True)
+    except OSError as error:
+        if error.filename is None:  # a full disk does not say which
+            raise OSError(error.errno, error.strerror or str(error), str(out)) from error
+        raise

@@ -1,0 +1,84 @@
+/* Model files: safetensors with a seal, as docs/artefact.md of mobilenets describes them. */
+
+const FORMAT = 1;
+const TYPES = { I8: Int8Array, I32: Int32Array, F32: Float32Array };
+const text = new TextEncoder();
+
+/** What is inside a file { meta, tensors: { name: { dtype, shape, bytes } } }; throws { trouble, … } where it is not whole. */
+export async function read(file) {
+    const damaged = (why) => Object.assign(new Error(why), { trouble: "damaged", why });
+    if (file.length < 8) throw damaged("too short");
+    const view = new DataView(file.buffer, file.byteOffset, file.length);
+    const length = Number(view.getBigUint64(0, true));
+    let top, meta;
+    try {
+        top = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(file.subarray(8, 8 + length)));
+        meta = JSON.parse(top.__metadata__.mobilenets);
+    } catch {
+        throw damaged("no header of a model");
+    }
+    const told = top.__metadata__;
+    delete top.__metadata__;
+    if (await seal(told.mobilenets, top, file.subarray(8 + length)) !== told.sha256) throw damaged("its digest does not match");
+    if (meta.format !== FORMAT) throw Object.assign(new Error(), { trouble: "newer", format: meta.format });
+    const tensors = {};
+    for (const [name, { dtype, shape, data_offsets: [from, to] }] of Object.entries(top))
+        tensors[name] = { dtype, shape, bytes: file.slice(8 + length + from, 8 + length + to) };
+    return { meta, tensors };
+}
+
+/** The bytes of a file. */
+export async function write(meta, tensors) {
+    const names = Object.keys(tensors).sort((a, b) =>
+        size(tensors[b]) - size(tensors[a]) || (a < b ? -1 : 1)); // the widest first: all aligned, without gaps
+    const table = {};
+    let end = 0;
+    for (const name of names) {
+        const { dtype, shape, bytes } = tensors[name];
+        table[name] = { dtype, shape, data_offsets: [end, (end += bytes.length)] };
+    }
+    const body = new Uint8Array(end), told = JSON.stringify(meta);
+    for (const name of names) body.set(tensors[name].bytes, table[name].data_offsets[0]);
+    const sha256 = await seal(told, table, body);
+    let header = text.encode(JSON.stringify({ __metadata__: { mobilenets: told, sha256 }, ...table }));
+    header = text.encode(new TextDecoder().decode(header) + " ".repeat((8 - header.length % 8) % 8));
+    const file = new Uint8Array(8 + header.length + end);
+    new DataView(file.buffer).setBigUint64(0, BigInt(header.length), true);
+    file.set(header, 8);
+    file.set(body, 8 + header.length);
+    return file;
+}
+
+const size = ({ dtype }) => TYPES[dtype].BYTES_PER_ELEMENT;
+
+async function seal(told, table, body) {
+    const rows = Object.entries(table)
+        .sort(([a, { data_offsets: [p, q] }], [b, { data_offsets: [r, s] }]) => p - r || q - s || (a < b ? -1 : 1))
+        .map(([name, { dtype, shape, data_offsets: [from, to] }]) => `${[name, dtype, shape.join(","), from, to].join("\t")}\n`);
+    const head = text.encode(`${told}\n${rows.join("")}`), all = new Uint8Array(head.length + body.length);
+    all.set(head);
+    all.set(body, head.length);
+    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", all));
+    return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** The tensors of the app's own body: what lies in its packed weights is copied out of them, the rest is told. */
+export function body({ tensors, rest }, packed, more) {
+    const found = {};
+    for (const { name, dtype, shape, copies, at } of tensors) {
+        const bytes = new Uint8Array(shape.reduce((a, b) => a * b, 1) * TYPES[dtype].BYTES_PER_ELEMENT);
+        if (copies) for (const one of copies) copy(packed, one, bytes);
+        else bytes.set(more.subarray(at, at + bytes.length));
+        found[name] = { dtype, shape, bytes };
+    }
+    return found;
+}
+
+/* One byte for each combination of places along the axes: [how many, how far apart there, how far apart here]. */
+function copy(from, [at, to, axes], into) {
+    if (!axes.length) into[to] = from[at];
+    else {
+        const [[count, there, here], ...others] = axes;
+        for (let i = 0; i < count; i++) copy(from, [at + i * there, to + i * here, others], into);
+    }
+}

@@ -1,0 +1,59 @@
+/* The network in its worker: which of those shipped, by how many threads, and what is known of it. */
+import { kept, keep } from "./store.mjs";
+
+const worker = new Worker(new URL("worker.mjs", import.meta.url), { type: "module" });
+const waiting = new Map();
+let number = 0;
+worker.onmessage = ({ data }) => {
+    const { done, failed } = waiting.get(data.number);
+    waiting.delete(data.number);
+    data.trouble ? failed(data) : done(data);
+};
+worker.onerror = (event) => {
+    event.preventDefault();
+    for (const { failed } of waiting.values()) failed({ trouble: "interrupted", file: "worker.mjs" });
+    waiting.clear();
+};
+
+/** What the worker makes of an order; throws { trouble, … }. */
+export const ask = (order, given = {}, moved = []) => new Promise((done, failed) => {
+    waiting.set(++number, { done, failed });
+    worker.postMessage({ order, number, ...given }, moved);
+});
+
+/** Bytes or JSON of one of the app's files; throws { trouble, file } where it does not come. */
+export async function fetched(file, kind = "json") {
+    try {
+        const answer = await fetch(file);
+        if (!answer.ok) throw new Error(answer.status);
+        return await answer[kind]();
+    } catch {
+        throw { trouble: "interrupted", file };
+    }
+}
+
+/**
+ * Loads the largest variant whose frames hold the budget here, by as many threads as are fastest: measured at the first
+ * start, remembered after it.
+ */
+export async function start(app, measuring) {
+    const cores = navigator.hardwareConcurrency || 1, counts = [1];
+    if (globalThis.crossOriginIsolated) for (const n of [2, 4]) if (n <= cores) counts.push(n);
+    const place = `choice ${app.version} ${counts.length}`;
+    let choice = await kept(place);
+    if (!choice && app.variants.length * counts.length > 1) {
+        measuring();
+        for (const variant of app.variants.toReversed?.() ?? [...app.variants].reverse()) {
+            const paces = [];
+            for (const threads of counts) paces.push({ threads, ...(await ask("load", { folder: variant.folder, threads, measure: true })) });
+            const best = paces.reduce((a, b) => (b.ms < 0.9 * a.ms ? b : a));
+            choice = { folder: variant.folder, threads: best.threads };
+            if (best.ms <= app.budget_ms) break;
+        }
+        await keep(place, choice);
+    }
+    choice ??= { folder: app.variants[0].folder, threads: 1 };
+    const model = await fetched(`${choice.folder}/model.json`);
+    await ask("load", choice);
+    return { ...choice, cores, model, variant: app.variants.find(({ folder }) => folder === choice.folder) };
+}

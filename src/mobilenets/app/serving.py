@@ -1,0 +1,152 @@
+"""A server of one app's files, nothing else: for this machine, or with a certificate for its network."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".webmanifest": "application/manifest+json",
+    ".png": "image/png",
+    ".wasm": "application/wasm",
+}
+BYTES = "application/octet-stream"
+HEADERS = {
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+INDEX = "index.html"
+LIMIT_S = 30
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Gives a file of an `AppServer`, and refuses all else."""
+
+    server: AppServer
+    server_version, sys_version = "mobilenets", ""
+    protocol_version = "HTTP/1.1"
+    timeout = LIMIT_S
+
+    def do_GET(self) -> None:
+        """A file."""
+        self._answer(body=True)
+
+    def do_HEAD(self) -> None:
+        """What is to be known of a file."""
+        self._answer(body=False)
+
+    def _answer(self, *, body: bool) -> None:
+        name = unquote(urlsplit(self.path).path).removeprefix("/") or INDEX
+        data = self.server.content.get(name)
+        if data is None:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", TYPES.get(Path(name).suffix, BYTES))
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
+    def end_headers(self) -> None:
+        """The same for every answer."""
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        super().end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Says nothing."""
+
+
+class AppServer(ThreadingHTTPServer):
+    """Serves `content`, files by name, that were read before: no path can leave it."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], content: dict[str, bytes]) -> None:
+        self.content = content
+        super().__init__(address, Handler)
+
+
+@contextmanager
+def server(
+    folder: Path, host: str = "127.0.0.1", port: int = 0, certificate: Path | None = None
+) -> Iterator[AppServer]:
+    """A server of the files that lie in the folder now, bound to `host`; run it by `serve_forever`."""
+    content = {
+        file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()
+    }
+    made = AppServer((host, port), content)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        made.socket = context.wrap_socket(made.socket, server_side=True, do_handshake_on_connect=False)
+    try:
+        yield made
+    finally:
+        made.server_close()
+
+
+def serving(folder: Path, port: int, say: Callable[[str], None], *, lan: bool) -> None:
+    """Serve an app until Ctrl+C; where it is, for a phone on the same network too with `lan`."""
+    host = _own_address() if lan else "127.0.0.1"
+    certificate = None
+    if lan:
+        from mobilenets.app.certificate import of_server
+
+        certificate = of_server(host)
+    try:
+        made = server(folder, "0.0.0.0" if lan else host, port, certificate)
+        with made as running:
+            scheme, name = ("https", host) if lan else ("http", "localhost")
+            address = f"{scheme}://{name}:{running.server_port}/"
+            say(address)
+            if lan:
+                _shown(address, certificate, say)
+            say("Ctrl+C ends it")
+            with suppress(KeyboardInterrupt):
+                running.serve_forever()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ValueError(f"--port {port}: another program has it; give another, or 0 for any") from error
+        raise
+
+
+def _own_address() -> str:
+    """This machine's address on its network; asking for the way to a far one sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked, suppress(OSError):
+        asked.connect(("192.0.2.1", 9))  # an address of nobody (RFC 5737)
+        return str(asked.getsockname()[0])
+    return "127.0.0.1"
+
+
+def _shown(address: str, certificate: Path | None, say: Callable[[str], None]) -> None:
+    import segno
+
+    text = StringIO()
+    segno.make(address, error="m").terminal(text, compact=True)
+    say(text.getvalue())
+    if certificate is not None:
+        from mobilenets.app.certificate import fingerprint
+
+        say("The browser warns, because nobody vouches for a certificate that was made here. Its SHA-256 is")
+        say(fingerprint(certificate))
+        say("Offline use wants a server with a certificate that browsers know.")

@@ -1,0 +1,208 @@
+"""What serves an app serves nothing else; an Android package of it verifies; mistakes are one line."""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import ssl
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from mobilenets.app.serving import server
+from mobilenets.infer import artefact
+
+Ask = Callable[..., Any]
+pytest.importorskip("ziglang", reason="ziglang, the cross compiler, is not installed")
+
+
+@pytest.fixture(scope="module")
+def app(taught: Any, ask: Ask, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An app of a float32 model."""
+    out = tmp_path_factory.mktemp("app") / "site"
+    ask("app", taught.model, "--out", out, "--title", 'Crabs & "ants" @home')
+    return out
+
+
+@pytest.fixture
+def running(app: Path) -> Iterator[tuple[str, int]]:
+    with server(app) as made:
+        thread = Thread(target=made.serve_forever)
+        thread.start()
+        yield made.server_address[0], made.server_port
+        made.shutdown()
+        thread.join()
+
+
+def asked(port: int, path: str, method: str = "GET") -> tuple[http.client.HTTPResponse, bytes]:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as line:
+        line.putrequest(method, path)
+        line.endheaders()
+        answer = line.getresponse()
+        return answer, answer.read()
+
+
+def test_each_file_is_served_with_its_type_and_isolated(app: Path, running: tuple[str, int]) -> None:
+    host, port = running
+    assert host == "127.0.0.1"
+    types = {
+        ".html": "text/html",
+        ".mjs": "text/javascript",
+        ".js": "text/javascript",
+        ".wasm": "application/wasm",
+    }
+    for file in (one for one in app.rglob("*") if one.is_file()):
+        answer, data = asked(port, "/" + file.relative_to(app).as_posix())
+        assert (answer.status, data) == (200, file.read_bytes())
+        assert answer.headers["Content-Type"].startswith(types.get(file.suffix, ""))
+        assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        assert answer.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert asked(port, "/")[1] == (app / "index.html").read_bytes()
+    answer, data = asked(port, "/main.mjs", "HEAD")
+    assert (answer.status, data) == (200, b"")
+    assert int(answer.headers["Content-Length"]) == (app / "main.mjs").stat().st_size
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../pyproject.toml",
+        "/..%2f..%2fetc/passwd",
+        "//etc/passwd",
+        "/models",
+        "/models/",
+        "/%2e%2e/secret",
+        "/main.mjs/",
+        "/main.mjs%00.html",
+        "/.",
+        "/\\..\\secret",
+    ],
+)
+def test_nothing_beside_its_files_is_served(running: tuple[str, int], path: str) -> None:
+    answer, _ = asked(running[1], path)
+    assert answer.status == 404
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT"])
+def test_other_methods_are_refused(running: tuple[str, int], method: str) -> None:
+    assert asked(running[1], "/main.mjs", method)[0].status in (405, 501)
+
+
+def test_a_file_that_comes_into_the_folder_later_is_not_served(app: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(app, site)
+    with server(site) as made:
+        (site / "late.html").write_text("late")
+        Thread(target=made.serve_forever).start()
+        assert asked(made.server_port, "/late.html")[0].status == 404
+        made.shutdown()
+
+
+def test_to_the_network_it_speaks_https_by_a_certificate_that_stays(
+    app: Path, surroundings: dict[str, str], cache: Path
+) -> None:
+    seen = []
+    for _ in range(2):
+        words = [sys.executable, "-m", "mobilenets", "app", str(app), "--serve", "--lan", "--port", "0"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=surroundings) as run:
+            assert run.stdout is not None
+            address = run.stdout.readline().strip()
+            host, port = address.removeprefix("https://").rstrip("/").split(":")
+            told = "".join(iter(run.stdout.readline, "Ctrl+C ends it\n"))
+            assert "▀" in told
+            assert "SHA-256" in told
+            certificate = ssl.get_server_certificate((host, int(port)))
+            line = http.client.HTTPSConnection(
+                host, int(port), context=ssl._create_unverified_context(), timeout=10
+            )
+            line.request("GET", "/")
+            assert line.getresponse().read() == (app / "index.html").read_bytes()
+            line.close()
+            run.send_signal(2)
+            assert run.wait(10) == 0
+        seen.append(certificate)
+    assert seen[0] == seen[1]
+    assert {file.stat().st_mode & 0o077 for file in (cache / "app").iterdir()} == {0}
+
+
+def test_a_package_for_android_verifies_and_asks_for_the_camera_alone(
+    app: Path, ask: Ask, tmp_path: Path
+) -> None:
+    tools = ("aapt", "apksigner", "zipalign", "smali")
+    if lacking := [name for name in tools if shutil.which(name) is None]:
+        pytest.skip(f"no {', '.join(lacking)} on this machine")
+    out = tmp_path / "crabs.apk"
+    facts = ask("app", app, "--apk", out, "--json").facts["apk"]
+    assert facts["bytes"] == out.stat().st_size
+    assert facts["permissions"] == ["android.permission.CAMERA"]
+    assert {"v2", "v3"} <= set(facts["schemes"])
+    with zipfile.ZipFile(out) as archive:
+        for file in (one for one in app.rglob("*") if one.is_file()):
+            assert archive.read(f"assets/{file.relative_to(app).as_posix()}") == file.read_bytes()
+        assert archive.read("classes.dex")[:4] == b"dex\n"
+    told = subprocess.run(["aapt", "dump", "badging", out], capture_output=True, text=True, check=True).stdout
+    assert "application-label:'Crabs & \\\"ants\\\" @home'" in told  # aapt escapes what it prints
+    again = ask("app", app, "--apk", tmp_path / "again.apk", "--json").facts["apk"]
+    assert again["certificate_sha256"] == facts["certificate_sha256"]
+    damaged = bytearray(out.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    out.write_bytes(damaged)
+    assert subprocess.run(["apksigner", "verify", out], capture_output=True, check=False).returncode != 0
+
+
+def test_an_app_takes_the_place_of_an_app_and_of_nothing_else(
+    app: Path, taught: Any, ask: Ask, refuse: Callable[..., str], tmp_path: Path
+) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(app, site)
+    (site / "left.txt").write_text("of the older one")
+    ask("app", taught.model, "--out", site, "--title", "Another")
+    assert not (site / "left.txt").exists()
+    assert "Another" in (site / "index.html").read_text()
+    other = tmp_path / "photos"
+    other.mkdir()
+    (other / "photo.jpg").write_bytes(b"mine")
+    assert "holds other files and no app" in refuse("app", taught.model, "--out", other)
+    assert "a file is in its way" in refuse("app", taught.model, "--out", other / "photo.jpg")
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
+
+
+def test_mistakes_are_one_line(
+    app: Path, taught: Any, refuse_each: Callable[..., list[str]], body25: Path, tmp_path: Path
+) -> None:
+    other = artefact.load(taught.model)
+    artefact.save(replace(other, labels=tuple("abcde")), tmp_path / "other.safetensors")
+    out = tmp_path / "out"
+    told = refuse_each(
+        ("app", taught.model),
+        ("app", app, "--out", out),
+        ("app", taught.model, "--lan", "--out", out),
+        ("app", tmp_path / "none.safetensors", "--out", out),
+        ("app", taught.model, "--out", out, "--title", "x" * 61),
+        ("app", taught.model, taught.model, "--out", out),
+        ("app", taught.model, tmp_path / "other.safetensors", "--out", out),
+        ("app", taught.model, "--dtype", "int8", "--out", out),
+        env={"OMP_NUM_THREADS": "2"},
+    )
+    reasons = (
+        "--out FOLDER for the app",
+        "an app already",
+        "--lan goes with --serve",
+        "no such file",
+        "--title: 1 to 60 letters, not 61",
+        "the same model was given twice",
+        "answer by the same classes",
+        "--dtype int8 needs --calibrate",
+    )
+    for line, reason in zip(told, reasons, strict=True):
+        assert reason in line
+    assert not out.exists()

@@ -423,7 +423,7 @@ def test_javascript_takes_pixels_with_and_without_alpha(
     assert told["rgb"] == told["rgba"] == told["levels"]
     assert told["rgb"] == pytest.approx(NumpyEngine(small)(frame)["logits"].tolist(), abs=1e-5)
     assert tuple(told["labels"]) == LABELS
-    assert told["outputs"][0] == {"name": "logits", "dtype": "float32", "shape": [4]}
+    assert told["outputs"][0] == {"name": "logits", "dtype": "float32", "shape": [4], "scale": 1, "zero": 0}
     assert told["same"]
     for error, words in zip(
         told["errors"],

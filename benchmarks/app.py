@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -26,7 +24,8 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from rows import keep
+from retrain import COMMAND
+from rows import keep, told
 from web import VERSION, packages
 
 from mobilenets.bench.formats import qdq
@@ -65,14 +64,6 @@ async ([threads, folder, runs]) => {
     });
 }
 """
-
-
-def told(words: list[Any]) -> dict[str, Any]:
-    """What a command prints as JSON."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mobilenets", *map(str, words), "--json"], stdout=subprocess.PIPE, check=True
-    )
-    return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 
 def chosen(out: Path, count: int) -> list[tuple[str, Path]]:
@@ -200,8 +191,7 @@ def main() -> None:
         "p95_ms",
         "bytes",
     )
-    facts = {"browser": "", "peer": f"onnxruntime-web {VERSION}", "machine": machine_line()}
-    facts["command"] = "python benchmarks/app.py --data DATA"
+    facts = {"peer": f"onnxruntime-web {VERSION}", "machine": machine_line(), "command": COMMAND}
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         with tarfile.open(given.data / "data" / "road-or-not.tar") as archive:
@@ -222,6 +212,7 @@ def main() -> None:
 
         whole = artefact.load(model_file)
         model, _ = typed(whole, "int8", folder, lambda *_: None)
+        assert artefact.digest(model) == app["variants"][0]["digest"]
         shown = chosen(place / "out", given.frames)
         camera = film(place / "road.y4m", [decode(file.read_bytes()) for _, file in shown], *SIZE, each=EACH)
         with served(place / "site") as address:

@@ -15,17 +15,13 @@ come.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from retrain import COMMAND
-from rows import keep
+from rows import keep, told
 
 from mobilenets.infer import adopt, weights
 from mobilenets.train.meter import machine_line
@@ -46,13 +42,6 @@ def split(source: Path, name: str, seed: int, into: Path) -> Path:
             part.mkdir(parents=True, exist_ok=True)
             (part / files[index].name).symlink_to(files[index])
     return into
-
-
-def told(words: list[str]) -> dict[str, Any]:
-    """What a command prints as JSON."""
-    command = [sys.executable, "-m", "mobilenets", *words, "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 
 def main() -> None:

@@ -1,9 +1,12 @@
-"""Where the benchmarks keep what they measured."""
+"""How the benchmarks ask a command, and where they keep what they measured."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,3 +28,11 @@ def keep(path: Path, row: Mapping[str, Any]) -> None:
         if new:
             writer.writeheader()
         writer.writerow(row)
+
+
+def told(words: Sequence[object]) -> dict[str, Any]:
+    """What a command of `mobilenets` prints as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mobilenets", *map(str, words), "--json"], stdout=subprocess.PIPE, check=True
+    )
+    return json.loads(done.stdout)  # type: ignore[no-any-return]

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from retrain import COMMAND
-from rows import keep
+from rows import keep, told
 
 from mobilenets.train.keeper import CHECKPOINT
 from mobilenets.train.meter import machine_line
@@ -73,14 +73,6 @@ def in_bytes(model: Path, folder: Path, into: Path) -> float:
     compiling = ["compile", str(model), "--dtype", "int8", "--calibrate", str(folder / "train")]
     made = told([*compiling, "--out", str(into)])
     return float(told(["evaluate", str(into / made["library"]), str(folder / "test")])["top1"])
-
-
-def told(words: list[str]) -> dict[str, Any]:
-    """What a command prints as JSON."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mobilenets", *words, "--json"], stdout=subprocess.PIPE, check=True
-    )
-    return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 
 def curve(name: str, epochs: list[dict[str, Any]]) -> None:

@@ -18,6 +18,7 @@ from mobilenets.console import Reporter, complain, percent, say, say_json, table
 from mobilenets.energy import PowerOptions
 from mobilenets.export.formats import FORMATS
 from mobilenets.flags import JSON, flags
+from mobilenets.phone import Calibrate, Dtype, Images
 from mobilenets.predicting import PredictOptions, predict
 from mobilenets.shown import (
     mistaken,
@@ -302,18 +303,12 @@ def compile_(
     model: Annotated[str, typer.Argument(help="A model file, or a name of `mobilenets models`.")],
     out: Annotated[Path, typer.Option(help="Where C, weights, library and certificate go.")],
     target: Annotated[str, typer.Option(help=f"What it is built for: {targets_told()}.")] = "host",
-    dtype: Annotated[
-        str | None, typer.Option(help="float32 or int8; the model's own unless given.", show_default=False)
-    ] = None,
-    calibrate: Annotated[
-        Path | None, typer.Option(help="Pictures such as it will see, to quantise a float32 model on.")
-    ] = None,
+    dtype: Dtype = None,
+    calibrate: Calibrate = None,
     threads: Annotated[
         int, typer.Option(min=1, help="Threads it is verified with; each use of it chooses its own.")
     ] = 1,
-    images: Annotated[
-        Path | None, typer.Option(help="Pictures to verify on; frames drawn here unless given.")
-    ] = None,
+    images: Images = None,
     headless: Annotated[bool, typer.Option("--headless", help="Features only, no classes.")] = False,
     name: Annotated[str | None, typer.Option(help="Its name in C; the file's unless given.")] = None,
     json: Json = False,
@@ -349,9 +344,7 @@ def export(
     model: Annotated[str, typer.Argument(help="A model file, or a name of `mobilenets models`.")],
     to: Annotated[str, typer.Option(help=f"The format: {', '.join(FORMATS)}.")],
     out: Annotated[Path, typer.Option(help="The file, or a folder for it.")],
-    images: Annotated[
-        Path | None, typer.Option(help="Pictures to verify on; frames drawn here unless given.")
-    ] = None,
+    images: Images = None,
     json: Json = False,
 ) -> None:
     """Write a model as another runtime's file, in float32, and let that runtime answer as numpy does."""

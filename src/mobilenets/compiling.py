@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.resources import files
@@ -44,14 +44,13 @@ from mobilenets.infer.engine import NumpyEngine
 from mobilenets.infer.quantise import quantise
 from mobilenets.infer.resize import Frame
 from mobilenets.infer.weights import cache_dir
+from mobilenets.placing import PART, drop_left
 from mobilenets.spec.head import headless as without_head
 from mobilenets.spec.net import Output
 from mobilenets.spec.text import json_text
 from mobilenets.train.meter import instructions
 
 CERTIFICATE = "certificate.json"
-PART = ".part-"
-STALE_S = 24 * 3600
 MOST_LETTERS = 48
 """Of a name that is taken from a file's."""
 DTYPES = ("float32", "int8")
@@ -439,11 +438,3 @@ def _left(out: Path) -> list[Path]:
 
 def _content(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def drop_left(out: Path) -> None:
-    """Remove what a kill has left: parts that nothing can be at work on any more."""
-    for left in out.glob(f"{PART}*"):
-        with suppress(OSError):
-            if time.time() - left.stat().st_mtime > STALE_S:
-                shutil.rmtree(left, ignore_errors=True)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from mobilenets.compile import verify
-from mobilenets.compiling import PART, drop_left
 from mobilenets.data.digests import Progress
 from mobilenets.export.formats import FORMATS, Format, chosen, versioned
 from mobilenets.export.making import made
@@ -23,6 +19,7 @@ from mobilenets.infer.adopt import in_floats
 from mobilenets.infer.artefact import Artefact, digest
 from mobilenets.infer.image import normalise, prepare
 from mobilenets.infer.walk import Walk
+from mobilenets.placing import replaced
 from mobilenets.spec.net import shapes
 
 INTEGERS = ("uint8", "int8")
@@ -49,7 +46,7 @@ def export_model(
     target = _target(out, form, given)
     begun = time.perf_counter()
     floats = in_floats(model)
-    with _whole(target) as path, tempfile.TemporaryDirectory(prefix="mobilenets-") as place:
+    with replaced(target) as path, tempfile.TemporaryDirectory(prefix="mobilenets-") as place:
         progress("export", 0, 2)
         shown, told = frames(images)
         values = normalise(np.stack([prepare(frame, model.preprocess) for frame in shown]), model.preprocess)
@@ -111,30 +108,3 @@ def _target(out: Path, form: Format, given: str) -> Path:
         if target.is_dir() and not (form.folder and (target / MANIFEST).exists()):
             raise ValueError(f"--out {target}: a folder is in its way; give another --out")
     return target
-
-
-@contextmanager
-def _whole(target: Path) -> Iterator[Path]:
-    """A path beside `target` to write to, which becomes `target` when all went well."""
-    absent = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
-    try:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise NotADirectoryError(
-                20, "a file is in its way; give another --out", str(target.parent)
-            ) from error
-        drop_left(target.parent)
-        with tempfile.TemporaryDirectory(prefix=PART, dir=target.parent) as place:
-            part = Path(place) / target.name
-            yield part
-            if target.is_dir():
-                shutil.rmtree(target)
-            part.replace(target)
-    except BaseException as error:
-        for folder in absent:
-            with suppress(OSError):
-                folder.rmdir()
-        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say which
-            raise OSError(error.errno, error.strerror or str(error), str(target)) from error
-        raise

@@ -15,7 +15,13 @@ from mobilenets.flags import JSON
 
 app = typer.Typer()
 PORT = 8000
-FEW_FILES = 12
+Dtype = Annotated[
+    str | None, typer.Option(help="float32 or int8; the model's own unless given.", show_default=False)
+]
+Calibrate = Annotated[
+    Path | None, typer.Option(help="Pictures such as it will see, to quantise a float32 model on.")
+]
+Images = Annotated[Path | None, typer.Option(help="Pictures to verify on; frames drawn here unless given.")]
 
 
 @app.command(
@@ -32,15 +38,9 @@ def app_(
     ],
     out: Annotated[Path | None, typer.Option(help="Where the app goes.")] = None,
     title: Annotated[str | None, typer.Option(help="Its name; of the file's unless given.")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32 or int8; the model's own unless given.", show_default=False)
-    ] = None,
-    calibrate: Annotated[
-        Path | None, typer.Option(help="Pictures such as it will see, to quantise a float32 model on.")
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Pictures to verify on; frames drawn here unless given.")
-    ] = None,
+    dtype: Dtype = None,
+    calibrate: Calibrate = None,
+    images: Images = None,
     serve: Annotated[bool, typer.Option("--serve", help="Serve it from here until Ctrl+C.")] = False,
     lan: Annotated[
         bool, typer.Option("--lan", help="To the network too, by https with a certificate made here.")

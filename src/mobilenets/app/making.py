@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -16,9 +13,10 @@ from typing import Any
 
 from mobilenets.app.icon import icon
 from mobilenets.app.parts import variant
-from mobilenets.compiling import PART, drop_left, typed
+from mobilenets.compiling import typed
 from mobilenets.data.digests import Progress
 from mobilenets.infer.artefact import Artefact
+from mobilenets.placing import replaced
 
 PAGE = (
     "index.html",
@@ -80,7 +78,7 @@ def make_app(
         raise ValueError("the same model was given twice")
     rows.sort(key=lambda row: row["macs"])
     content |= _page(title, rows, content)
-    with _whole(out) as place:
+    with replaced(out.absolute()) as place:
         for file, data in content.items():
             (place / file).parent.mkdir(parents=True, exist_ok=True)
             (place / file).write_bytes(data)
@@ -138,29 +136,3 @@ def _ours(out: Path) -> None:
         raise NotADirectoryError(20, "a file is in its way; give another --out", str(out))
     if out.exists() and any(out.iterdir()) and not (out / TOLD).exists():
         raise ValueError(f"--out {out}: holds other files and no app; give an empty folder or a new one")
-
-
-@contextmanager
-def _whole(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place when all went well."""
-    out = out.absolute()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    drop_left(out.parent)
-    try:
-        with tempfile.TemporaryDirectory(prefix=PART, dir=out.parent) as place:
-            made, before = Path(place) / "made", Path(place) / "before"
-            made.mkdir()
-            yield made
-            if out.exists():
-                out.replace(before)
-            try:
-                made.replace(out)
-            except OSError:
-                if before.exists():
-                    before.replace(out)
-                raise
-            shutil.rmtree(before, ignore_errors=True)
-    except OSError as error:
-        if error.filename is None:  # a full disk does not say which
-            raise OSError(error.errno, error.strerror or str(error), str(out)) from error
-        raise

@@ -39,7 +39,7 @@ def package(folder: Path, out: Path, progress: Progress) -> dict[str, Any]:
 
     Raises ValueError where a tool is missing, RuntimeError where one fails or the package does not verify.
     """
-    if lacking := [f"{package} ({name})" for name, package in TOOLS.items() if not shutil.which(name)]:
+    if lacking := [f"{debian} ({name})" for name, debian in TOOLS.items() if not shutil.which(name)]:
         raise ValueError(f"--apk wants Debian's {', '.join(lacking)}: apt-get install them")
     if not FRAMEWORK.exists():
         raise ValueError(f"--apk wants {FRAMEWORK}: apt-get install android-framework-res")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mobilenets.compile.target import TARGETS, family
 from mobilenets.compile.unpacked import copies
-from mobilenets.compiling import CERTIFICATE, compile_model
+from mobilenets.compiling import compile_model
 from mobilenets.costs.count import cost
 from mobilenets.data.digests import Progress
 from mobilenets.infer.artefact import Artefact, metadata
@@ -59,7 +59,6 @@ def variant(model: Artefact, name: str, progress: Progress, images: Path | None 
             if made.setdefault(f"{NAME}.weights", weights) != weights:
                 raise RuntimeError(f"{name}: both builds read one weight file, and theirs differ")
             made[f"{NAME}.mjs"] = (out / f"{NAME}.mjs").read_bytes()
-            (out / CERTIFICATE).unlink()
     made |= _described(model)
     digest = certificates["wasm"]["digest"]
     return Variant(name, made, certificates, cost(model.net).macs, digest)

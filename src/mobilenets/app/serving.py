@@ -119,7 +119,7 @@ def serving(folder: Path, port: int, say: Callable[[str], None], *, lan: bool) -
             scheme, name = ("https", host) if lan else ("http", "localhost")
             address = f"{scheme}://{name}:{running.server_port}/"
             say(address)
-            if lan:
+            if certificate is not None:
                 _shown(address, certificate, say)
             say("Ctrl+C ends it")
             with suppress(KeyboardInterrupt):
@@ -138,15 +138,15 @@ def _own_address() -> str:
     return "127.0.0.1"
 
 
-def _shown(address: str, certificate: Path | None, say: Callable[[str], None]) -> None:
+def _shown(address: str, certificate: Path, say: Callable[[str], None]) -> None:
+    """The address as a picture for a phone, and what its browser will ask about."""
     import segno
+
+    from mobilenets.app.certificate import fingerprint
 
     text = StringIO()
     segno.make(address, error="m").terminal(text, compact=True)
     say(text.getvalue())
-    if certificate is not None:
-        from mobilenets.app.certificate import fingerprint
-
-        say("The browser warns, because nobody vouches for a certificate that was made here. Its SHA-256 is")
-        say(fingerprint(certificate))
-        say("Offline use wants a server with a certificate that browsers know.")
+    say("The browser warns, because nobody vouches for a certificate that was made here. Its SHA-256 is")
+    say(fingerprint(certificate))
+    say("Offline use wants a server with a certificate that browsers know.")

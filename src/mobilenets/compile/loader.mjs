@@ -36,7 +36,7 @@ const node = globalThis.process?.versions?.node ? await import("node:worker_thre
  * built without threads, of the same network, wants `shared: false` where this file is of one built with them.
  */
 export async function load({ threads = 1, module, weights, shared = THREADS } = {}) {
-    if (!Number.isInteger(threads) || threads < 1 || (threads > 1 && !THREADS)) throw new RangeError(`@name@: ${threads} threads cannot be had`);
+    if (!Number.isInteger(threads) || threads < 1 || (threads > 1 && !shared)) throw new RangeError(`@name@: ${threads} threads cannot be had`);
     const parts = [bytes(module ?? new URL("./@name@.wasm", HERE)), bytes(weights ?? new URL("./@name@.weights", HERE))];
     const [code, values] = await Promise.all(parts);
     if (values.byteLength !== @weight_bytes@) throw new RangeError("@name@.weights: not as long as it should be");

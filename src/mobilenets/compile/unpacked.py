@@ -126,7 +126,7 @@ def _fours(layer: Product, shape: tuple[int, ...], family: Family, *, asymmetric
 def _columns(layer: Filter, channels: int, family: Family) -> Iterator[Copy]:
     """Signed bytes of a depthwise layer: chunks of heads, then of columns by fours of rows; see `taps`."""
     kernel, size = layer.kernel, 1 + family.halves
-    area, each = kernel**2, fours_bytes(kernel, 1, LINE, family.halves) + area_of(layer, family)
+    area, each = kernel**2, fours_bytes(kernel, 1, LINE, family.halves) + _singles(layer, family)
     column = LINE * 4 * size * groups(kernel)
     for row in range(kernel):
         four, at = divmod(row, 4)
@@ -148,7 +148,7 @@ def _columns(layer: Filter, channels: int, family: Family) -> Iterator[Copy]:
             done += many * count
 
 
-def area_of(layer: Filter, family: Family) -> int:
+def _singles(layer: Filter, family: Family) -> int:
     """Bytes that each chunk has behind its fours: single taps, where a family has them."""
     return layer.kernel**2 * family.line * family.taps
 

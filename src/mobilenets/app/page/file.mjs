@@ -63,7 +63,7 @@ async function seal(told, table, body) {
 }
 
 /** The tensors of the app's own body: what lies in its packed weights is copied out of them, the rest is told. */
-export function body({ tensors, rest }, packed, more) {
+export function body({ tensors }, packed, more) {
     const found = {};
     for (const { name, dtype, shape, copies, at } of tensors) {
         const bytes = new Uint8Array(shape.reduce((a, b) => a * b, 1) * TYPES[dtype].BYTES_PER_ELEMENT);
@@ -76,9 +76,8 @@ export function body({ tensors, rest }, packed, more) {
 
 /* One byte for each combination of places along the axes: [how many, how far apart there, how far apart here]. */
 function copy(from, [at, to, axes], into) {
-    if (!axes.length) into[to] = from[at];
-    else {
-        const [[count, there, here], ...others] = axes;
-        for (let i = 0; i < count; i++) copy(from, [at + i * there, to + i * here, others], into);
-    }
+    const [[count, there, here], ...others] = axes;
+    for (let i = 0; i < count; i++)
+        if (others.length) copy(from, [at + i * there, to + i * here, others], into);
+        else into[to + i * here] = from[at + i * there];
 }

@@ -68,7 +68,7 @@ export async function imported(file) {
     for (const name of names) {
         const { dtype, shape, bytes } = mine.tensors[name];
         const given = tensors[name];
-        if (given?.dtype !== dtype || String(given.shape) !== String(shape)) throw other(`${name} is missing or of another shape`);
+        if (given?.dtype !== dtype || String(given.shape) !== String(shape) || given.bytes.length !== bytes.length) throw other(`${name} is missing or of another shape`);
         if (!heads(name) && !bytes.every((byte, i) => byte === given.bytes[i])) throw other(`${name} is another network's`);
     }
     const floats = (name) => new Float32Array(tensors[name].bytes.buffer);

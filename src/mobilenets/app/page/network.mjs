@@ -43,7 +43,7 @@ export async function start(app, measuring) {
     let choice = await kept(place);
     if (!choice && app.variants.length * counts.length > 1) {
         measuring();
-        for (const variant of app.variants.toReversed?.() ?? [...app.variants].reverse()) {
+        for (const variant of [...app.variants].reverse()) {
             const paces = [];
             for (const threads of counts) paces.push({ threads, ...(await ask("load", { folder: variant.folder, threads, measure: true })) });
             const best = paces.reduce((a, b) => (b.ms < 0.9 * a.ms ? b : a));

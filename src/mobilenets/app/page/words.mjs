@@ -39,7 +39,6 @@ export default {
     saved: "{name} lies among the downloads.",
     unsaved: "{name} could not be saved: this takes Android 10.",
     private: "Nothing leaves this device.",
-    dropHere: "Drop a picture anywhere on this page.",
     retry: "Try again",
     noCamera: "There is no camera here. Choose a picture instead.",
     refused: "The camera was not allowed. Allow it in the browser's settings for this page and try again, or choose a picture.",

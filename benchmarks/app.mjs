@@ -1,36 +1,36 @@
-/* Engines of app.py in one worker, by turns: the app's network and onnxruntime-web's, at equal threads.
- * Given { threads, levels, planes, bytes, runs, models }; answers with milliseconds of each call. */
-import * as ort from "./ort/ort.wasm.bundle.min.mjs";
+/* One engine of app.py in a worker of its own: the app's network, or onnxruntime-web with a file of it.
+ * Given { engine, threads, folder, runs }; answers with milliseconds of each call, and with the last answer. */
+const WARM = 60; // calls until the browser has compiled for speed
+const read = async (file) => new Uint8Array(await (await fetch(file)).arrayBuffer());
 
-const WARM = 20;
+async function ours(folder, threads) {
+    const { load } = await import(new URL(`${folder}/net.mjs`, import.meta.url));
+    const module = new URL(`${folder}/${threads > 1 ? "threads" : "net"}.wasm`, import.meta.url);
+    const net = await load({ threads, module, shared: threads > 1 }), levels = await read("levels.bin");
+    return () => net.runLevels(levels).logits;
+}
+async function onnxruntime(dtype, threads) {
+    const ort = await import("./ort/ort.wasm.bundle.min.mjs");
+    Object.assign(ort.env.wasm, { numThreads: threads, simd: true, wasmPaths: new URL("ort/", import.meta.url).href });
+    const options = { executionProviders: ["wasm"], graphOptimizationLevel: "all" };
+    const session = await ort.InferenceSession.create(await read(`${dtype}.onnx`), options);
+    const planes = await read("planes.bin"), shape = JSON.parse(new TextDecoder().decode(await read("shape.json")));
+    const tensor = dtype === "int8" ? new ort.Tensor("uint8", await read("input.bin"), shape)
+        : new ort.Tensor("float32", new Float32Array(planes.buffer), shape);
+    return async () => (await session.run({ [session.inputNames[0]]: tensor }))[session.outputNames[0]].data;
+}
 
-onmessage = async ({ data: { threads, folder, runs } }) => {
+onmessage = async ({ data: { engine, threads, folder, runs } }) => {
     try {
-        const read = async (file) => new Uint8Array(await (await fetch(file)).arrayBuffer());
-        const levels = await read("levels.bin"), planes = await read("planes.bin"), side = Math.sqrt(levels.length / 3);
-        const { load } = await import(new URL(`${folder}/net.mjs`, import.meta.url));
-        const module = new URL(`${folder}/${threads > 1 ? "threads" : "net"}.wasm`, import.meta.url);
-        const net = await load({ threads, module, shared: threads > 1 });
-        Object.assign(ort.env.wasm, { numThreads: threads, simd: true, wasmPaths: new URL("ort/", import.meta.url).href });
-        const session = async (file, tensor) => {
-            const made = await ort.InferenceSession.create(await read(file), { executionProviders: ["wasm"], graphOptimizationLevel: "all" });
-            return () => made.run({ [made.inputNames[0]]: tensor }).then((found) => found[made.outputNames[0]].data);
-        };
-        const shape = [1, 3, side, side];
-        const engines = {
-            "ours int8": async () => net.runLevels(levels).logits,
-            "onnxruntime-web float32": await session("float32.onnx", new ort.Tensor("float32", new Float32Array(planes.buffer), shape)),
-            "onnxruntime-web int8": await session("int8.onnx", new ort.Tensor("uint8", await read("input.bin"), shape)),
-        };
-        const names = Object.keys(engines), taken = Object.fromEntries(names.map((name) => [name, []])), answers = {};
-        for (const name of names) for (let i = 0; i < WARM; i++) answers[name] = [...(await engines[name]())];
-        for (let turn = 0; turn < runs; turn++)
-            for (let i = 0; i < names.length; i++) {
-                const name = names[(turn + i) % names.length], begun = performance.now();
-                await engines[name]();
-                taken[name].push(performance.now() - begun);
-            }
-        postMessage({ taken, answers });
+        const call = engine === "ours" ? await ours(folder, threads) : await onnxruntime(engine, threads);
+        const taken = [];
+        let answer;
+        for (let turn = -WARM; turn < runs; turn++) {
+            const begun = performance.now();
+            answer = await call();
+            if (turn >= 0) taken.push(performance.now() - begun);
+        }
+        postMessage({ taken, answer: [...answer] });
     } catch (error) {
         postMessage({ error: String(error.stack ?? error) });
     }

@@ -86,11 +86,10 @@ def forecast(
         )
         if there is not None:
             found = replace(found, notes=(*found.notes, f"measured, by the rows: {there:.4g} ms"))
-    told = f"{net.name} {net.width:g} at {net.resolution}"
     if json:
-        say_json({"net": told} | costs.as_json(found, by_layer))
+        say_json({"net": net.called} | costs.as_json(found, by_layer))
         return
-    show_forecast(found, told, where.says, by_layer)
+    show_forecast(found, net.called, where.says, by_layer)
 
 
 @app.command(epilog="Example: mobilenets choose --device raspberry-pi-4 --latency-ms 30 --size-kb 4000")

@@ -37,6 +37,8 @@ CODE = (".html", ".js", ".mjs", ".css", ".wasm")
 BUDGET_MS = 33.0
 """For a frame: thirty of them a second."""
 MOST_TITLE = 60
+SHORT = 30
+"""Letters of a title that stands in one line of a phone."""
 
 
 def make_app(
@@ -44,17 +46,18 @@ def make_app(
     out: Path,
     progress: Progress,
     *,
-    title: str,
+    title: str | None = None,
     dtype: str | None = None,
     calibrate: Path | None = None,
     images: Path | None = None,
 ) -> dict[str, Any]:
     """Write an app of models, each with the name a user gave it, to the folder `out`; tell what is in it.
 
+    Its title is of its classes, where they are few, unless one is given.
     Raises ValueError for what a user can mend, RuntimeError where the compiler or the verification fails;
     an app that was there stays then.
     """
-    title = title.strip()
+    title = (title or _titled(models[0])).strip()
     if not title or len(title) > MOST_TITLE:
         raise ValueError(f"--title: 1 to {MOST_TITLE} letters, not {len(title)}")
     _ours(out)
@@ -72,7 +75,8 @@ def make_app(
         if any(row["folder"] == folder for row in rows):
             folder += f"-{len(rows) + 1}"
         content |= {f"{folder}/{file}": data for file, data in one.files.items()}
-        rows.append({"name": name, "folder": folder, "digest": one.digest, "macs": one.macs})
+        called = f"{made.net.called}, {made.dtype}"
+        rows.append({"name": called, "folder": folder, "digest": one.digest, "macs": one.macs})
         certificates[name] = one.certificates | calibrated
     if len({row["digest"] for row in rows}) < len(rows):
         raise ValueError("the same model was given twice")
@@ -122,6 +126,13 @@ def _page(title: str, rows: Sequence[dict[str, Any]], models: dict[str, bytes]) 
     listed = json.dumps(sorted(made | models), indent=4)
     made[WORKER] = worker.replace("@version@", version).replace("@files@", listed).encode()
     return made
+
+
+def _titled(first: tuple[str, Artefact]) -> str:
+    """What its classes are, or what the file is called where they are many."""
+    name, model = first
+    said = " or ".join(model.labels)
+    return (said if len(said) <= SHORT else name)[:MOST_TITLE]
 
 
 def _zipped(data: bytes) -> int:

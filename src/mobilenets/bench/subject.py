@@ -136,7 +136,7 @@ def _prepared(model: Artefact, path: Path | None, told: str, calibrate: Path | N
         with made_whole(folder) as place:
             _write(place, model, levels, values, given, path)
     return Subject(
-        name=f"{model.net.name} {model.net.width:g} at {model.net.resolution}",
+        name=model.net.called,
         model=model,
         weights=told,
         digest=own,

@@ -11,7 +11,7 @@ def facts(model: Artefact, layout: str) -> dict[str, str]:
     """How a picture becomes the input, what the outputs mean, which model it was: JSON or plain text."""
     net = model.net
     told = {
-        "net": f"{net.name} {net.width:g} at {net.resolution}",
+        "net": net.called,
         "digest": digest(model),
         "input": f"float32 {layout}, RGB: turned as its EXIF says, cut or fitted by geometry, resized by "
         "an antialiased triangle, then (level - mean) / std with levels 0 to 255",

@@ -101,6 +101,11 @@ class Net:
         """Input height in pixels (square inputs are the rule here)."""
         return self.input.height
 
+    @property
+    def called(self) -> str:
+        """What people call it: "v1 0.5 at 128"."""
+        return f"{self.name} {self.width:g} at {self.resolution}"
+
     def output(self, name: str) -> Output:
         """The output called `name`; KeyError with the names there are."""
         for output in self.outputs:

@@ -141,7 +141,7 @@ def identity(
     shown = hashlib.sha256(f"{train.content} {train.truth.tolist()}".encode())
     net = start.net
     found = {
-        "net": f"{net.name} {net.width:g} at {net.resolution}",
+        "net": net.called,
         "classes": list(start.labels),
         "weights": options.weights,
         "seed": options.seed,

@@ -27,6 +27,8 @@ function trouble(word, facts, again) {
         again();
     };
     $("label").textContent = "";
+    $("bars").replaceChildren();
+    $("pace").textContent = "";
 }
 const troubled = (error, again = null) => (error?.trouble ? trouble(error.trouble, error, again)
     : typeof error === "string" ? trouble(error, {}, again) : trouble("failed", { why: error?.message ?? error }, again));
@@ -46,6 +48,7 @@ function answered({ logits, ms }) {
     const threshold = mine ? null : network.model.taught.threshold;
     const label = threshold !== null && steady[order[0]] < threshold ? say("unsure") : names[order[0]];
     if ($("label").textContent !== label) $("label").textContent = label;
+    $("share").disabled = false;
     while ($("bars").children.length > order.length) $("bars").lastChild.remove();
     order.forEach((index, place) => {
         let row = $("bars").children[place];
@@ -106,6 +109,7 @@ async function tick() {
 /* Where frames come from */
 function stop() {
     live = false;
+    $("freeze").hidden = $("flip").hidden = $("torch").hidden = $("share").disabled = true;
     camera.close();
 }
 async function filmed() {
@@ -118,13 +122,13 @@ async function filmed() {
         return troubled(word, filmed);
     }
     $("trouble").hidden = still.hidden = $("camera").hidden = live = true;
-    video.hidden = false;
+    video.hidden = $("freeze").hidden = false;
     freeze(false);
     taken = [];
     next();
 }
 async function pictured(file) {
-    if (!file || !network) return;
+    if (!file || $("picture").disabled) return; // dropped before there was a network
     try {
         await camera.draw(file, still);
     } catch {
@@ -133,7 +137,6 @@ async function pictured(file) {
     stop();
     $("trouble").hidden = video.hidden = true;
     still.hidden = $("camera").hidden = false;
-    $("flip").hidden = $("torch").hidden = true;
     await again();
 }
 const again = () => (still.hidden ? null : look(still, still.width, still.height).catch(troubled));
@@ -265,6 +268,7 @@ async function opened([file]) {
 function tab(name) {
     for (const one of ["look", "teach"]) $(one).setAttribute("aria-pressed", one === name);
     $("lesson").hidden = name !== "teach";
+    document.body.classList.toggle("teaching", name === "teach");
 }
 $("look").onclick = () => tab("look");
 $("teach").onclick = () => tab("teach");
@@ -297,6 +301,7 @@ async function begin() {
     try {
         const app = await fetched("app.json");
         network = await start(app, () => ($("label").textContent = say("measuring")));
+        $("picture").disabled = false;
         $("engine").textContent = say("engine", { name: network.variant.name, threads: network.threads, cores: network.cores });
         $("smooth").checked = (await kept("smooth")) ?? true;
         await teacher.begin(network);

@@ -16,7 +16,7 @@ export default {
     starting: "Starting …",
     measuring: "Measuring this device …",
     unsure: "Not sure",
-    pace: "{p50} ms a picture, {p95} ms at worst of 20, {fps} pictures a second",
+    pace: "{p50} ms a frame (p95 {p95} ms), {fps} frames a second",
     engine: "{name}, {threads} of {cores} cores",
     classes: "Answers by",
     own: "the app",

@@ -86,6 +86,20 @@ def browsing(camera: Path | None, *flags: str, home: Path | None = None, **how: 
         browser.close()
 
 
+def opened(context: Any, address: str, most: int = 0) -> Any:
+    """A page of the app that has begun to answer; all that it asked for, and all that went wrong, is kept."""
+    page = context.new_page()
+    page.asked, page.wrong = [], []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("pageerror", lambda error: page.wrong.append(str(error)))
+    page.on("console", lambda one: page.wrong.append(one.text) if one.type == "error" else None)
+    if most:
+        page.add_init_script(WATCH.replace("MOST", str(most)))
+    page.goto(address)
+    until(page, "document.querySelector('#bars li')")
+    return page
+
+
 def until(page: Any, true: str, seconds: float = 60) -> None:
     """Waits until an expression is true; the page's policy lets playwright's own waiting evaluate nothing."""
     ends = time.monotonic() + seconds

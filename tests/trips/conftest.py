@@ -259,6 +259,43 @@ def taught(
     return Taught(five, out, told.facts)
 
 
+@pytest.fixture(scope="session")
+def phone(taught: Any, ask: Callable[..., Told], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A model of five classes in bytes, and the app of it."""
+    from mobilenets.data.calibration import listed, pictures
+    from mobilenets.infer import artefact
+    from mobilenets.infer.quantise import quantise
+
+    place = tmp_path_factory.mktemp("phone")
+    model = artefact.load(taught.model)
+    small = quantise(model, pictures(listed(taught.folder), model.preprocess, most=48).levels)
+    artefact.save(small, place / "five.safetensors")
+    facts = ask(
+        "app", place / "five.safetensors", "--out", place / "app", "--title", "Five things", "--json"
+    ).facts
+    return place / "app", artefact.load(place / "five.safetensors"), facts
+
+
+@pytest.fixture(scope="session")
+def shown(five: Path) -> dict[str, list[Any]]:
+    """Four pictures of each class."""
+    from mobilenets.infer.image import decode
+
+    return {
+        folder.name: [decode(file.read_bytes()) for file in sorted(folder.iterdir())[:4]]
+        for folder in sorted(five.iterdir())
+    }
+
+
+@pytest.fixture(scope="session")
+def camera(shown: dict[str, list[Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A film of two of each class."""
+    from browser import film
+
+    every = [picture for own in shown.values() for picture in own[:2]]
+    return film(tmp_path_factory.mktemp("film") / "camera.y4m", every)
+
+
 BAN = """
 import sys
 BANNED = {banned!r}

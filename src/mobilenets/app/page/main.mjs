@@ -10,7 +10,7 @@ const say = (word, facts = {}) => words[word].replace(/\{(\w+)\}/g, (_, name) =>
 const STEADY = 0.25, SHOWN = 3, LATEST = 120, THUMB = 40, BURST = 10, MOST_THUMBS = 12;
 const video = $("video"), still = $("still"), frame = document.createElement("canvas");
 const inputs = Object.assign(document.createElement("input"), { type: "file" });
-let network, live = false, busy = false, frozen = false, collecting = null, steady = null, taken = [];
+let network, origin = 0, live = false, busy = false, frozen = false, collecting = null, steady = null, taken = [];
 
 /* Texts */
 function worded(root) {
@@ -78,8 +78,9 @@ function pixels(source, width, height) {
     return drawn.getImageData(0, 0, width, height).data;
 }
 async function look(source, width, height) {
-    const seen = pixels(source, width, height), copy = globalThis.onseen && seen.slice();
+    const seen = pixels(source, width, height), copy = globalThis.onseen && seen.slice(), whose = origin;
     const found = await ask("frame", { pixels: seen.buffer, width, height, taught: Boolean(ofMine()) }, [seen.buffer]);
+    if (whose !== origin) return; // another camera or picture has come meanwhile
     const label = answered(found);
     globalThis.onseen?.({ pixels: copy, width, height, label, ...found }); // tests watch frames by it
     if (collecting) collecting.push({ features: found.features, thumb: await small(source, width, height) });
@@ -95,7 +96,7 @@ function next() {
 }
 async function tick() {
     next();
-    if (busy || frozen || document.hidden || !video.videoWidth) return;
+    if (!live || busy || frozen || document.hidden || !video.videoWidth) return;
     busy = true;
     try {
         await look(video, video.videoWidth, video.videoHeight);
@@ -109,6 +110,7 @@ async function tick() {
 /* Where frames come from */
 function stop() {
     live = false;
+    origin++;
     $("freeze").hidden = $("flip").hidden = $("torch").hidden = $("share").disabled = true;
     camera.close();
 }
@@ -139,7 +141,11 @@ async function pictured(file) {
     still.hidden = $("camera").hidden = false;
     await again();
 }
-const again = () => (still.hidden ? null : look(still, still.width, still.height).catch(troubled));
+/* Looks anew at what stands still: a picture, or a frozen frame. */
+async function again() {
+    const source = still.hidden ? frozen && video : still;
+    if (source) await look(source, source.width || source.videoWidth, source.height || source.videoHeight).catch(troubled);
+}
 function freeze(on) {
     frozen = on;
     $("freeze").setAttribute("aria-pressed", on);
@@ -216,7 +222,7 @@ function held(button, index) {
         if (collecting || (!live && still.hidden)) return;
         collecting = [];
         button.classList.add("on");
-        if (!live) again().then(end);
+        if (!live || frozen) again().then(end);
     };
     const end = () => {
         if (!collecting) return;

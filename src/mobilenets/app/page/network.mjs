@@ -1,22 +1,34 @@
 /* The network in its worker: which of those shipped, by how many threads, and what is known of it. */
 import { kept, keep } from "./store.mjs";
 
-const worker = new Worker(new URL("worker.mjs", import.meta.url), { type: "module" });
 const waiting = new Map();
-let number = 0;
-worker.onmessage = ({ data }) => {
-    const { done, failed } = waiting.get(data.number);
-    waiting.delete(data.number);
-    data.trouble ? failed(data) : done(data);
-};
-worker.onerror = (event) => {
-    event.preventDefault();
-    for (const { failed } of waiting.values()) failed({ trouble: "interrupted", file: "worker.mjs" });
-    waiting.clear();
-};
+let worker = null, number = 0;
+
+/* A worker; where it breaks down, all who wait are told, and the next order begins another. */
+function begun() {
+    const own = new Worker(new URL("worker.mjs", import.meta.url), { type: "module" });
+    const end = () => {
+        own.terminate();
+        worker = null;
+    };
+    own.onmessage = ({ data }) => {
+        const { done, failed } = waiting.get(data.number);
+        waiting.delete(data.number);
+        if (data.trouble === "interrupted") end(); // a module that did not come is not asked for again by the same worker
+        data.trouble ? failed(data) : done(data);
+    };
+    own.onerror = (event) => {
+        event.preventDefault();
+        end();
+        for (const { failed } of waiting.values()) failed({ trouble: "interrupted", file: "worker.mjs" });
+        waiting.clear();
+    };
+    return own;
+}
 
 /** What the worker makes of an order; throws { trouble, … }. */
 export const ask = (order, given = {}, moved = []) => new Promise((done, failed) => {
+    worker ??= begun();
     waiting.set(++number, { done, failed });
     worker.postMessage({ order, number, ...given }, moved);
 });

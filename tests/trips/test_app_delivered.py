@@ -1,0 +1,161 @@
+"""The camera app on hosts of all kinds: a newer version, several networks, a folder further down."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from browser import browsing, opened, running, until
+
+from mobilenets.data.calibration import listed, pictures
+from mobilenets.infer import artefact
+from mobilenets.infer.quantise import quantise
+
+Ask = Callable[..., Any]
+pytest.importorskip("ziglang", reason="ziglang, the cross compiler, is not installed")
+pytest.importorskip("playwright", reason="playwright is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    # playwright leaves pipes of its own to the collector
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+SMALL = 96
+MEASURED = """
+globalThis.said = [];
+addEventListener("DOMContentLoaded", () => {
+    const label = document.querySelector("#label"), how = { childList: true, subtree: true };
+    new MutationObserver(() => said.push(label.textContent)).observe(label, how);
+});
+"""
+
+
+@pytest.fixture(scope="module")
+def both(phone: Any, taught: Any, ask: Ask, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An app of the model and of a smaller one, that sees less of a picture."""
+    folder = phone[0]
+    place = tmp_path_factory.mktemp("both")
+    whole = artefact.load(taught.model)
+    seen = replace(whole.preprocess, height=SMALL, width=SMALL)
+    net = replace(whole.net, input=whole.net.input._replace(height=SMALL, width=SMALL))
+    less = replace(whole, net=net, preprocess=seen, threshold=None)
+    artefact.save(
+        quantise(less, pictures(listed(taught.folder), seen, most=48).levels), place / "less.safetensors"
+    )
+    out = place / "app"
+    facts = ask(
+        "app", folder.parent / "five.safetensors", place / "less.safetensors", "--out", out, "--json"
+    ).facts
+    assert [row["folder"] for row in facts["variants"]] == ["models/less", "models/five"]
+    return out
+
+
+@pytest.mark.parametrize(("budget", "side"), [(1e9, 128), (1e-9, SMALL)])
+def test_the_largest_network_that_holds_the_budget_is_measured_once_and_remembered(
+    both: Path, camera: Path, budget: float, side: int
+) -> None:
+    with running(both) as server, browsing(camera, permissions=["camera"]) as context:
+        _budget(server.content, budget)
+        address = f"http://localhost:{server.server_port}/"
+        context.add_init_script(MEASURED)
+        page = opened(context, address)
+        assert f" at {side}, int8" in page.inner_text("#engine")
+        assert "Measuring this device …" in page.evaluate("said")
+        page.close()
+        page = opened(context, address)
+        assert f" at {side}, int8" in page.inner_text("#engine")
+        assert "Measuring this device …" not in page.evaluate("said")
+
+
+def test_a_newer_version_with_another_model_is_used_from_the_next_start_on(
+    phone: Any, both: Path, camera: Path
+) -> None:
+    folder, _, _ = phone
+    with (
+        running(folder) as server,
+        running(both) as newer,
+        browsing(camera, permissions=["camera"]) as context,
+    ):
+        address = f"http://localhost:{server.server_port}/"
+        page = opened(context, address)
+        until(page, "navigator.serviceWorker.controller !== null")
+        assert page.inner_text("h1") == "Five things"
+        assert " at 128, int8" in page.inner_text("#engine")
+        server.content = newer.content
+        _budget(server.content, 1e-9)
+        page.reload()  # the old one still, while the new one is fetched
+        assert page.inner_text("h1") == "Five things"
+        until(page, "navigator.serviceWorker.getRegistration().then((one) => one.waiting !== null)")
+        until(page, "document.querySelector('#engine').textContent.includes('newer version')")
+        page.close()
+        page = opened(context, address)
+        assert page.inner_text("h1") == "five"
+        assert f" at {SMALL}, int8" in page.inner_text("#engine")
+        assert page.evaluate("caches.keys().then((names) => names.length)") == 1
+        assert page.wrong == []
+
+
+def test_an_update_that_breaks_off_changes_nothing(phone: Any, both: Path, camera: Path) -> None:
+    folder, _, _ = phone
+    with (
+        running(folder) as server,
+        running(both) as newer,
+        browsing(camera, permissions=["camera"]) as context,
+    ):
+        address = f"http://localhost:{server.server_port}/"
+        page = opened(context, address)
+        until(page, "navigator.serviceWorker.controller !== null")
+        broken = dict(newer.content)
+        del broken["models/less/net.weights"]
+        server.content = broken
+        for _ in range(2):
+            page.close()
+            page = opened(context, address)
+            page.wait_for_timeout(500)
+            assert page.inner_text("h1") == "Five things"
+        server.content = newer.content
+        page.reload()
+        until(page, "navigator.serviceWorker.getRegistration().then((one) => one.waiting !== null)")
+        page.close()
+        page = opened(context, address)
+        assert page.inner_text("h1") == "five"
+
+
+def test_it_works_from_a_folder_of_any_host_and_has_threads_from_the_second_start_on(
+    phone: Any, camera: Path, tmp_path: Path
+) -> None:
+    folder, _, _ = phone
+    shutil.copytree(folder, tmp_path / "site" / "deep" / "app")
+    (tmp_path / "site" / "index.html").write_text("<!doctype html><title>another page of this host</title>")
+    plain = partial(SimpleHTTPRequestHandler, directory=tmp_path / "site")
+    with ThreadingHTTPServer(("127.0.0.1", 0), plain) as host:
+        thread = Thread(target=host.serve_forever)
+        thread.start()
+        root = f"http://localhost:{host.server_port}/"
+        with browsing(camera, permissions=["camera"]) as context:
+            page = opened(context, f"{root}deep/app/")
+            assert not page.evaluate("crossOriginIsolated")
+            until(page, "navigator.serviceWorker.controller !== null")
+            assert {
+                url for url in page.asked if not url.startswith((f"{root}deep/app/", f"blob:{root}"))
+            } == set()
+            page.close()
+            page = opened(context, f"{root}deep/app/?from=home")
+            assert page.evaluate("crossOriginIsolated")
+            assert page.wrong == []
+            page.goto(root)
+            assert page.title() == "another page of this host"
+        host.shutdown()
+        thread.join()
+
+
+def _budget(content: dict[str, bytes], budget: float) -> None:
+    told = json.loads(content["app.json"])
+    content["app.json"] = json.dumps(told | {"budget_ms": budget}).encode()

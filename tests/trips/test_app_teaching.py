@@ -1,0 +1,187 @@
+"""The camera app learns on the device; what it learned is a model file, kept, and opened again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import PIXEL, browsing, film, opened, served, until
+from PIL import Image
+
+from mobilenets.infer import artefact
+
+Ask = Callable[..., Any]
+pytest.importorskip("ziglang", reason="ziglang, the cross compiler, is not installed")
+pytest.importorskip("playwright", reason="playwright is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    # playwright leaves pipes of its own to the collector
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def test_it_is_taught_two_classes_and_what_it_learned_is_a_model(
+    phone: Any, shown: dict[str, list[np.ndarray]], ask: Ask, tmp_path: Path
+) -> None:
+    folder, model, _ = phone
+    names = ("Faces", "crab")
+    places = {name: [tmp_path / f"{name}{i}.png" for i in range(4)] for name in names}
+    for name, files in places.items():
+        for picture, file in zip(shown[name], files, strict=True):
+            Image.fromarray(picture).save(file)
+    camera = film(tmp_path / "crab.y4m", [shown["crab"][0]], each=10)
+    with served(folder) as address, browsing(camera, permissions=["camera"], **PIXEL) as context:
+        page = opened(context, address)
+        page.click("#teach")
+        for number, name in enumerate(names):
+            page.click("#new")
+            page.locator(".name").nth(number).fill(name)
+            page.locator(".name").nth(number).blur()
+        with page.expect_file_chooser() as chooser:
+            page.locator(".files").nth(0).click()
+        chooser.value.set_files(places["Faces"])
+        until(page, "document.querySelectorAll('.count')[0].textContent.startsWith('4 ')")
+        hold = page.locator(".hold").nth(1)
+        hold.scroll_into_view_if_needed()
+        box = hold.bounding_box()
+        page.mouse.move(box["x"] + 9, box["y"] + 9)
+        page.mouse.down()
+        page.wait_for_timeout(1500)
+        page.mouse.up()
+        until(page, "document.querySelector('#told').textContent.startsWith('Learned')")
+        until(page, "document.querySelector('#label').textContent === 'crab'")
+        with page.expect_download() as saved:
+            page.click("#export")
+        file = tmp_path / "taught.safetensors"
+        saved.value.save_as(file)
+        counts = page.locator(".count").all_inner_texts()
+
+        page.click("#undo")  # the crabs are gone, and with them the lesson
+        until(page, "document.querySelectorAll('.count')[1].textContent.startsWith('0 ')")
+        assert page.is_disabled("#export")
+        with page.expect_file_chooser() as chooser:
+            page.click("#import")
+        chooser.value.set_files(file)
+        until(page, "document.querySelector('#told').textContent.includes('Faces, crab')")
+        until(page, "document.querySelector('#label').textContent === 'crab'")
+        with page.expect_file_chooser() as chooser:
+            page.click("#picture")
+        chooser.value.set_files(places["Faces"][0])
+        until(page, "document.querySelector('#label').textContent === 'Faces'")
+        assert page.wrong == []
+
+    learned = artefact.load(file)
+    assert learned.labels == names
+    assert learned.threshold is None
+    assert learned.dtype == "int8"
+    assert learned.weights["head.weight"].dtype == np.float32
+    for name, value in model.weights.items():
+        if not name.startswith("head."):
+            np.testing.assert_array_equal(learned.weights[name], value)
+    assert counts[0].startswith("4 ")
+    assert learned.recipe["taught"] == {"Faces": 4, "crab": int(counts[1].split()[0])}
+    facts = ask("info", file, "--json").facts
+    assert facts["dtype"] == "int8"
+    for name, files in places.items():
+        (tmp_path / "test" / name).mkdir(parents=True)
+        for picture in files:
+            shutil.copy(picture, tmp_path / "test" / name)
+    assert ask("evaluate", file, tmp_path / "test", "--json").facts["top1"] >= 0.75
+    built = ask("compile", file, "--out", tmp_path / "compiled", "--json").facts
+    assert all(error["largest"] == 0 for error in built["largest_error"].values())
+
+
+def test_two_classes_taught_by_the_camera_are_told_apart_by_the_camera(
+    phone: Any, shown: dict[str, list[np.ndarray]], tmp_path: Path
+) -> None:
+    folder, _, _ = phone
+    names = ("barrel", "bonsai")
+    learned = {name: film(tmp_path / f"{name}.y4m", shown[name][:3], each=4) for name in names}
+    asked = {name: film(tmp_path / f"other {name}.y4m", shown[name][3:], each=4) for name in names}
+    home = tmp_path / "home"
+    with served(folder) as address:
+        for number, name in enumerate(names):
+            with browsing(learned[name], home=home, permissions=["camera"], **PIXEL) as context:
+                page = opened(context, address)
+                page.click("#teach")
+                page.click("#new")
+                page.locator(".name").nth(number).fill(name)
+                page.locator(".name").nth(number).blur()
+                hold = page.locator(".hold").nth(number)
+                hold.scroll_into_view_if_needed()
+                assert page.locator("#video").bounding_box()["y"] >= 0  # what is taught stays in sight
+                box = hold.bounding_box()
+                page.mouse.move(box["x"] + 9, box["y"] + 9)
+                page.mouse.down()
+                page.wait_for_timeout(2000)
+                page.mouse.up()
+                until(page, f"parseInt(document.querySelectorAll('.count')[{number}].textContent) >= 6")
+                assert page.wrong == []
+        for name, camera in [*learned.items(), *asked.items()]:
+            with browsing(camera, home=home, permissions=["camera"], **PIXEL) as context:
+                page = opened(context, address)
+                assert page.is_checked("#mine")
+                until(page, f"document.querySelector('#label').textContent === '{name}'")
+                page.wait_for_timeout(1500)
+                assert page.inner_text("#label") == name
+
+
+def test_what_was_taught_is_there_another_day_and_offline(phone: Any, camera: Path, tmp_path: Path) -> None:
+    folder, _, _ = phone
+    home = tmp_path / "home"
+    with served(folder) as address, browsing(camera, home=home, permissions=["camera"]) as context:
+        page = opened(context, address)
+        page.evaluate("navigator.serviceWorker.ready")
+        page.click("#teach")
+        page.click("#new")
+        until(page, "document.querySelectorAll('.name').length === 1")
+        until(page, "navigator.serviceWorker.controller !== null")
+    with browsing(camera, home=home, permissions=["camera"]) as context:  # nobody serves it any more
+        page = opened(context, address)
+        page.click("#teach")
+        assert page.locator(".name").count() == 1
+        assert page.evaluate("crossOriginIsolated")
+        assert page.wrong == []
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda data: data[:-9], "digest does not match"),
+        (lambda data: b"GIF89a" + data, "no header"),
+        (lambda data: b"", "too short"),
+        (lambda data: _sealed(data, lambda meta, _: meta.update(format=99)), "format (99)"),
+        (
+            lambda data: _sealed(data, lambda _, tensors: tensors["block1.pointwise.weight"].fill(1)),
+            "another network",
+        ),
+    ],
+)
+def test_files_that_are_no_models_of_the_app_are_refused_in_a_sentence(
+    phone: Any, camera: Path, tmp_path: Path, change: Callable[[bytes], bytes], text: str
+) -> None:
+    folder, _, _ = phone
+    file = tmp_path / "other.safetensors"
+    file.write_bytes(change((folder.parent / "five.safetensors").read_bytes()))
+    with served(folder) as address, browsing(camera, permissions=["camera"]) as context:
+        page = opened(context, address)
+        page.click("#teach")
+        with page.expect_file_chooser() as chooser:
+            page.click("#import")
+        chooser.value.set_files(file)
+        until(page, "document.querySelector('#told').textContent.length > 0")
+        until(page, f"document.querySelector('#told').textContent.includes({json.dumps(text)})")
+
+
+def _sealed(data: bytes, change: Callable[[Any, Any], object]) -> bytes:
+    from mobilenets.infer.sealed import pack, unpack
+
+    meta, tensors = unpack(data)
+    tensors = {name: value.copy() for name, value in tensors.items()}
+    change(meta, tensors)
+    return pack(meta, tensors)

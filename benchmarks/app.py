@@ -71,6 +71,27 @@ async (given) => {
 """
 
 
+def made(data: Path, place: Path) -> tuple[Path, Path, dict[str, Any]]:
+    """The pictures, a model retrained on them, and what was told of the app and the package of it."""
+    with tarfile.open(data / "data" / "road-or-not.tar") as archive:
+        archive.extractall(place, filter="data")
+    folder, model = place / "road-or-not", place / "out" / "model.safetensors"
+    told(
+        [
+            "retrain",
+            folder,
+            "--weights",
+            data / "weights" / WEIGHTS,
+            "--resolution",
+            128,
+            "--out",
+            place / "out",
+        ]
+    )
+    words = ["app", model, "--dtype", "int8", "--calibrate", folder, "--title", "Road or not"]
+    return folder, model, told([*words, "--out", place / "site", "--apk", place / "road.apk"])
+
+
 def chosen(out: Path, count: int) -> list[tuple[str, Path]]:
     """As many test pictures of each class, in turns."""
     with (out / "split.csv").open(newline="", encoding="utf-8") as file:
@@ -202,14 +223,7 @@ def main() -> None:
     facts = {"peer": f"onnxruntime-web {VERSION}", "machine": machine_line(), "command": COMMAND}
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
-        with tarfile.open(given.data / "data" / "road-or-not.tar") as archive:
-            archive.extractall(place, filter="data")
-        folder = place / "road-or-not"
-        weights = given.data / "weights" / WEIGHTS
-        told(["retrain", folder, "--weights", weights, "--resolution", 128, "--out", place / "out"])
-        model_file = place / "out" / "model.safetensors"
-        words = ["app", model_file, "--dtype", "int8", "--calibrate", folder, "--title", "Road or not"]
-        app = told([*words, "--out", place / "site", "--apk", place / "road.apk"])
+        folder, model_file, app = made(given.data, place)
         rows: list[dict[str, Any]] = [
             {"what": "all of it on disk", "bytes": app["bytes"]},
             {"what": "all of it over the wire (gzip)", "bytes": app["gzip_bytes"]},

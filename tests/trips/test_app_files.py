@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from mobilenets.app.serving import server
 from mobilenets.infer import artefact
 
 Ask = Callable[..., Any]
+TITLE, PLACE = '@Crabs & "ants" home', "/crabs-ants-home/"
 pytest.importorskip("ziglang", reason="ziglang, the cross compiler, is not installed")
 
 
@@ -28,13 +30,14 @@ pytest.importorskip("ziglang", reason="ziglang, the cross compiler, is not insta
 def app(taught: Any, ask: Ask, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An app of a float32 model."""
     out = tmp_path_factory.mktemp("app") / "site"
-    ask("app", taught.model, "--out", out, "--title", 'Crabs & "ants" @home')
+    ask("app", taught.model, "--out", out, "--title", TITLE)
     return out
 
 
 @pytest.fixture
 def running(app: Path) -> Iterator[tuple[str, int]]:
     with server(app) as made:
+        assert made.place == PLACE
         thread = Thread(target=made.serve_forever)
         thread.start()
         yield made.server_address[0], made.server_port
@@ -60,14 +63,17 @@ def test_each_file_is_served_with_its_type_and_isolated(app: Path, running: tupl
         ".wasm": "application/wasm",
     }
     for file in (one for one in app.rglob("*") if one.is_file()):
-        answer, data = asked(port, "/" + file.relative_to(app).as_posix())
+        answer, data = asked(port, PLACE + file.relative_to(app).as_posix())
         assert (answer.status, data) == (200, file.read_bytes())
         assert answer.headers["Content-Type"].startswith(types.get(file.suffix, ""))
         assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
         assert answer.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert asked(port, "/")[1] == (app / "index.html").read_bytes()
-    answer, data = asked(port, "/main.mjs", "HEAD")
+        assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'")
+    assert asked(port, PLACE)[1] == (app / "index.html").read_bytes()
+    answer, data = asked(port, "/")
+    assert (answer.status, answer.headers["Location"], data) == (302, PLACE, b"")
+    answer, data = asked(port, PLACE + "main.mjs", "HEAD")
     assert (answer.status, data) == (200, b"")
     assert int(answer.headers["Content-Length"]) == (app / "main.mjs").stat().st_size
 
@@ -75,6 +81,10 @@ def test_each_file_is_served_with_its_type_and_isolated(app: Path, running: tupl
 @pytest.mark.parametrize(
     "path",
     [
+        "/main.mjs",
+        f"{PLACE}../{PLACE}main.mjs",
+        f"{PLACE}/main.mjs",
+        f"{PLACE}../pyproject.toml",
         "/../pyproject.toml",
         "/..%2f..%2fetc/passwd",
         "//etc/passwd",
@@ -92,9 +102,15 @@ def test_nothing_beside_its_files_is_served(running: tuple[str, int], path: str)
     assert answer.status == 404
 
 
+def test_an_address_that_is_none_is_refused(running: tuple[str, int]) -> None:
+    with socket.create_connection(running, timeout=10) as line:
+        line.sendall(b"GET http://[ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert line.recv(99).startswith(b"HTTP/1.1 400 ")
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT"])
 def test_other_methods_are_refused(running: tuple[str, int], method: str) -> None:
-    assert asked(running[1], "/main.mjs", method)[0].status in (405, 501)
+    assert asked(running[1], PLACE + "main.mjs", method)[0].status in (405, 501)
 
 
 def test_a_file_that_comes_into_the_folder_later_is_not_served(app: Path, tmp_path: Path) -> None:
@@ -103,7 +119,7 @@ def test_a_file_that_comes_into_the_folder_later_is_not_served(app: Path, tmp_pa
     with server(site) as made:
         (site / "late.html").write_text("late")
         Thread(target=made.serve_forever).start()
-        assert asked(made.server_port, "/late.html")[0].status == 404
+        assert asked(made.server_port, made.place + "late.html")[0].status == 404
         made.shutdown()
 
 
@@ -116,7 +132,7 @@ def test_to_the_network_it_speaks_https_by_a_certificate_that_stays(
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=surroundings) as run:
             assert run.stdout is not None
             address = run.stdout.readline().strip()
-            host, port = address.removeprefix("https://").rstrip("/").split(":")
+            host, port = address.removeprefix("https://").removesuffix(PLACE).split(":")
             told = "".join(iter(run.stdout.readline, "Ctrl+C ends it\n"))
             assert "▀" in told
             assert "SHA-256" in told
@@ -124,7 +140,7 @@ def test_to_the_network_it_speaks_https_by_a_certificate_that_stays(
             line = http.client.HTTPSConnection(
                 host, int(port), context=ssl._create_unverified_context(), timeout=10
             )
-            line.request("GET", "/")
+            line.request("GET", PLACE)
             assert line.getresponse().read() == (app / "index.html").read_bytes()
             line.close()
             run.send_signal(2)
@@ -150,13 +166,42 @@ def test_a_package_for_android_verifies_and_asks_for_the_camera_alone(
             assert archive.read(f"assets/{file.relative_to(app).as_posix()}") == file.read_bytes()
         assert archive.read("classes.dex")[:4] == b"dex\n"
     told = subprocess.run(["aapt", "dump", "badging", out], capture_output=True, text=True, check=True).stdout
-    assert "application-label:'Crabs & \\\"ants\\\" @home'" in told  # aapt escapes what it prints
+    assert "application-label:'@Crabs & \\\"ants\\\" home'" in told  # aapt escapes what it prints
     again = ask("app", app, "--apk", tmp_path / "again.apk", "--json").facts["apk"]
     assert again["certificate_sha256"] == facts["certificate_sha256"]
     damaged = bytearray(out.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     out.write_bytes(damaged)
     assert subprocess.run(["apksigner", "verify", out], capture_output=True, check=False).returncode != 0
+
+
+def test_a_network_of_a_phone_makes_a_small_app_and_package(
+    slice_of: Callable[..., Path], material: Path, ask: Ask, tmp_path: Path
+) -> None:
+    tools = ("aapt", "apksigner", "zipalign", "smali")
+    if lacking := [name for name in tools if shutil.which(name) is None]:
+        pytest.skip(f"no {', '.join(lacking)} on this machine")
+    photos = slice_of(tmp_path / "photos", classes=2, each=20)
+    weights = material / "weights" / "mobilenet_v1_0.5_160_quant.tflite"
+    out = tmp_path / "out"
+    ask("retrain", photos, "--weights", weights, "--resolution", 128, "--out", out)
+    words = (
+        "app",
+        out / "model.safetensors",
+        "--dtype",
+        "int8",
+        "--calibrate",
+        photos,
+        "--apk",
+        tmp_path / "a.apk",
+    )
+    facts = ask(*words, "--out", tmp_path / "app", "--json").facts
+    assert facts["title"] == "Faces or ant"
+    assert facts["variants"][0]["name"] == "v1 0.5 at 128, int8"
+    assert facts["bytes"] <= 1_300_000
+    assert facts["gzip_bytes"] <= 1_100_000
+    assert facts["code_bytes"] <= 120_000
+    assert facts["apk"]["bytes"] <= 2_000_000
 
 
 def test_an_app_takes_the_place_of_an_app_and_of_nothing_else(

@@ -10,12 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import PIXEL, browsing, film, opened, served, until
+from browser import PIXEL, browsing, film, opened, running, served, until
 from PIL import Image
 
 from mobilenets.infer import artefact
 
 Ask = Callable[..., Any]
+MANY = """
+async () => {
+    const { fit, logits } = await import("./head.mjs"), count = 140, channels = 1024;
+    let seed = 1;
+    const drawn = () => (seed = (seed * 48271) % 2147483647) / 2147483647;
+    const features = Array.from({ length: count }, () => Float32Array.from({ length: channels }, drawn));
+    const head = fit(features, features.map((_, c) => c), count);
+    const best = (z) => z.indexOf(Math.max(...z));
+    return features.filter((one, c) => best(logits(head, one, 1)) === c).length;
+}
+"""
 pytest.importorskip("ziglang", reason="ziglang, the cross compiler, is not installed")
 pytest.importorskip("playwright", reason="playwright is not installed")
 pytestmark = [
@@ -129,6 +140,146 @@ def test_two_classes_taught_by_the_camera_are_told_apart_by_the_camera(
                 until(page, f"document.querySelector('#label').textContent === '{name}'")
                 page.wait_for_timeout(1500)
                 assert page.inner_text("#label") == name
+
+
+def pressed(page: Any, number: int, ms: int) -> None:
+    """Holds a class's button down for so long."""
+    hold = page.locator(".hold").nth(number)
+    hold.scroll_into_view_if_needed()
+    box = hold.bounding_box()
+    page.mouse.move(box["x"] + 9, box["y"] + 9)
+    page.mouse.down()
+    page.wait_for_timeout(ms)
+    page.mouse.up()
+
+
+def counts(page: Any) -> list[int]:
+    return [int(text.split()[0]) for text in page.locator(".count").all_inner_texts()]
+
+
+def test_each_class_gets_what_was_collected_for_it_and_each_change_is_undone(
+    phone: Any, camera: Path
+) -> None:
+    folder, _, _ = phone
+    with served(folder) as address, browsing(camera, permissions=["camera"], **PIXEL) as context:
+        page = opened(context, address)
+        page.click("#teach")
+        for _ in range(2):
+            page.click("#new")
+        until(page, "document.querySelectorAll('.hold').length === 2")
+        for number in (0, 1, 0):  # one right after the other, while the last is being learned
+            pressed(page, number, 900)
+        until(page, "document.querySelector('#told').textContent.startsWith('Learned')")
+        page.wait_for_timeout(500)
+        first, second = counts(page)
+        assert first >= 6
+        assert 3 <= second < first
+        page.evaluate(
+            "((one) => (one.click(), one.click()))(document.querySelector('.remove'))"
+        )  # a double click
+        until(page, "document.querySelectorAll('.hold').length === 1")
+        assert counts(page) == [second]
+        assert page.is_hidden("#whose")
+        for _ in range(9):
+            page.locator("#undo").dispatch_event("click")
+        until(page, "document.querySelectorAll('.hold').length === 0")
+        assert page.is_disabled("#undo")
+        page.click("#new")
+        until(page, "document.querySelectorAll('.hold').length === 1")
+        assert page.wrong == []
+
+
+def test_keys_collect_while_they_are_held_and_the_focus_stays(phone: Any, camera: Path) -> None:
+    folder, _, _ = phone
+    with served(folder) as address, browsing(camera, permissions=["camera"]) as context:
+        page = opened(context, address)
+        page.click("#teach")
+        page.click("#new")
+        hold = page.locator(".hold")
+        hold.focus()
+        found = [0]
+        for key in ("Space", "Enter"):
+            page.keyboard.down(key)
+            page.wait_for_timeout(700)
+            page.keyboard.up(key)
+            page.wait_for_timeout(1500)  # in which a click that follows would collect a burst
+            found.append(counts(page)[0])
+            assert 2 <= found[-1] - found[-2] <= 12
+            assert page.evaluate("document.activeElement.className") == "hold"
+        hold.dispatch_event("click")  # as a screen reader clicks
+        until(page, f"document.querySelector('.count').textContent.startsWith('{found[-1] + 10} ')")
+        page.locator(".remove").focus()
+        page.keyboard.press("Enter")
+        until(page, "document.querySelectorAll('.hold').length === 0")
+        assert page.evaluate("document.activeElement.id") == "new"
+
+
+def test_names_are_of_one_class_each_and_pictures_of_any_shape_are_taken(
+    phone: Any, camera: Path, tmp_path: Path
+) -> None:
+    folder, _, _ = phone
+    thin, none = tmp_path / "thin.png", tmp_path / "none.png"
+    Image.fromarray(np.full((900, 4, 3), 99, np.uint8)).save(thin)
+    none.write_bytes(b"no picture")
+    with (
+        served(folder) as address,
+        browsing(camera, home=tmp_path / "home", permissions=["camera"]) as context,
+    ):
+        page = opened(context, address)
+        page.click("#teach")
+        for _ in range(2):
+            page.click("#new")
+        until(page, "document.querySelectorAll('.hold').length === 2")
+        page.locator(".name").nth(0).fill("Class 2")
+        page.locator(".name").nth(0).blur()
+        assert page.locator(".name").nth(0).input_value() == "Class 1"
+        assert "a class Class 2 already" in page.inner_text("#told")
+        page.locator(".remove").nth(0).click()
+        until(page, "document.querySelectorAll('.hold').length === 1")
+        page.click("#new")
+        until(page, "document.querySelectorAll('.hold').length === 2")
+        assert page.locator(".name").nth(1).input_value() == "Class 3"
+        with page.expect_file_chooser() as chooser:
+            page.locator(".files").nth(0).click()
+        chooser.value.set_files([thin, none])
+        until(page, "document.querySelector('#told').textContent.includes('none.png cannot be read')")
+        assert counts(page) == [1, 0]
+        page.close()
+        page = opened(context, address)
+        page.click("#teach")
+        assert counts(page) == [1, 0]
+        assert page.wrong == []
+
+
+NO_BASE = "indexedDB.open = () => { throw new DOMException('no', 'SecurityError'); };"
+
+
+def test_where_nothing_is_kept_or_a_part_is_lacking_it_says_so(phone: Any, camera: Path) -> None:
+    folder, _, _ = phone
+    with running(folder) as server, browsing(camera, permissions=["camera"]) as context:
+        context.add_init_script(NO_BASE)
+        del server.content["sw.js"]
+        page = opened(context, f"http://localhost:{server.server_port}{server.place}")
+        page.click("#teach")
+        for number in range(2):
+            page.click("#new")
+            until(page, f"document.querySelectorAll('.hold').length === {number + 1}")
+            assert "keeps nothing here" in page.inner_text("#told")
+            pressed(page, number, 600)
+        until(page, "!document.querySelector('#export').disabled")
+        del server.content["models/five/rest.bin"]
+        page.click("#export")
+        until(page, "document.querySelector('#told').textContent.includes('did not arrive')")
+        assert "rest.bin" in page.inner_text("#told")
+
+
+def test_a_head_of_many_classes_is_learned(phone: Any, camera: Path) -> None:
+    folder, _, _ = phone
+    with served(folder) as address, browsing(None) as context:
+        page = context.new_page()
+        page.goto(address)
+        right = page.evaluate(MANY)
+        assert right == 140
 
 
 def test_what_was_taught_is_there_another_day_and_offline(phone: Any, camera: Path, tmp_path: Path) -> None:

@@ -24,7 +24,9 @@ PAGE = (
     "main.mjs",
     "network.mjs",
     "worker.mjs",
+    "page.mjs",
     "camera.mjs",
+    "teaching.mjs",
     "lesson.mjs",
     "head.mjs",
     "file.mjs",
@@ -34,6 +36,12 @@ PAGE = (
 WORKER, TOLD, MANIFEST = "sw.js", "app.json", "manifest.webmanifest"
 ICONS = (192, 512)
 CODE = (".html", ".js", ".mjs", ".css", ".wasm")
+POLICY = (
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob:; "
+    "media-src 'self' blob:; connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; "
+    "form-action 'none'"
+)
+"""What browsers let the page and its workers load, and from where: of their own host alone."""
 BUDGET_MS = 33.0
 """For a frame: thirty of them a second."""
 MOST_TITLE = 60
@@ -57,6 +65,9 @@ def make_app(
     Raises ValueError for what a user can mend, RuntimeError where the compiler or the verification fails;
     an app that was there stays then.
     """
+    for name, model in models:
+        if not model.labels:
+            raise ValueError(f"{name}: a body without classes; `mobilenets retrain` gives it some")
     title = (title or _titled(models[0])).strip()
     if not title or len(title) > MOST_TITLE:
         raise ValueError(f"--title: 1 to {MOST_TITLE} letters, not {len(title)}")
@@ -66,18 +77,14 @@ def make_app(
     certificates: dict[str, Any] = {}
     if len({model.labels for _, model in models}) > 1:
         raise ValueError("the models of one app answer by the same classes, in the same order")
-    for name, model in models:
-        if not model.labels:
-            raise ValueError(f"{name}: a body without classes; `mobilenets retrain` gives it some")
+    for number, (name, model) in enumerate(models, 1):
         made, calibrated = typed(model, dtype or model.dtype, calibrate, progress)
         one = variant(made, name, progress, images)
-        folder = f"models/{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')[:40] or 'model'}"
-        if any(row["folder"] == folder for row in rows):
-            folder += f"-{len(rows) + 1}"
+        folder = f"models/{slug(name)}" + (f"-{number}" if len(models) > 1 else "")
         content |= {f"{folder}/{file}": data for file, data in one.files.items()}
         called = f"{made.net.called}, {made.dtype}"
         rows.append({"name": called, "folder": folder, "digest": one.digest, "macs": one.macs})
-        certificates[name] = one.certificates | calibrated
+        certificates[folder.removeprefix("models/")] = one.certificates | calibrated
     if len({row["digest"] for row in rows}) < len(rows):
         raise ValueError("the same model was given twice")
     rows.sort(key=lambda row: row["macs"])
@@ -103,7 +110,9 @@ def _page(title: str, rows: Sequence[dict[str, Any]], models: dict[str, bytes]) 
     """All files but the models': the version is of all their bytes, those of the models too."""
     source = files("mobilenets.app") / "page"
     made = {file: (source / file).read_bytes() for file in PAGE}
-    made["index.html"] = made["index.html"].replace(b"@title@", escape(title).encode())
+    made["index.html"] = (
+        made["index.html"].replace(b"@title@", escape(title).encode()).replace(b"@policy@", POLICY.encode())
+    )
     made |= {f"icon-{side}.png": icon(side) for side in ICONS}
     pictures = [{"src": f"icon-{side}.png", "sizes": f"{side}x{side}", "type": "image/png"} for side in ICONS]
     manifest = {
@@ -117,15 +126,21 @@ def _page(title: str, rows: Sequence[dict[str, Any]], models: dict[str, bytes]) 
         "icons": [*pictures, *(one | {"purpose": "maskable"} for one in pictures)],
     }
     made[MANIFEST] = json.dumps(manifest).encode()
-    worker = (source / WORKER).read_text(encoding="utf-8")
+    worker = (source / WORKER).read_text(encoding="utf-8").replace("@policy@", POLICY)
     total = hashlib.sha256(worker.encode())
     for file, data in sorted((made | models).items()):
         total.update(f"{file} {len(data)}\n".encode() + data)
     version = total.hexdigest()[:16]
-    made[TOLD] = json.dumps({"version": version, "budget_ms": BUDGET_MS, "variants": rows}).encode()
-    listed = json.dumps(sorted(made | models), indent=4)
-    made[WORKER] = worker.replace("@version@", version).replace("@files@", listed).encode()
+    digests = {file: hashlib.sha256(data).hexdigest() for file, data in sorted((made | models).items())}
+    facts = {"version": version, "budget_ms": BUDGET_MS, "variants": rows, "files": digests}
+    made[TOLD] = json.dumps(facts, indent=1).encode()
+    made[WORKER] = worker.replace("@version@", hashlib.sha256(made[TOLD]).hexdigest()).encode()
     return made
+
+
+def slug(name: str) -> str:
+    """A name as a part of an address."""
+    return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")[:40].strip("-") or "app"
 
 
 def _titled(first: tuple[str, Artefact]) -> str:

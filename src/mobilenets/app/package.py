@@ -60,7 +60,7 @@ def package(folder: Path, out: Path, progress: Progress) -> dict[str, Any]:
             "package": name,
             "code": code,
             "version": version,
-            "title": escape(title),
+            "title": "\\" + escape(title) if title[:1] in "@?" else escape(title),  # else a resource's name
         }
         for word, value in facts.items():
             manifest = manifest.replace(f"@{word}@", value)

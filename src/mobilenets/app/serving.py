@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
@@ -13,6 +15,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from mobilenets.app.making import MANIFEST, POLICY, slug
 
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -26,6 +30,7 @@ TYPES = {
 }
 BYTES = "application/octet-stream"
 HEADERS = {
+    "Content-Security-Policy": POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -34,6 +39,7 @@ HEADERS = {
     "Cache-Control": "no-cache",
 }
 INDEX = "index.html"
+LOCAL = "127.0.0.1"
 LIMIT_S = 30
 
 
@@ -54,13 +60,24 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def _answer(self, *, body: bool) -> None:
-        name = unquote(urlsplit(self.path).path).removeprefix("/") or INDEX
-        data = self.server.content.get(name)
+        try:
+            path = unquote(urlsplit(self.path).path)
+        except ValueError:
+            self.send_error(HTTPStatus.BAD_REQUEST)
+            return
+        if path in ("/", self.server.place.rstrip("/")):
+            self.send_response(HTTPStatus.FOUND)
+            self.send_header("Location", self.server.place)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        name = path.removeprefix(self.server.place)
+        data = None if name == path else self.server.content.get(name or INDEX)
         if data is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
         self.send_response(HTTPStatus.OK)
-        self.send_header("Content-Type", TYPES.get(Path(name).suffix, BYTES))
+        self.send_header("Content-Type", TYPES.get(Path(name or INDEX).suffix, BYTES))
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if body:
@@ -77,24 +94,40 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class AppServer(ThreadingHTTPServer):
-    """Serves `content`, files by name, that were read before: no path can leave it."""
+    """Serves `content`, files by name, that were read before: no path can leave it.
+
+    They lie below `place`, a path of the app's own: a page that works offline answers for all that lies below
+    its own address from then on, and what is served by this port another day is not its business.
+    """
 
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], content: dict[str, bytes]) -> None:
-        self.content = content
+    def __init__(self, address: tuple[str, int], content: dict[str, bytes], place: str) -> None:
+        self.content, self.place = content, place
         super().__init__(address, Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of browsers that go away, or that do not trust a certificate yet."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 @contextmanager
 def server(
-    folder: Path, host: str = "127.0.0.1", port: int = 0, certificate: Path | None = None
+    folder: Path, host: str = LOCAL, port: int = 0, certificate: Path | None = None
 ) -> Iterator[AppServer]:
-    """A server of the files that lie in the folder now, bound to `host`; run it by `serve_forever`."""
+    """A server of the files that lie in the folder now, bound to `host`; run it by `serve_forever`.
+
+    Raises ValueError where they are no whole app.
+    """
     content = {
         file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()
     }
-    made = AppServer((host, port), content)
+    try:
+        place = f"/{slug(json.loads(content[MANIFEST])['name'])}/"
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{folder}: {MANIFEST} is missing or damaged; make the app anew") from error
+    made = AppServer((host, port), content, place)
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
@@ -107,7 +140,7 @@ def server(
 
 def serving(folder: Path, port: int, say: Callable[[str], None], *, lan: bool) -> None:
     """Serve an app until Ctrl+C; where it is, for a phone on the same network too with `lan`."""
-    host = _own_address() if lan else "127.0.0.1"
+    host = _own_address() if lan else LOCAL
     certificate = None
     if lan:
         from mobilenets.app.certificate import of_server
@@ -117,8 +150,10 @@ def serving(folder: Path, port: int, say: Callable[[str], None], *, lan: bool) -
         made = server(folder, "0.0.0.0" if lan else host, port, certificate)
         with made as running:
             scheme, name = ("https", host) if lan else ("http", "localhost")
-            address = f"{scheme}://{name}:{running.server_port}/"
+            address = f"{scheme}://{name}:{running.server_port}{running.place}"
             say(address)
+            if lan and host == LOCAL:
+                say("This machine is on no network now: no phone will reach it.")
             if certificate is not None:
                 _shown(address, certificate, say)
             say("Ctrl+C ends it")
@@ -135,7 +170,7 @@ def _own_address() -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked, suppress(OSError):
         asked.connect(("192.0.2.1", 9))  # an address of nobody (RFC 5737)
         return str(asked.getsockname()[0])
-    return "127.0.0.1"
+    return LOCAL
 
 
 def _shown(address: str, certificate: Path, say: Callable[[str], None]) -> None:

@@ -148,7 +148,8 @@ async function bytes(source) {
         const { readFile } = await import("node:fs/promises");
         return readFile(source);
     }
-    if (source instanceof ArrayBuffer || ArrayBuffer.isView(source)) return new Uint8Array(source.buffer ?? source);
+    if (source instanceof ArrayBuffer) return new Uint8Array(source);
+    if (ArrayBuffer.isView(source)) return new Uint8Array(source.buffer, source.byteOffset, source.byteLength);
     const response = source instanceof Response ? source : await fetch(source);
     if (!response.ok) throw new Error(`${response.url}: ${response.status} ${response.statusText}`);
     return new Uint8Array(await response.arrayBuffer());

@@ -52,6 +52,7 @@ export async function write(meta, tensors) {
 const size = ({ dtype }) => TYPES[dtype].BYTES_PER_ELEMENT;
 
 async function seal(told, table, body) {
+    if (!globalThis.crypto?.subtle) throw Object.assign(new Error(), { trouble: "unsealed" });
     const rows = Object.entries(table)
         .sort(([a, { data_offsets: [p, q] }], [b, { data_offsets: [r, s] }]) => p - r || q - s || (a < b ? -1 : 1))
         .map(([name, { dtype, shape, data_offsets: [from, to] }]) => `${[name, dtype, shape.join(","), from, to].join("\t")}\n`);

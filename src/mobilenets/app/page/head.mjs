@@ -65,7 +65,7 @@ function least(loss, size) {
     const dot = (a, b) => a.reduce((sum, v, i) => sum + v * b[i], 0);
     let w = new Float64Array(size), gradient = new Float64Array(size), past = [];
     let value = loss(w, gradient);
-    for (let step = 0; step < STEPS && Math.max(...gradient.map(Math.abs)) > ENOUGH; step++) {
+    for (let step = 0; step < STEPS && gradient.some((v) => Math.abs(v) > ENOUGH); step++) {
         const to = gradient.map((v) => -v), shares = [];
         for (const { s, y, r } of past) {
             const share = r * dot(s, to);

@@ -3,44 +3,55 @@ import { kept, keep } from "./store.mjs";
 import { ask, fetched } from "./network.mjs";
 import { body, read, write } from "./file.mjs";
 
-const MOST_UNDO = 20;
-let own, state = { classes: [], head: null, names: [] }, past = [];
+const MOST_UNDO = 20, LAST = "taught with";
+let own, state = { classes: [], head: null, names: [] }, past = [], turn = Promise.resolve();
 
 export const lesson = () => state;
 export const undoable = () => past.length > 0;
+/** The digest of the network that something is taught with, if anything is. */
+export const last = () => kept(LAST);
 
 /** What was kept of an earlier day, for the network that is used. */
 export async function begin(network) {
     own = network;
-    const before = await kept(`lesson ${own.variant.digest}`);
-    if (before) state = before;
-    await ask("use", { head: state.head });
+    state = (await kept(`lesson ${own.variant.digest}`)) ?? state;
 }
 
-/** Changes the lesson, so that it can be undone; gives whether it could be kept. */
-export async function change(what, head = null) {
-    past = [...past.slice(1 - MOST_UNDO), state];
-    state = { ...state, classes: state.classes.map((one) => ({ ...one, examples: [...one.examples] })), ...head };
-    what(state.classes);
-    return settle();
+/* One after another, so that none meets another's half. */
+function queued(what) {
+    const done = turn.then(what);
+    turn = done.catch(() => {});
+    return done;
 }
 
-export async function undo() {
-    state = past.pop();
-    return settle();
+/** Changes the lesson by a function of its classes, so that it can be undone, and learns it anew; gives null, or the name of a text that says why it is not kept. */
+export const change = (what, others = {}) => queued(async () => {
+    const before = state, classes = state.classes.map((one) => ({ ...one, examples: [...one.examples] }));
+    what(classes);
+    state = await learned({ ...state, classes, ...others });
+    past = [...past.slice(1 - MOST_UNDO), before];
+    return keeping();
+});
+
+export const undo = () => queued(() => {
+    if (past.length) state = past.pop();
+    return keeping();
+});
+
+/* With a head of its own, where there is enough to learn from. */
+async function learned(next) {
+    const full = next.classes.filter(({ examples }) => examples.length);
+    if (full.length < 2) return next.imported ? next : { ...next, head: null, names: [] };
+    const features = full.flatMap(({ examples }) => examples.map((one) => one.features));
+    const classes = full.flatMap(({ examples }, c) => examples.map(() => c));
+    const { head, ms } = await ask("learn", { features, classes, count: full.length });
+    return { ...next, head, names: full.map(({ name }) => name), ms, count: features.length, imported: null };
 }
 
-/* Learns anew where there is enough to learn from. */
-async function settle() {
-    const full = state.classes.filter(({ examples }) => examples.length);
-    if (full.length >= 2) {
-        const features = full.flatMap(({ examples }) => examples.map((one) => one.features));
-        const classes = full.flatMap(({ examples }, c) => examples.map(() => c));
-        const { head, ms } = await ask("learn", { features, classes, count: full.length });
-        state = { ...state, head, names: full.map(({ name }) => name), ms, learned: features.length, imported: false };
-    } else if (!state.imported) state = { ...state, head: null, names: [] };
-    await ask("use", { head: state.head });
-    return keep(`lesson ${own.variant.digest}`, state);
+async function keeping() {
+    const empty = !state.head && !state.classes.length;
+    if (!empty) navigator.storage?.persist?.().catch(() => {});
+    return (await keep(`lesson ${own.variant.digest}`, state)) ?? keep(LAST, empty ? null : own.variant.digest);
 }
 
 /** The body of the app with a head, as the bytes of a model file: the head that was learned here unless another is given. */
@@ -58,7 +69,7 @@ export async function exported(names = state.names, { weights, bias } = state.he
     return write(meta, tensors);
 }
 
-/** Takes the head of a model file that was saved by this app; throws { trouble, … } where it is another's. */
+/** Takes the head of a model file that was saved by this app, as `change` does; throws { trouble, … } where it is another's. */
 export async function imported(file) {
     const { meta, tensors } = await read(new Uint8Array(await file.arrayBuffer()));
     const count = meta.labels.length, empty = { weights: new Float32Array(count * own.model.channels), bias: new Float32Array(count) };
@@ -73,6 +84,5 @@ export async function imported(file) {
     }
     const floats = (name) => new Float32Array(tensors[name].bytes.buffer);
     const head = { weights: floats("head.weight"), bias: floats("head.bias") };
-    const kept = await change((classes) => classes.splice(0), { head, names: meta.labels, imported: true });
-    return { kept, names: meta.labels };
+    return change((classes) => classes.splice(0), { head, names: meta.labels, imported: file.name });
 }

@@ -7,21 +7,21 @@ let worker = null, number = 0;
 /* A worker; where it breaks down, all who wait are told, and the next order begins another. */
 function begun() {
     const own = new Worker(new URL("worker.mjs", import.meta.url), { type: "module" });
-    const end = () => {
+    const end = (file) => {
         own.terminate();
         worker = null;
+        for (const { failed } of waiting.values()) failed({ trouble: "interrupted", file });
+        waiting.clear();
     };
     own.onmessage = ({ data }) => {
         const { done, failed } = waiting.get(data.number);
         waiting.delete(data.number);
-        if (data.trouble === "interrupted") end(); // a module that did not come is not asked for again by the same worker
         data.trouble ? failed(data) : done(data);
+        if (data.trouble === "interrupted") end(data.file); // a module that did not come is not asked for again by the same worker
     };
     own.onerror = (event) => {
         event.preventDefault();
-        end();
-        for (const { failed } of waiting.values()) failed({ trouble: "interrupted", file: "worker.mjs" });
-        waiting.clear();
+        end("worker.mjs");
     };
     return own;
 }
@@ -44,28 +44,39 @@ export async function fetched(file, kind = "json") {
     }
 }
 
+/* Loads a variant; null where it has no such number of threads here. */
+async function loaded(order) {
+    try {
+        return { ...order, ...(await ask("load", order)) };
+    } catch (error) {
+        if (order.threads === 1) throw error;
+        return null;
+    }
+}
+
 /**
  * Loads the largest variant whose frames hold the budget here, by as many threads as are fastest: measured at the first
- * start, remembered after it.
+ * start, remembered after it. Where the one of digest `taught` is shipped it is that one.
  */
-export async function start(app, measuring) {
+export async function start(app, taught, measuring) {
     const cores = navigator.hardwareConcurrency || 1, counts = [1];
     if (globalThis.crossOriginIsolated) for (const n of [2, 4]) if (n <= cores) counts.push(n);
-    const place = `choice ${app.version} ${counts.length}`;
+    const same = app.variants.filter(({ digest }) => digest === taught), variants = same.length ? same : app.variants;
+    const place = `choice ${app.version} ${counts.length} ${same.length ? taught : ""}`;
     let choice = await kept(place);
-    if (!choice && app.variants.length * counts.length > 1) {
+    if (!choice && variants.length * counts.length > 1) {
         measuring();
-        for (const variant of [...app.variants].reverse()) {
+        for (const { folder } of [...variants].reverse()) {
             const paces = [];
-            for (const threads of counts) paces.push({ threads, ...(await ask("load", { folder: variant.folder, threads, measure: true })) });
-            const best = paces.reduce((a, b) => (b.ms < 0.9 * a.ms ? b : a));
-            choice = { folder: variant.folder, threads: best.threads };
+            for (const threads of counts) paces.push(await loaded({ folder, threads, measure: true }));
+            const best = paces.filter(Boolean).reduce((a, b) => (b.ms < 0.9 * a.ms ? b : a));
+            choice = { folder, threads: best.threads };
             if (best.ms <= app.budget_ms) break;
         }
         await keep(place, choice);
     }
-    choice ??= { folder: app.variants[0].folder, threads: 1 };
+    choice ??= { folder: variants[0].folder, threads: 1 };
     const model = await fetched(`${choice.folder}/model.json`);
-    await ask("load", choice);
-    return { ...choice, cores, model, variant: app.variants.find(({ folder }) => folder === choice.folder) };
+    const { folder, threads } = (await loaded(choice)) ?? (await loaded({ ...choice, threads: 1 }));
+    return { folder, threads, cores, model, variant: app.variants.find((one) => one.folder === folder) };
 }

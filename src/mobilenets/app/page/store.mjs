@@ -1,6 +1,6 @@
 /* What is kept on this device, by name, in the browser's own database; without one (a private window) nothing is. */
 
-const opened = new Promise((done) => {
+let opened = new Promise((done) => {
     try {
         const asked = indexedDB.open("mobilenets" + new URL(".", location.href).pathname, 1);
         asked.onupgradeneeded = () => asked.result.createObjectStore("kept");
@@ -13,7 +13,7 @@ const opened = new Promise((done) => {
 
 const ask = async (mode, what) => {
     const base = await opened;
-    if (!base) return undefined;
+    if (!base) throw { trouble: "unkept" };
     return new Promise((done, failed) => {
         const turn = base.transaction("kept", mode), asked = what(turn.objectStore("kept"));
         turn.oncomplete = () => done(asked.result);
@@ -21,6 +21,7 @@ const ask = async (mode, what) => {
     });
 };
 
-export const kept = (name) => ask("readonly", (all) => all.get(name)).catch(() => undefined);
-/** Keeps a value whole or not at all; false where there is no room for it. */
-export const keep = (name, value) => ask("readwrite", (all) => all.put(value, name)).then(() => true, () => false);
+/** What was kept, or undefined; where a database cannot be read, nothing is written over what may be in it. */
+export const kept = (name) => ask("readonly", (all) => all.get(name)).catch(() => (opened = Promise.resolve(null), undefined));
+/** Keeps a value whole or not at all; gives null, or the name of a text that says why it is not kept. */
+export const keep = (name, value) => ask("readwrite", (all) => all.put(value, name)).then(() => null, ({ trouble }) => trouble ?? "full");

@@ -1,18 +1,24 @@
 /* The whole app is kept on the device and used from there; a newer one is fetched whole and used from the next start. */
-const VERSION = "@version@";
-const FILES = @files@;
+const VERSION = "@version@"; // the digest of app.json, in which are those of all other files
 const NAME = (version) => `${new URL(registration.scope).pathname} ${version}`;
-const ISOLATED = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
+const HEADERS = { // threads and the page's policy, its workers' too, whatever the host says
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Content-Security-Policy": "@policy@",
+};
+
+async function put(store, file, sha256) {
+    const found = await fetch(new Request(file, { cache: "no-cache" })), data = await found.arrayBuffer();
+    const digest = Array.from(new Uint8Array(await crypto.subtle.digest("SHA-256", data)), (byte) => byte.toString(16).padStart(2, "0"));
+    if (!found.ok || digest.join("") !== sha256) throw new Error(`${file} (${found.status}): lacking, cut off or of another version`);
+    await store.put(file, new Response(data, { headers: { ...HEADERS, "Content-Type": found.headers.get("Content-Type") } }));
+    return data;
+}
 
 self.addEventListener("install", (event) => event.waitUntil((async () => {
     const store = await caches.open(NAME(VERSION));
-    await Promise.all(FILES.map(async (file) => {
-        const found = await fetch(new Request(file, { cache: "no-cache" }));
-        if (!found.ok) throw new Error(`${file}: ${found.status}`);
-        const headers = new Headers(found.headers); // with threads from the second start on, whatever the server says
-        for (const [name, value] of Object.entries(ISOLATED)) headers.set(name, value);
-        await store.put(file, new Response(await found.blob(), { headers }));
-    }));
+    const { files } = JSON.parse(new TextDecoder().decode(await put(store, "app.json", VERSION)));
+    await Promise.all(Object.entries(files).map(([file, sha256]) => put(store, file, sha256)));
 })()));
 
 self.addEventListener("activate", (event) => event.waitUntil((async () => {

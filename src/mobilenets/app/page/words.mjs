@@ -1,4 +1,5 @@
-/* Every text of the app. Another language is a copy of this file with other values; {…} is filled in. */
+/* Every text of the app, but for the one in index.html that is read where this file does not arrive. Another language is a
+ * copy of this file with other values; {…} is filled in. */
 export default {
     lang: "en",
     look: "Look",
@@ -17,12 +18,14 @@ export default {
     measuring: "Measuring this device …",
     unsure: "Not sure",
     pace: "{p50} ms a frame (p95 {p95} ms), {fps} frames a second",
+    paceOne: "{ms} ms for this picture",
     engine: "{name}, {threads} of {cores} cores",
     classes: "Answers by",
     own: "the app",
     mine: "what I taught",
     newClass: "New class",
     className: "Name of the class",
+    sameName: "There is a class {name} already.",
     unnamed: "Class {n}",
     hold: "Hold to collect",
     files: "From files",
@@ -50,6 +53,10 @@ export default {
     newer: "This model is of a format ({format}) that this app does not know. Update the app.",
     damaged: "This file is no model of this app: {why}.",
     noPicture: "{name} cannot be read as a picture.",
+    nothing: "There is no picture to collect: turn the camera on, or take files.",
+    earlier: "What you taught before belongs to another network than this app has now: teach it anew. What you saved stays yours.",
+    unsealed: "Models are saved and opened on secure pages only: open this one by https or from localhost.",
+    unkept: "This browser keeps nothing here, as in a private window: save the model before you leave.",
     full: "The storage of this browser is full: what you taught is not kept. Save the model, or free some space.",
     failed: "Something went wrong: {why}",
     updated: "A newer version is here; it is used from the next start on.",

@@ -20,6 +20,11 @@ ALWAYS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "
 OFFLINE = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
 FAKE = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
 PIXEL = {"viewport": {"width": 412, "height": 915}, "device_scale_factor": 2.6, "has_touch": True}
+MARKS = [
+    pytest.mark.slow,
+    # playwright leaves pipes of its own to the collector
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 WATCH = """
 globalThis.seen = [];
 globalThis.onseen = ({ pixels, width, height, label, logits, features, ms }) => {
@@ -59,11 +64,16 @@ def running(folder: Path) -> Iterator[Any]:
             thread.join()
 
 
+def at(server: Any) -> str:
+    """Where the app of a server is."""
+    return f"http://localhost:{server.server_port}{server.place}"
+
+
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """The address of an app's files."""
     with running(folder) as made:
-        yield f"http://localhost:{made.server_port}{made.place}"
+        yield at(made)
 
 
 @contextmanager

@@ -266,6 +266,7 @@ def phone(taught: Any, ask: Callable[..., Told], tmp_path_factory: pytest.TempPa
     from mobilenets.infer import artefact
     from mobilenets.infer.quantise import quantise
 
+    pytest.importorskip("ziglang", reason="ziglang, the cross compiler, is not installed")
     place = tmp_path_factory.mktemp("phone")
     model = artefact.load(taught.model)
     small = quantise(model, pictures(listed(taught.folder), model.preprocess, most=48).levels)

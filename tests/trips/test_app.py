@@ -8,18 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import PIXEL, browsing, film, frames_of, opened, running, served, until
+from browser import MARKS, PIXEL, browsing, film, frames_of, opened, running, served, until
 from PIL import Image
 
 from mobilenets.infer.engine import NumpyEngine
 
-pytest.importorskip("ziglang", reason="ziglang, the cross compiler, is not installed")
-pytest.importorskip("playwright", reason="playwright is not installed")
-pytestmark = [
-    pytest.mark.slow,
-    # playwright leaves pipes of its own to the collector
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = MARKS
 
 
 def test_the_app_says_how_large_it_is_and_is_verified(phone: Any) -> None:

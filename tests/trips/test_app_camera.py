@@ -9,19 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import PIXEL, WATCH, browsing, film, frames_of, opened, served, until
+from browser import MARKS, PIXEL, WATCH, browsing, film, frames_of, opened, served, until
 from PIL import Image
 
 from mobilenets.infer.engine import NumpyEngine
 from mobilenets.infer.image import decode
 
-pytest.importorskip("ziglang", reason="ziglang, the cross compiler, is not installed")
-pytest.importorskip("playwright", reason="playwright is not installed")
-pytestmark = [
-    pytest.mark.slow,
-    # playwright leaves pipes of its own to the collector
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = MARKS
 ORIENTATION = 0x0112
 TORCH = """
 globalThis.lights = [];

@@ -14,20 +14,14 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from browser import browsing, opened, running, until
+from browser import MARKS, at, browsing, opened, running, until
 
 from mobilenets.data.calibration import listed, pictures
 from mobilenets.infer import artefact
 from mobilenets.infer.quantise import quantise
 
 Ask = Callable[..., Any]
-pytest.importorskip("ziglang", reason="ziglang, the cross compiler, is not installed")
-pytest.importorskip("playwright", reason="playwright is not installed")
-pytestmark = [
-    pytest.mark.slow,
-    # playwright leaves pipes of its own to the collector
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = MARKS
 SMALL = 96
 MEASURED = """
 globalThis.said = [];
@@ -64,7 +58,7 @@ def test_the_largest_network_that_holds_the_budget_is_measured_once_and_remember
 ) -> None:
     with running(both) as server, browsing(camera, permissions=["camera"]) as context:
         _told(server.content, budget_ms=budget)
-        address = f"http://localhost:{server.server_port}{server.place}"
+        address = at(server)
         context.add_init_script(MEASURED)
         page = opened(context, address)
         assert f" at {side}, int8" in page.inner_text("#engine")
@@ -84,7 +78,7 @@ def test_a_newer_version_with_another_model_is_used_from_the_next_start_on(
         running(both) as newer,
         browsing(camera, permissions=["camera"]) as context,
     ):
-        address = f"http://localhost:{server.server_port}{server.place}"
+        address = at(server)
         page = opened(context, address)
         until(page, "navigator.serviceWorker.controller !== null")
         assert page.inner_text("h1") == "Five things"
@@ -110,7 +104,7 @@ def test_an_update_that_breaks_off_changes_nothing(phone: Any, both: Path, camer
         running(both) as newer,
         browsing(camera, permissions=["camera"]) as context,
     ):
-        address = f"http://localhost:{server.server_port}{server.place}"
+        address = at(server)
         page = opened(context, address)
         until(page, "navigator.serviceWorker.controller !== null")
         broken = dict(newer.content)
@@ -163,14 +157,14 @@ def test_a_first_visit_that_breaks_off_is_made_good_by_the_next(phone: Any, came
         whole = dict(server.content)
         server.content["models/five/net.weights"] = whole["models/five/net.weights"][:-9]
         page = context.new_page()
-        page.goto(f"http://localhost:{server.server_port}{server.place}")
+        page.goto(at(server))
         page.wait_for_selector("#trouble", state="visible")
         page.wait_for_timeout(1000)  # in which the page would be kept for offline use
         server.content.update(whole)
         page.click("#retry")
         until(page, "document.querySelector('#bars li')")
         page.close()
-        page = opened(context, f"http://localhost:{server.server_port}{server.place}")
+        page = opened(context, at(server))
         until(page, "navigator.serviceWorker.controller !== null")
 
 
@@ -184,7 +178,7 @@ def test_where_threads_cannot_be_had_one_does(phone: Any, camera: Path) -> None:
         )
         assert refusing != own
         server.content["models/five/net.mjs"] = refusing
-        page = opened(context, f"http://localhost:{server.server_port}{server.place}")
+        page = opened(context, at(server))
         assert page.evaluate("crossOriginIsolated")
         assert ", 1 of " in page.inner_text("#engine")
 
@@ -206,18 +200,18 @@ def test_neither_page_nor_worker_reaches_another_origin(phone: Any, camera: Path
         )
         for file in ("main.mjs", "worker.mjs", "models/five/net.mjs"):
             server.content[file] += reach.encode()
-        page = opened(context, f"http://localhost:{server.server_port}{server.place}")
+        page = opened(context, at(server))
         page.wait_for_timeout(1000)
         assert len([one for one in page.wrong if "Content Security Policy" in one]) >= 1
         assert asked == []
-        page.goto(f"http://localhost:{other.server_port}{other.place}")
+        page.goto(at(other))
         assert asked
 
 
 def test_what_was_taught_stays_with_its_network(both: Path, camera: Path) -> None:
     with running(both) as server, browsing(camera, permissions=["camera"]) as context:
         _told(server.content, budget_ms=1e-9)
-        address = f"http://localhost:{server.server_port}{server.place}"
+        address = at(server)
         context.add_init_script(
             "navigator.serviceWorker.register = async () => ({});"
         )  # each start is of the newest

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import PIXEL, browsing, film, opened, running, served, until
+from browser import MARKS, PIXEL, at, browsing, film, opened, running, served, until
 from PIL import Image
 
 from mobilenets.infer import artefact
@@ -27,13 +27,7 @@ async () => {
     return features.filter((one, c) => best(logits(head, one, 1)) === c).length;
 }
 """
-pytest.importorskip("ziglang", reason="ziglang, the cross compiler, is not installed")
-pytest.importorskip("playwright", reason="playwright is not installed")
-pytestmark = [
-    pytest.mark.slow,
-    # playwright leaves pipes of its own to the collector
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = MARKS
 
 
 def test_it_is_taught_two_classes_and_what_it_learned_is_a_model(
@@ -259,7 +253,7 @@ def test_where_nothing_is_kept_or_a_part_is_lacking_it_says_so(phone: Any, camer
     with running(folder) as server, browsing(camera, permissions=["camera"]) as context:
         context.add_init_script(NO_BASE)
         del server.content["sw.js"]
-        page = opened(context, f"http://localhost:{server.server_port}{server.place}")
+        page = opened(context, at(server))
         page.click("#teach")
         for number in range(2):
             page.click("#new")

@@ -25,7 +25,8 @@ Images = Annotated[Path | None, typer.Option(help="Pictures to verify on; frames
 
 
 @app.command(
-    name="app", epilog="Example: mobilenets app out/model.safetensors --calibrate photos/ --out app --serve"
+    name="app",
+    epilog="Example: mobilenets app out/model.safetensors --dtype int8 --calibrate photos/ --out app --serve",
 )
 def app_(
     models: Annotated[

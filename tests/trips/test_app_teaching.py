@@ -183,6 +183,45 @@ def test_each_class_gets_what_was_collected_for_it_and_each_change_is_undone(
         assert page.wrong == []
 
 
+def test_what_was_deleted_comes_back_another_day_and_an_unlearned_change_is_learned(
+    phone: Any, camera: Path, tmp_path: Path
+) -> None:
+    folder, _, _ = phone
+    with (
+        served(folder) as address,
+        browsing(camera, home=tmp_path / "home", permissions=["camera"]) as context,
+    ):
+        page = opened(context, address)
+        page.click("#teach")
+        for number in range(2):
+            page.click("#new")
+            until(page, f"document.querySelectorAll('.hold').length === {number + 1}")
+            pressed(page, number, 900)
+        until(page, "document.querySelector('#told').textContent.startsWith('Learned')")
+        before = counts(page)
+        page.locator(".remove").nth(0).click()
+        until(page, "document.querySelectorAll('.hold').length === 1")
+        page.wait_for_timeout(300)
+        page.close()
+        page = opened(context, address)
+        page.click("#teach")
+        assert counts(page) == before[1:]
+        page.click("#undo")
+        until(page, "document.querySelectorAll('.hold').length === 2")
+        until(page, "document.querySelector('#told').textContent.startsWith('Learned')")
+        assert counts(page) == before
+        hold = page.locator(".hold").nth(1)
+        hold.scroll_into_view_if_needed()
+        hold.click()  # a tap takes one
+        until(page, f"document.querySelectorAll('.count')[1].textContent.startsWith('{before[1] + 1} ')")
+        page.wait_for_timeout(300)
+        page.close()
+        page = opened(context, address)
+        assert counts(page) == [before[0], before[1] + 1]
+        until(page, f"document.querySelector('#told').textContent.startsWith('Learned {sum(before) + 1} ')")
+        assert page.wrong == []
+
+
 def test_keys_collect_while_they_are_held_and_the_focus_stays(phone: Any, camera: Path) -> None:
     folder, _, _ = phone
     with served(folder) as address, browsing(camera, permissions=["camera"]) as context:

@@ -128,7 +128,8 @@ class Bytes:
             if self.isa.wide:
                 kernel = int8_wide.filters(self.isa, positions, step, layer.terms)
             else:
-                shape = (positions, together, step.kernel, step.stride, layer.terms)
+                stride = step.stride if positions * together > 1 else 1  # the next pixel is none of its own
+                shape = (positions, together, step.kernel, stride, layer.terms)
                 made = Depthwise(self.isa, bytes_, *shape, self.family.halves, self.family.signed)
                 kernel = made.name, made.text()
             begins = fours_bytes(step.kernel, layer.terms, line, self.family.halves)

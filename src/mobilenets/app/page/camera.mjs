@@ -32,7 +32,9 @@ export async function open(video, gone) {
         gone();
     };
     video.classList.toggle("mirrored", track.getSettings().facingMode === "user");
-    return { several: (await cameras()).length > 1, torch: Boolean(track.getCapabilities?.().torch) };
+    const several = (await cameras()).length > 1;
+    if (own !== opening) throw OVERTAKEN;
+    return { several, torch: Boolean(track.getCapabilities?.().torch) };
 }
 
 export function close() {

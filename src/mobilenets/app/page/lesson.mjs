@@ -1,10 +1,12 @@
 /* What was taught on this device: classes with their examples, the head that was learned of them, files of it. */
 import { kept, keep } from "./store.mjs";
-import { ask, fetched } from "./network.mjs";
+import { askAside, fetched } from "./network.mjs";
 import { body, read, write } from "./file.mjs";
 
 const MOST_UNDO = 20, LAST = "taught with";
-let own, state = { classes: [], head: null, names: [] }, past = [], turn = Promise.resolve();
+/** Given where a newer change learns and keeps what this one would have. */
+export const LATER = "later";
+let own, state = { classes: [], head: null, names: [], stale: false }, past = [], number = 0, learning = Promise.resolve();
 
 export const lesson = () => state;
 export const undoable = () => past.length > 0;
@@ -14,44 +16,59 @@ export const last = () => kept(LAST);
 /** What was kept of an earlier day, for the network that is used. */
 export async function begin(network) {
     own = network;
-    state = (await kept(`lesson ${own.variant.digest}`)) ?? state;
+    const before = await kept(`lesson ${own.variant.digest}`);
+    if (!before) return;
+    ({ state } = before);
+    past = before.undo ? [before.undo] : [];
+    if (state.stale) await settled(before.undo);
 }
 
-/* One after another, so that none meets another's half. */
-function queued(what) {
-    const done = turn.then(what);
-    turn = done.catch(() => {});
-    return done;
-}
-
-/** Changes the lesson by a function of its classes, so that it can be undone, and learns it anew; gives null, or the name of a text that says why it is not kept. */
-export const change = (what, others = {}) => queued(async () => {
-    const before = state, classes = state.classes.map((one) => ({ ...one, examples: [...one.examples] }));
+/**
+ * Changes the lesson by a function of its classes, at once and so that it can be undone, and learns it anew; gives null, LATER
+ * or the name of a text that says why it is not kept.
+ */
+export function change(what, others = {}) {
+    const before = state, classes = state.classes.map((one) => ({ ...one, examples: [...one.examples] })), total = examples();
     what(classes);
-    state = await learned({ ...state, classes, ...others });
+    state = { ...state, stale: true, classes, ...others };
     past = [...past.slice(1 - MOST_UNDO), before];
-    return keeping();
-});
-
-export const undo = () => queued(() => {
+    return settled(examples() < total ? before : null);
+}
+export function undo() {
     if (past.length) state = past.pop();
-    return keeping();
-});
+    return settled(null);
+}
+const examples = () => state.classes.reduce((sum, one) => sum + one.examples.length, 0);
 
-/* With a head of its own, where there is enough to learn from. */
-async function learned(next) {
-    const full = next.classes.filter(({ examples }) => examples.length);
-    if (full.length < 2) return next.imported ? next : { ...next, head: null, names: [] };
-    const features = full.flatMap(({ examples }) => examples.map((one) => one.features));
-    const classes = full.flatMap(({ examples }, c) => examples.map(() => c));
-    const { head, ms } = await ask("learn", { features, classes, count: full.length });
-    return { ...next, head, names: full.map(({ name }) => name), ms, count: features.length, imported: null };
+/* Keeps the lesson, learns it where it was changed, and keeps what was learned. `lost` is what can be undone another day too: examples that are gone. */
+function settled(lost) {
+    const mine = ++number, first = keeping(lost);
+    return (learning = learning.catch(() => {}).then(async () => {
+        if (mine === number && state.stale) {
+            const head = await learned(state);
+            if (mine === number) {
+                state = { ...state, ...head, stale: false };
+                return keeping(lost);
+            }
+        }
+        return mine === number ? first : LATER;
+    }));
 }
 
-async function keeping() {
+/* A head, where there is enough to learn from. */
+async function learned({ classes: all, imported, head, names }) {
+    const full = all.filter((one) => one.examples.length);
+    if (full.length < 2) return imported ? { head, names } : { head: null, names: [] };
+    const features = full.flatMap((one) => one.examples.map((example) => example.features));
+    const classes = full.flatMap((one, c) => one.examples.map(() => c));
+    const found = await askAside("learn", { features, classes, count: full.length });
+    return { head: found.head, names: full.map(({ name }) => name), ms: found.ms, count: features.length, imported: null };
+}
+
+async function keeping(lost) {
     const empty = !state.head && !state.classes.length;
     if (!empty) navigator.storage?.persist?.().catch(() => {});
-    return (await keep(`lesson ${own.variant.digest}`, state)) ?? keep(LAST, empty ? null : own.variant.digest);
+    return (await keep(`lesson ${own.variant.digest}`, { state, undo: lost })) ?? keep(LAST, empty ? null : own.variant.digest);
 }
 
 /** The body of the app with a head, as the bytes of a model file: the head that was learned here unless another is given. */
@@ -74,13 +91,12 @@ export async function imported(file) {
     const { meta, tensors } = await read(new Uint8Array(await file.arrayBuffer()));
     const count = meta.labels.length, empty = { weights: new Float32Array(count * own.model.channels), bias: new Float32Array(count) };
     const mine = await read(await exported(meta.labels, empty));
-    const other = (why) => Object.assign(new Error(why), { trouble: "damaged", why });
     const heads = (name) => name.startsWith("head."), names = Object.keys(mine.tensors).sort((a, b) => heads(a) - heads(b));
     for (const name of names) {
         const { dtype, shape, bytes } = mine.tensors[name];
         const given = tensors[name];
-        if (given?.dtype !== dtype || String(given.shape) !== String(shape) || given.bytes.length !== bytes.length) throw other(`${name} is missing or of another shape`);
-        if (!heads(name) && !bytes.every((byte, i) => byte === given.bytes[i])) throw other(`${name} is another network's`);
+        if (given?.dtype !== dtype || String(given.shape) !== String(shape) || given.bytes.length !== bytes.length) throw { trouble: "foreign", name: file.name };
+        if (!heads(name) && !bytes.every((byte, i) => byte === given.bytes[i])) throw { trouble: "foreign", name: file.name };
     }
     const floats = (name) => new Float32Array(tensors[name].bytes.buffer);
     const head = { weights: floats("head.weight"), bias: floats("head.bias") };

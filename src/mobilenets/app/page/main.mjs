@@ -11,10 +11,11 @@ const STEADY = 0.25, SHOWN = 3, LATEST = 120;
 const video = $("video"), still = $("still");
 let network, origin = 0, live = false, busy = false, frozen = false, steady = null, paces = [];
 
-function trouble(error, again) {
+function trouble(error, again, word = "retry") {
     $("why").textContent = sentence(error);
     $("trouble").hidden = false;
     $("retry").hidden = !again;
+    $("retry").textContent = say(word);
     $("retry").onclick = () => {
         $("trouble").hidden = true;
         again();
@@ -120,7 +121,7 @@ async function pictured(file) {
         await camera.draw(file, still);
     } catch {
         stop();
-        return trouble({ trouble: "noPicture", name: file.name }, filmed);
+        return trouble({ trouble: "noPicture", name: file.name }, filmed, "camera");
     }
     stop();
     $("trouble").hidden = video.hidden = true;
@@ -146,10 +147,12 @@ async function share() {
     drawn.drawImage(source, 0, 0);
     drawn.fillStyle = "#fff";
     drawn.font = `600 ${Math.round(height / 14)}px system-ui, sans-serif`;
-    const label = $("label").textContent || "picture";
-    drawn.fillText(`${label}  ${$("bars").firstChild?.children[1].textContent ?? ""}`, height / 30, height * 1.085, width - height / 15);
-    const said = await give(await new Promise((done) => shot.toBlob(done, "image/png")), `${label}.png`, true);
-    if (said) $("pace").textContent = said;
+    const label = $("label").textContent || "picture", share = $("bars").firstChild?.children[1].textContent ?? "";
+    let said = `${label}  ${share}`;
+    for (let n = label.length - 1; n > 3 && drawn.measureText(said).width > width - height / 15; n--) said = `${label.slice(0, n)}…  ${share}`;
+    drawn.fillText(said, height / 30, height * 1.085, width - height / 15);
+    const given = await give(await new Promise((done) => shot.toBlob(done, "image/png")), `${label}.png`, true);
+    if (given) $("pace").textContent = given;
 }
 
 /* The page's own controls */

@@ -1,37 +1,41 @@
 /* The network in its worker: which of those shipped, by how many threads, and what is known of it. */
 import { kept, keep } from "./store.mjs";
 
-const waiting = new Map();
-let worker = null, number = 0;
-
-/* A worker; where it breaks down, all who wait are told, and the next order begins another. */
-function begun() {
-    const own = new Worker(new URL("worker.mjs", import.meta.url), { type: "module" });
-    const end = (file) => {
-        own.terminate();
-        worker = null;
-        for (const { failed } of waiting.values()) failed({ trouble: "interrupted", file });
-        waiting.clear();
+/* Orders to a worker of their own. Where it breaks down, all who wait are told, and the next order begins another. */
+function desk() {
+    const waiting = new Map();
+    let worker = null, number = 0;
+    const begun = () => {
+        const own = new Worker(new URL("worker.mjs", import.meta.url), { type: "module" });
+        const end = (file) => {
+            own.terminate();
+            worker = null;
+            for (const { failed } of waiting.values()) failed({ trouble: "interrupted", file });
+            waiting.clear();
+        };
+        own.onmessage = ({ data }) => {
+            const { done, failed } = waiting.get(data.number);
+            waiting.delete(data.number);
+            data.trouble ? failed(data) : done(data);
+            if (data.trouble === "interrupted") end(data.file); // a module that did not come is not asked for again by the same worker
+        };
+        own.onerror = (event) => {
+            event.preventDefault();
+            end("worker.mjs");
+        };
+        return own;
     };
-    own.onmessage = ({ data }) => {
-        const { done, failed } = waiting.get(data.number);
-        waiting.delete(data.number);
-        data.trouble ? failed(data) : done(data);
-        if (data.trouble === "interrupted") end(data.file); // a module that did not come is not asked for again by the same worker
-    };
-    own.onerror = (event) => {
-        event.preventDefault();
-        end("worker.mjs");
-    };
-    return own;
+    return (order, given = {}, moved = []) => new Promise((done, failed) => {
+        worker ??= begun();
+        waiting.set(++number, { done, failed });
+        worker.postMessage({ order, number, ...given }, moved);
+    });
 }
 
-/** What the worker makes of an order; throws { trouble, … }. */
-export const ask = (order, given = {}, moved = []) => new Promise((done, failed) => {
-    worker ??= begun();
-    waiting.set(++number, { done, failed });
-    worker.postMessage({ order, number, ...given }, moved);
-});
+/** What the network's worker makes of an order; throws { trouble, … }. */
+export const ask = desk();
+/** The same of another worker, so that frames go on while it learns. */
+export const askAside = desk();
 
 /** Bytes or JSON of one of the app's files; throws { trouble, file } where it does not come. */
 export async function fetched(file, kind = "json") {

@@ -4,9 +4,9 @@ import { draw, taken, thumbnail } from "./camera.mjs";
 import * as teacher from "./lesson.mjs";
 import { ask } from "./network.mjs";
 
-const BURST = 10, MOST_THUMBS = 12;
+const BURST = 10, PACE_MS = 80, MOST_THUMBS = 12;
 const rows = new Map(); // by the id of their class
-let collecting = null, look; // { id, button, most, found }; what the page does when the lesson is another, and where it looks
+let collecting = null, look; // { id, button, most, found, at }; what the page does when the lesson is another, and where it looks
 
 const told = (text) => ($("told").textContent = text);
 
@@ -23,10 +23,11 @@ export function mine() {
     return head && $("mine").checked ? { head, names } : null;
 }
 
-async function changed(what) {
-    told(say("learning"));
+async function changed(done) {
+    shown("learning");
     try {
-        shown(await what());
+        const word = await done;
+        if (word !== teacher.LATER) shown(word);
     } catch (error) {
         shown();
         told(sentence(error));
@@ -34,7 +35,7 @@ async function changed(what) {
 }
 
 function shown(word = null) {
-    const { classes, head } = teacher.lesson();
+    const { classes, head, stale } = teacher.lesson();
     for (const [id, row] of rows)
         if (!classes.some((one) => one.id === id)) {
             if (row.contains(document.activeElement)) $("new").focus();
@@ -47,7 +48,8 @@ function shown(word = null) {
         filled(row, one);
     });
     if (head && $("whose").hidden) $("mine").checked = true;
-    $("whose").hidden = $("export").disabled = !head;
+    $("whose").hidden = !head;
+    $("export").disabled = !head || stale;
     $("undo").disabled = !teacher.undoable();
     told(word ? say(word) : summary());
     look.again();
@@ -66,11 +68,12 @@ function made(id) {
     rows.set(id, row);
     one("name").onchange = ({ target }) => {
         const { classes } = teacher.lesson(), name = target.value.trim();
-        if (name && !classes.some((other) => other.id !== id && other.name === name)) return changed(() => teacher.change((all) => to(all, id, (own) => (own.name = name))));
-        target.value = classes.find((own) => own.id === id).name;
-        if (name) told(say("sameName", { name }));
+        const before = classes.find((own) => own.id === id).name, there = name !== before && classes.some((one) => one.name === name);
+        if (name && name !== before && !there) return changed(teacher.change((all) => to(all, id, (own) => (own.name = name))));
+        target.value = before;
+        told(there ? say("sameName", { name }) : summary());
     };
-    one("remove").onclick = () => changed(() => teacher.change((all) => to(all, id, (own) => all.splice(all.indexOf(own), 1))));
+    one("remove").onclick = () => changed(teacher.change((all) => to(all, id, (own) => all.splice(all.indexOf(own), 1))));
     one("files").onclick = async () => fromFiles(id, await choose("image/*", true));
     held(one("hold"), id);
     return row;
@@ -78,10 +81,10 @@ function made(id) {
 function filled(row, { name, examples }) {
     const one = (kind) => row.querySelector(`.${kind}`);
     if (one("name") !== document.activeElement) one("name").value = name;
-    const count = say("examples", { n: examples.length });
+    one("count").textContent = say("examples", { n: examples.length });
     for (const button of row.querySelectorAll("button")) button.setAttribute("aria-label", `${button.textContent}: ${name}`);
-    if (one("count").textContent === count) return;
-    one("count").textContent = count;
+    if (row.dataset.n === String(examples.length)) return;
+    row.dataset.n = examples.length;
     const thumbs = examples.map(({ thumb }) => thumb).filter(Boolean).slice(-MOST_THUMBS);
     one("thumbs").replaceChildren(...thumbs.map((thumb) => {
         const picture = Object.assign(new Image(), { src: URL.createObjectURL(thumb), onload: () => URL.revokeObjectURL(picture.src) });
@@ -93,15 +96,20 @@ function to(classes, id, what) {
     const own = classes.find((one) => one.id === id);
     if (own) what(own);
 }
-const added = (id, found) => changed(() => teacher.change((classes) => to(classes, id, (own) => own.examples.push(...found))));
+const added = (id, found) => changed(teacher.change((classes) => to(classes, id, (own) => own.examples.push(...found))));
 
 /* Collecting: while a button is held, by finger, mouse or key; a click without holding, as a screen reader makes, takes a few. */
 export const collected = () => collecting;
 /** An example, for what was collected when its frame was taken. */
 export function collect(example, before) {
     if (!collecting || collecting !== before) return;
-    collecting.found.push(example);
-    if (collecting.found.length >= collecting.most) release();
+    const { id, found, at, most } = collecting, now = performance.now();
+    if (now - at < PACE_MS) return; // frames of a moment are all alike
+    collecting.at = now;
+    found.push(example);
+    const own = teacher.lesson().classes.find((one) => one.id === id);
+    if (own) rows.get(id).querySelector(".count").textContent = say("examples", { n: own.examples.length + found.length });
+    if (found.length >= most) release();
 }
 /** Ends collecting: what was collected is learned. */
 export function release() {
@@ -116,11 +124,15 @@ function held(button, id) {
     const begun = (most = Infinity) => {
         release();
         if (!look.anything()) return told(say("nothing"));
-        collecting = { id, button, most, found: [] };
+        collecting = { id, button, most, found: [], at: -Infinity };
         button.classList.add("on");
         if (!look.live()) look.again().then(ended);
     };
-    const ended = () => collecting?.button === button && release();
+    const ended = () => {
+        if (collecting?.button !== button) return;
+        if (collecting.found.length || !look.live()) release();
+        else collecting.most = 1; // a tap takes the frame that comes
+    };
     button.onpointerdown = (event) => (button.setPointerCapture(event.pointerId), begun());
     button.onpointerup = button.onpointercancel = button.onlostpointercapture = button.onblur = () => void ended();
     button.onkeydown = ({ key, repeat }) => { // gives nothing back: false would hold the focus here
@@ -165,7 +177,7 @@ export async function opened([file]) {
 }
 async function saved() {
     try {
-        const said = await give(new Blob([await teacher.exported()]), "taught.safetensors");
+        const said = await give(new Blob([await teacher.exported()]), `${document.title.replace(/[^\p{L}\p{N}]+/gu, "-")}.safetensors`);
         if (said) told(said);
     } catch (error) {
         told(sentence(error));
@@ -177,7 +189,8 @@ function another(classes) {
     while (classes.some(({ name }) => name === say("unnamed", { n }))) n++;
     classes.push({ id: 1 + Math.max(0, ...classes.map(({ id }) => id)), name: say("unnamed", { n }), examples: [] });
 }
-$("new").onclick = () => changed(() => teacher.change(another));
-$("undo").onclick = () => changed(teacher.undo);
+$("new").onclick = () => changed(teacher.change(another));
+$("undo").onclick = () => changed(teacher.undo());
 $("export").onclick = saved;
 $("import").onclick = async () => opened(await choose("")); // phones know no such kind of file, and would offer none
+addEventListener("pagehide", release);

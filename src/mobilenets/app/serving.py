@@ -181,7 +181,8 @@ def _shown(address: str, certificate: Path, say: Callable[[str], None]) -> None:
 
     text = StringIO()
     segno.make(address, error="m").terminal(text, compact=True)
-    say(text.getvalue())
+    light, plain = ("\x1b[97;40m", "\x1b[0m") if sys.stdout.isatty() else ("", "")  # else inverted on white
+    say("\n".join(f"{light}{line}{plain}" for line in text.getvalue().splitlines()))
     say("The browser warns, because nobody vouches for a certificate that was made here. Its SHA-256 is")
     say(fingerprint(certificate))
     say("Offline use wants a server with a certificate that browsers know.")

@@ -152,7 +152,7 @@ async function share() {
     for (let n = label.length - 1; n > 3 && drawn.measureText(said).width > width - height / 15; n--) said = `${label.slice(0, n)}…  ${share}`;
     drawn.fillText(said, height / 30, height * 1.085, width - height / 15);
     const given = await give(await new Promise((done) => shot.toBlob(done, "image/png")), `${label}.png`, true);
-    if (given) $("pace").textContent = given;
+    if (given) $("engine").textContent = given; // the lines above change with the next frame
 }
 
 /* The page's own controls */

@@ -20,7 +20,7 @@ export async function begin(network) {
     if (!before) return;
     ({ state } = before);
     past = before.undo ? [before.undo] : [];
-    if (state.stale) await settled(before.undo);
+    if (state.stale) await settled(before.undo).catch(() => {}); // the next change tries again
 }
 
 /**

@@ -76,18 +76,8 @@ def made(data: Path, place: Path) -> tuple[Path, Path, dict[str, Any]]:
     with tarfile.open(data / "data" / "road-or-not.tar") as archive:
         archive.extractall(place, filter="data")
     folder, model = place / "road-or-not", place / "out" / "model.safetensors"
-    told(
-        [
-            "retrain",
-            folder,
-            "--weights",
-            data / "weights" / WEIGHTS,
-            "--resolution",
-            128,
-            "--out",
-            place / "out",
-        ]
-    )
+    retrain = ["retrain", folder, "--weights", data / "weights" / WEIGHTS, "--resolution", 128]
+    told([*retrain, "--out", place / "out"])
     words = ["app", model, "--dtype", "int8", "--calibrate", folder, "--title", "Road or not"]
     return folder, model, told([*words, "--out", place / "site", "--apk", place / "road.apk"])
 

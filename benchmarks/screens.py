@@ -21,12 +21,14 @@ from PIL import Image
 from mobilenets.infer.image import decode
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "shared"))
-from browser import browsing, film, opened, served, until
+from browser import added, browsing, film, handed, opened, served, until
 
 PHONE = {"viewport": {"width": 412, "height": 915}, "device_scale_factor": 1.5, "has_touch": True}
 WIDE = {**PHONE, "viewport": {"width": 915, "height": 412}}
 CLASSES = ("bonsai", "crab")
 EXAMPLES = 20
+ROAD = 26
+"""Which of the pictures of roads is shown: one with a road and a horizon."""
 GAP = 24
 SETTLED_MS = 3000
 
@@ -35,12 +37,8 @@ def taught(page: Any, pictures: Path) -> None:
     """Two new classes, from files."""
     page.click("#teach")
     for number, name in enumerate(CLASSES):
-        page.click("#new")
-        page.locator(".name").nth(number).fill(name)
-        page.locator(".name").nth(number).blur()
-        with page.expect_file_chooser() as chooser:
-            page.locator(".files").nth(number).click()
-        chooser.value.set_files(sorted((pictures / name).iterdir())[1 : 1 + EXAMPLES])
+        added(page, name)
+        handed(page, ".files", sorted((pictures / name).iterdir())[1 : 1 + EXAMPLES], number)
         count = f"document.querySelectorAll('.count')[{number}].textContent"
         until(page, f"{count}.startsWith('{EXAMPLES} ')")
     page.evaluate("scrollTo(0, 0)")
@@ -71,7 +69,7 @@ def main() -> None:
             archive.extractall(place, members, filter="data")
         caltech = next(file for file in place.rglob(CLASSES[0])).parent
         scenes = {
-            "road": sorted((folder / "road").iterdir())[26],
+            "road": sorted((folder / "road").iterdir())[ROAD],
             "bonsai": sorted((caltech / "bonsai").iterdir())[0],
         }
         films = {

@@ -165,10 +165,11 @@ def sweep(
     told = command or _command("retraining", {**options, "sweep": True}, folder, out)
     seconds = {name: sum(run.seconds.get(name, 0.0) for run in runs) for name in runs[best].seconds}
     peak = max((run.peak_rss_mb for run in runs if run.peak_rss_mb is not None), default=None)
-    known = [run.energy for run in runs if run.energy is not None]
+    known = [(run.energy, run.seconds["total"]) for run in runs if run.energy is not None]
     drawn = Power()
-    if known:
-        drawn = Power(sum(one["joules"] for one in known) / seconds["total"], known[0]["watts_from"])
+    if known:  # of watts: the joules that a run keeps are rounded, and short runs would show it
+        watts = sum(one["watts"] * lasted for one, lasted in known) / seconds["total"]
+        drawn = Power(watts, known[0][0]["watts_from"])
     whole = replace(runs[best], sweep=rows, notes=notes, command=told, seconds=seconds, peak_rss_mb=peak)
     whole = replace(whole, energy=energy.of_run(drawn, seconds["total"]))
     # Where a single run has its model; one that an earlier run left there would be taken for the sweep's.

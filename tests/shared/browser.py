@@ -118,6 +118,29 @@ def until(page: Any, true: str, seconds: float = 60) -> None:
         page.wait_for_timeout(50)
 
 
+def rows(page: Any, count: int) -> None:
+    """Waits until so many classes are shown."""
+    until(page, f"document.querySelectorAll('.hold').length === {count}")
+
+
+def added(page: Any, *names: str | None) -> None:
+    """New classes after those there are, each with its name or, for None, with the app's."""
+    for name in names:
+        number = page.locator(".hold").count()
+        page.click("#new")
+        rows(page, number + 1)
+        if name is not None:
+            page.locator(".name").nth(number).fill(name)
+            page.locator(".name").nth(number).blur()
+
+
+def handed(page: Any, button: str, files: Any, number: int = 0) -> None:
+    """Files, to one of the buttons that ask for some."""
+    with page.expect_file_chooser() as chooser:
+        page.locator(button).nth(number).click()
+    chooser.value.set_files(files)
+
+
 def frames_of(page: Any) -> list[dict[str, Any]]:
     """What a page that runs WATCH has seen: each frame's RGB and what was answered."""
     found = page.evaluate("globalThis.seen")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import MARKS, PIXEL, browsing, film, frames_of, opened, running, served, until
+from browser import MARKS, PIXEL, added, browsing, film, frames_of, handed, opened, running, served, until
 from PIL import Image
 
 from mobilenets.infer.engine import NumpyEngine
@@ -79,8 +79,7 @@ def test_nothing_serious_stands_in_the_way_of_keyboards_and_screen_readers(
         assert wrong() == []
         assert {"look", "teach", "freeze", "picture", "share", "smooth"} <= reached()
         page.click("#teach")
-        page.click("#new")
-        page.wait_for_selector(".hold")
+        added(page, None)
         assert wrong() == []
         assert {"look", "teach", "name", "hold", "files", "remove", "new", "undo", "import"} <= reached()
         page.evaluate(
@@ -116,9 +115,7 @@ def test_without_a_camera_it_says_why_and_takes_pictures(
         until(page, "!document.querySelector('#trouble').hidden")
         assert text in page.inner_text("#why")
         assert page.is_visible("#retry")
-        with page.expect_file_chooser() as chooser:
-            page.click("#picture")
-        chooser.value.set_files(file)
+        handed(page, "#picture", file)
         until(page, "document.querySelector('#bars li')")
         assert page.is_hidden("#trouble")
         best = model.labels[int(NumpyEngine(model)(shown["crab"][0])["logits"].argmax())]
@@ -131,7 +128,7 @@ def test_a_camera_that_goes_away_and_a_full_storage_are_told(phone: Any, camera:
         context.add_init_script(FULL)
         page = opened(context, address)
         page.click("#teach")
-        page.click("#new")
+        added(page, None)
         until(page, "document.querySelector('#told').textContent.includes('storage')")
         page.evaluate(
             "document.querySelector('video').srcObject.getTracks()[0].dispatchEvent(new Event('ended'))"

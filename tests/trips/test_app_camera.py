@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import MARKS, PIXEL, WATCH, browsing, film, frames_of, opened, served, until
+from browser import MARKS, PIXEL, WATCH, added, browsing, film, frames_of, handed, opened, served, until
 from PIL import Image
 
 from mobilenets.infer.engine import NumpyEngine
@@ -94,9 +94,7 @@ def test_of_two_openings_the_later_stays_and_a_picture_is_not_taken_away(
         page = context.new_page()
         page.goto(address)
         until(page, "streams.length === 1")
-        with page.expect_file_chooser() as chooser:
-            page.click("#picture")
-        chooser.value.set_files(tmp_path / "ant.png")
+        handed(page, "#picture", tmp_path / "ant.png")
         page.wait_for_timeout(2500)
         assert page.is_visible("#still")
         assert page.evaluate(alive) == 0
@@ -118,7 +116,7 @@ def test_a_frozen_frame_stays_and_can_be_taught(phone: Any, camera: Path) -> Non
         page.wait_for_timeout(800)
         assert page.evaluate("seen.length") == before
         page.click("#teach")
-        page.click("#new")
+        added(page, None)
         hold = page.locator(".hold")
         hold.scroll_into_view_if_needed()
         hold.dispatch_event("pointerdown", {"pointerId": 1})
@@ -144,9 +142,7 @@ def test_a_picture_is_turned_as_its_camera_was_held(
         page.add_init_script(WATCH.replace("MOST", "9"))
         page.goto(address)
         until(page, "!document.querySelector('#picture').disabled")
-        with page.expect_file_chooser() as chooser:
-            page.click("#picture")
-        chooser.value.set_files(file)
+        handed(page, "#picture", file)
         until(page, "seen.length")
         [seen] = frames_of(page)
     assert seen["frame"].shape == wanted.shape

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
@@ -14,7 +15,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from browser import MARKS, at, browsing, opened, running, until
+from browser import MARKS, added, at, browsing, opened, running, until
 
 from mobilenets.data.calibration import listed, pictures
 from mobilenets.infer import artefact
@@ -69,28 +70,38 @@ def test_the_largest_network_that_holds_the_budget_is_measured_once_and_remember
         assert "Measuring this device …" not in page.evaluate("said")
 
 
+@contextmanager
+def updating(folder: Path, newer: Path, camera: Path) -> Iterator[Any]:
+    """A server of an app, one of another that may take its place, and a page that keeps the first."""
+    with (
+        running(folder) as server,
+        running(newer) as other,
+        browsing(camera, permissions=["camera"]) as context,
+    ):
+        page = opened(context, at(server))
+        until(page, "navigator.serviceWorker.controller !== null")
+        yield server, other, page
+
+
+def again(page: Any) -> Any:
+    """The same page, opened anew."""
+    page.close()
+    return opened(page.context, page.url)
+
+
 def test_a_newer_version_with_another_model_is_used_from_the_next_start_on(
     phone: Any, both: Path, camera: Path
 ) -> None:
-    folder, _, _ = phone
-    with (
-        running(folder) as server,
-        running(both) as newer,
-        browsing(camera, permissions=["camera"]) as context,
-    ):
-        address = at(server)
-        page = opened(context, address)
-        until(page, "navigator.serviceWorker.controller !== null")
-        assert page.inner_text("h1") == "Five things"
-        assert " at 128, int8" in page.inner_text("#engine")
+    with updating(phone[0], both, camera) as (server, newer, old):
+        assert old.inner_text("h1") == "Five things"
+        assert " at 128, int8" in old.inner_text("#engine")
         server.content = newer.content
         _told(server.content, budget_ms=1e-9)
-        page.reload()  # the old one still, while the new one is fetched
-        assert page.inner_text("h1") == "Five things"
-        until(page, "navigator.serviceWorker.getRegistration().then((one) => one.waiting !== null)")
-        until(page, "document.querySelector('#engine').textContent.includes('newer version')")
-        page.close()
-        page = opened(context, address)
+        old.reload()  # the old one still, while the new one is fetched
+        assert old.inner_text("h1") == "Five things"
+        until(old, "navigator.serviceWorker.getRegistration().then((one) => one.waiting !== null)")
+        until(old, "document.querySelector('#engine').textContent.includes('newer version')")
+        page = again(old)
         assert page.inner_text("h1") == "five"
         assert f" at {SMALL}, int8" in page.inner_text("#engine")
         assert page.evaluate("caches.keys().then((names) => names.length)") == 1
@@ -98,28 +109,19 @@ def test_a_newer_version_with_another_model_is_used_from_the_next_start_on(
 
 
 def test_an_update_that_breaks_off_changes_nothing(phone: Any, both: Path, camera: Path) -> None:
-    folder, _, _ = phone
-    with (
-        running(folder) as server,
-        running(both) as newer,
-        browsing(camera, permissions=["camera"]) as context,
-    ):
-        address = at(server)
-        page = opened(context, address)
-        until(page, "navigator.serviceWorker.controller !== null")
+    with updating(phone[0], both, camera) as (server, newer, old):
         broken = dict(newer.content)
         broken["models/less-2/net.weights"] = broken["models/less-2/net.weights"][:-9]
         server.content = broken
+        page = old
         for _ in range(2):  # what is of the length of another version is not taken for a part of this one
-            page.close()
-            page = opened(context, address)
+            page = again(page)
             page.wait_for_timeout(500)
             assert page.inner_text("h1") == "Five things"
         server.content = newer.content
         page.reload()
         until(page, "navigator.serviceWorker.getRegistration().then((one) => one.waiting !== null)")
-        page.close()
-        page = opened(context, address)
+        page = again(page)
         assert page.inner_text("h1") == "five"
 
 
@@ -217,8 +219,7 @@ def test_what_was_taught_stays_with_its_network(both: Path, camera: Path) -> Non
         )  # each start is of the newest
         page = opened(context, address)
         page.click("#teach")
-        page.click("#new")
-        until(page, "document.querySelectorAll('.name').length === 1")
+        added(page, None)
         _told(server.content, budget_ms=1e9, version="another")  # the larger one would be taken from now on
         page.close()
         page = opened(context, address)
@@ -231,7 +232,7 @@ def test_what_was_taught_stays_with_its_network(both: Path, camera: Path) -> Non
         page = opened(context, address)
         page.click("#teach")
         assert page.locator(".name").count() == 0
-        assert "belongs to another network" in page.inner_text("#told")
+        until(page, "document.querySelector('#told').textContent.includes('belongs to another network')")
 
 
 def _told(content: dict[str, bytes], **others: object) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import MARKS, PIXEL, at, browsing, film, opened, running, served, until
+from browser import MARKS, PIXEL, added, at, browsing, film, handed, opened, rows, running, served, until
 from PIL import Image
 
 from mobilenets.infer import artefact
@@ -43,13 +43,8 @@ def test_it_is_taught_two_classes_and_what_it_learned_is_a_model(
     with served(folder) as address, browsing(camera, permissions=["camera"], **PIXEL) as context:
         page = opened(context, address)
         page.click("#teach")
-        for number, name in enumerate(names):
-            page.click("#new")
-            page.locator(".name").nth(number).fill(name)
-            page.locator(".name").nth(number).blur()
-        with page.expect_file_chooser() as chooser:
-            page.locator(".files").nth(0).click()
-        chooser.value.set_files(places["Faces"])
+        added(page, *names)
+        handed(page, ".files", places["Faces"])
         until(page, "document.querySelectorAll('.count')[0].textContent.startsWith('4 ')")
         pressed(page, 1)
         until(page, "document.querySelector('#told').textContent.startsWith('Learned')")
@@ -63,14 +58,10 @@ def test_it_is_taught_two_classes_and_what_it_learned_is_a_model(
         page.click("#undo")  # the crabs are gone, and with them the lesson
         until(page, "document.querySelectorAll('.count')[1].textContent.startsWith('0 ')")
         assert page.is_disabled("#export")
-        with page.expect_file_chooser() as chooser:
-            page.click("#import")
-        chooser.value.set_files(file)
+        handed(page, "#import", file)
         until(page, "document.querySelector('#told').textContent.includes('Faces, crab')")
         until(page, "document.querySelector('#label').textContent === 'crab'")
-        with page.expect_file_chooser() as chooser:
-            page.click("#picture")
-        chooser.value.set_files(places["Faces"][0])
+        handed(page, "#picture", places["Faces"][0])
         until(page, "document.querySelector('#label').textContent === 'Faces'")
         assert page.wrong == []
 
@@ -108,9 +99,7 @@ def test_two_classes_taught_by_the_camera_are_told_apart_by_the_camera(
             with browsing(learned[name], home=home, permissions=["camera"], **PIXEL) as context:
                 page = opened(context, address)
                 page.click("#teach")
-                page.click("#new")
-                page.locator(".name").nth(number).fill(name)
-                page.locator(".name").nth(number).blur()
+                added(page, name)
                 pressed(page, number, 15)  # all of the film
                 assert page.locator("#video").bounding_box()["y"] >= 0  # what is taught stays in sight
                 until(page, "document.querySelector('#told').textContent !== 'Learning …'")
@@ -147,9 +136,7 @@ def test_each_class_gets_what_was_collected_for_it_and_each_change_is_undone(
     with served(folder) as address, browsing(camera, permissions=["camera"], **PIXEL) as context:
         page = opened(context, address)
         page.click("#teach")
-        for _ in range(2):
-            page.click("#new")
-        until(page, "document.querySelectorAll('.hold').length === 2")
+        added(page, None, None)
         for number in (0, 1, 0):  # one right after the other, while the last is being learned
             other = counts(page)[1 - number]
             pressed(page, number)
@@ -160,15 +147,14 @@ def test_each_class_gets_what_was_collected_for_it_and_each_change_is_undone(
         page.evaluate(
             "((one) => (one.click(), one.click()))(document.querySelector('.remove'))"
         )  # a double click
-        until(page, "document.querySelectorAll('.hold').length === 1")
+        rows(page, 1)
         assert counts(page) == [second]
-        assert page.is_hidden("#whose")
+        until(page, "document.querySelector('#whose').hidden")
         for _ in range(9):
             page.locator("#undo").dispatch_event("click")
-        until(page, "document.querySelectorAll('.hold').length === 0")
+        rows(page, 0)
         assert page.is_disabled("#undo")
-        page.click("#new")
-        until(page, "document.querySelectorAll('.hold').length === 1")
+        added(page, None)
         assert page.wrong == []
 
 
@@ -183,20 +169,19 @@ def test_what_was_deleted_comes_back_another_day_and_an_unlearned_change_is_lear
         page = opened(context, address)
         page.click("#teach")
         for number in range(2):
-            page.click("#new")
-            until(page, f"document.querySelectorAll('.hold').length === {number + 1}")
+            added(page, None)
             pressed(page, number)
         before = counts(page)
         until(page, f"document.querySelector('#told').textContent.startsWith('Learned {sum(before)} ')")
         page.locator(".remove").nth(0).click()
-        until(page, "document.querySelectorAll('.hold').length === 1")
+        rows(page, 1)
         page.wait_for_timeout(300)
         page.close()
         page = opened(context, address)
         page.click("#teach")
         assert counts(page) == before[1:]
         page.click("#undo")
-        until(page, "document.querySelectorAll('.hold').length === 2")
+        rows(page, 2)
         until(page, "document.querySelector('#told').textContent.startsWith('Learned')")
         assert counts(page) == before
         hold = page.locator(".hold").nth(1)
@@ -216,7 +201,7 @@ def test_keys_collect_while_they_are_held_and_the_focus_stays(phone: Any, camera
     with served(folder) as address, browsing(camera, permissions=["camera"]) as context:
         page = opened(context, address)
         page.click("#teach")
-        page.click("#new")
+        added(page, None)
         hold = page.locator(".hold")
         hold.focus()
         for key in ("Space", "Enter"):
@@ -232,7 +217,7 @@ def test_keys_collect_while_they_are_held_and_the_focus_stays(phone: Any, camera
         until(page, f"document.querySelector('.count').textContent.startsWith('{held + 10} ')")
         page.locator(".remove").focus()
         page.keyboard.press("Enter")
-        until(page, "document.querySelectorAll('.hold').length === 0")
+        rows(page, 0)
         assert page.evaluate("document.activeElement.id") == "new"
 
 
@@ -249,21 +234,16 @@ def test_names_are_of_one_class_each_and_pictures_of_any_shape_are_taken(
     ):
         page = opened(context, address)
         page.click("#teach")
-        for _ in range(2):
-            page.click("#new")
-        until(page, "document.querySelectorAll('.hold').length === 2")
+        added(page, None, None)
         page.locator(".name").nth(0).fill("Class 2")
         page.locator(".name").nth(0).blur()
         assert page.locator(".name").nth(0).input_value() == "Class 1"
         assert "a class Class 2 already" in page.inner_text("#told")
         page.locator(".remove").nth(0).click()
-        until(page, "document.querySelectorAll('.hold').length === 1")
-        page.click("#new")
-        until(page, "document.querySelectorAll('.hold').length === 2")
+        rows(page, 1)
+        added(page, None)
         assert page.locator(".name").nth(1).input_value() == "Class 3"
-        with page.expect_file_chooser() as chooser:
-            page.locator(".files").nth(0).click()
-        chooser.value.set_files([thin, none])
+        handed(page, ".files", [thin, none])
         until(page, "document.querySelector('#told').textContent.includes('none.png cannot be read')")
         assert counts(page) == [1, 0]
         page.close()
@@ -284,9 +264,8 @@ def test_where_nothing_is_kept_or_a_part_is_lacking_it_says_so(phone: Any, camer
         page = opened(context, at(server))
         page.click("#teach")
         for number in range(2):
-            page.click("#new")
-            until(page, f"document.querySelectorAll('.hold').length === {number + 1}")
-            assert "keeps nothing here" in page.inner_text("#told")
+            added(page, None)
+            until(page, "document.querySelector('#told').textContent.includes('keeps nothing here')")
             pressed(page, number)
         until(page, "!document.querySelector('#export').disabled")
         del server.content["models/five/rest.bin"]
@@ -311,8 +290,7 @@ def test_what_was_taught_is_there_another_day_and_offline(phone: Any, camera: Pa
         page = opened(context, address)
         page.evaluate("navigator.serviceWorker.ready")
         page.click("#teach")
-        page.click("#new")
-        until(page, "document.querySelectorAll('.name').length === 1")
+        added(page, None)
         until(page, "navigator.serviceWorker.controller !== null")
     with browsing(camera, home=home, permissions=["camera"]) as context:  # nobody serves it any more
         page = opened(context, address)
@@ -344,9 +322,7 @@ def test_files_that_are_no_models_of_the_app_are_refused_in_a_sentence(
     with served(folder) as address, browsing(camera, permissions=["camera"]) as context:
         page = opened(context, address)
         page.click("#teach")
-        with page.expect_file_chooser() as chooser:
-            page.click("#import")
-        chooser.value.set_files(file)
+        handed(page, "#import", file)
         until(page, "document.querySelector('#told').textContent.length > 0")
         until(page, f"document.querySelector('#told').textContent.includes({json.dumps(text)})")
 

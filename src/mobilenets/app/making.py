@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import re
@@ -127,15 +128,16 @@ def _page(title: str, rows: Sequence[dict[str, Any]], models: dict[str, bytes]) 
     }
     made[MANIFEST] = json.dumps(manifest).encode()
     worker = (source / WORKER).read_text(encoding="utf-8").replace("@policy@", POLICY)
-    total = hashlib.sha256(worker.encode())
-    for file, data in sorted((made | models).items()):
-        total.update(f"{file} {len(data)}\n".encode() + data)
-    version = total.hexdigest()[:16]
-    digests = {file: hashlib.sha256(data).hexdigest() for file, data in sorted((made | models).items())}
-    facts = {"version": version, "budget_ms": BUDGET_MS, "variants": rows, "files": digests}
-    made[TOLD] = json.dumps(facts, indent=1).encode()
-    made[WORKER] = worker.replace("@version@", hashlib.sha256(made[TOLD]).hexdigest()).encode()
+    digests = {file: _digest(data) for file, data in sorted((made | models).items())}
+    facts = {"budget_ms": BUDGET_MS, "variants": rows, "files": digests}
+    version = _digest((json.dumps(facts) + worker).encode())[:16]
+    made[TOLD] = json.dumps({"version": version, **facts}, indent=1).encode()
+    made[WORKER] = worker.replace("@version@", _digest(made[TOLD])).encode()
     return made
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def slug(name: str) -> str:
@@ -151,8 +153,6 @@ def _titled(first: tuple[str, Artefact]) -> str:
 
 
 def _zipped(data: bytes) -> int:
-    import gzip
-
     return min(len(data), len(gzip.compress(data, 9)))
 
 

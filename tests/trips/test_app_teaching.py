@@ -137,19 +137,25 @@ def test_each_class_gets_what_was_collected_for_it_and_each_change_is_undone(
         page = opened(context, address)
         page.click("#teach")
         added(page, None, None)
-        for number in (0, 1, 0):  # one right after the other, while the last is being learned
+        tops = "[...document.querySelectorAll('.hold')].map((it) => it.getBoundingClientRect().top + scrollY)"
+        until(page, "document.querySelectorAll('#bars li').length === 3")
+        pressed(page, 0)
+        before = page.evaluate(tops)
+        for number in (1, 0):  # one right after the other, while the last is being learned
             other = counts(page)[1 - number]
             pressed(page, number)
             assert counts(page)[1 - number] == other
         first, second = counts(page)
         until(page, f"document.querySelector('#told').textContent.startsWith('Learned {first + second} ')")
+        until(page, "document.querySelectorAll('#bars li').length === 2")
+        assert page.evaluate(tops) == before  # no button goes away from under a finger
         assert counts(page) == [first, second]
         page.evaluate(
             "((one) => (one.click(), one.click()))(document.querySelector('.remove'))"
         )  # a double click
         rows(page, 1)
         assert counts(page) == [second]
-        until(page, "document.querySelector('#whose').hidden")
+        until(page, "document.querySelector('#mine').disabled")
         for _ in range(9):
             page.locator("#undo").dispatch_event("click")
         rows(page, 0)

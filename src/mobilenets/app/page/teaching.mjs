@@ -47,8 +47,9 @@ function shown(word = null) {
         if (there !== row) $("classes").insertBefore(row, there ?? null); // what has not moved keeps the focus
         filled(row, one);
     });
-    if (head && $("whose").hidden) $("mine").checked = true;
-    $("whose").hidden = !head;
+    if (!head) $("own").checked = true;
+    else if ($("mine").disabled) $("mine").checked = true;
+    $("mine").disabled = !head;
     $("export").disabled = !head || stale;
     $("undo").disabled = !teacher.undoable();
     told(word ? say(word) : summary());

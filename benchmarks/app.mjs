@@ -4,7 +4,7 @@ const WARM = 60; // calls until the browser has compiled for speed
 const read = async (file) => new Uint8Array(await (await fetch(file)).arrayBuffer());
 
 async function ours(folder, threads) {
-    const { load } = await import(new URL(`${folder}/net.mjs`, import.meta.url));
+    const { load } = await import(new URL(`${folder}/net.js`, import.meta.url));
     const module = new URL(`${folder}/${threads > 1 ? "threads" : "net"}.wasm`, import.meta.url);
     const net = await load({ threads, module, shared: threads > 1 }), levels = await read("levels.bin");
     return () => net.runLevels(levels).logits;

@@ -55,16 +55,24 @@ def app_(
 ) -> None:
     """A camera app of a model, that any phone or laptop opens, installs and runs offline."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # calibration has threads of its own
-    from mobilenets.app.making import TOLD, make_app
+    from mobilenets.app.making import make_app, told_of
     from mobilenets.infer.ready import load
 
     if lan and not serve:
         raise ValueError("--lan goes with --serve")
-    whole = len(models) == 1 and (Path(models[0]) / TOLD).is_file()
+    whole = len(models) == 1 and told_of(Path(models[0])) is not None
     if whole and (out or title or dtype or calibrate or images):
         raise ValueError(f"{models[0]}: an app already; --serve and --apk are for it, nothing else")
     if not (whole or out or serve or apk):
         raise ValueError("--out FOLDER for the app, --serve to try it, or --apk FILE")
+    if apk is not None:
+        from mobilenets.app.package import equipped, package
+
+        equipped()
+    if serve:
+        from mobilenets.app.serving import ready, serving
+
+        ready(port, lan=lan)
     made: dict[str, Any] = {}
     with ExitStack() as after, Reporter() as progress:
         folder = Path(models[0]) if whole else out
@@ -73,8 +81,8 @@ def app_(
         if not whole:
             given = []
             for name in models:
-                ready = load(name, progress.download, integers=dtype == "int8" and calibrate is None)
-                given.append((Path(name).stem, ready.artefact))
+                found = load(name, progress.download, integers=dtype == "int8" and calibrate is None)
+                given.append((Path(name).stem, found.artefact))
             made = make_app(
                 given,
                 folder,
@@ -85,16 +93,12 @@ def app_(
                 images=images,
             )
         if apk is not None:
-            from mobilenets.app.package import package
-
             made["apk"] = package(folder, apk, progress)
         if json:
             say_json(made)
         else:
             show_app(made, out)
         if serve:
-            from mobilenets.app.serving import serving
-
             serving(folder, port, say, lan=lan)
 
 

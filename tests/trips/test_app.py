@@ -96,6 +96,21 @@ REFUSED = (
 HELD = REFUSED.replace("NotAllowedError", "NotReadableError")
 NONE = REFUSED.replace("NotAllowedError", "NotFoundError")
 FULL = "IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); };"
+LATE = """
+const { put } = IDBObjectStore.prototype;
+IDBObjectStore.prototype.put = function (...given) {
+    setTimeout(() => this.transaction.abort());
+    return put.apply(this, given);
+};
+"""
+CLOSED = """
+const { transaction } = IDBDatabase.prototype;
+let times = 0;
+IDBDatabase.prototype.transaction = function (...given) {
+    if (times++ === 3) this.close();
+    return transaction.apply(this, given);
+};
+"""
 
 
 @pytest.mark.parametrize(
@@ -122,14 +137,19 @@ def test_without_a_camera_it_says_why_and_takes_pictures(
         assert page.inner_text("#label") in (best, "Not sure")
 
 
-def test_a_camera_that_goes_away_and_a_full_storage_are_told(phone: Any, camera: Path) -> None:
+@pytest.mark.parametrize(
+    ("script", "said"), [(FULL, "storage is full"), (LATE, "keeps nothing here now"), (CLOSED, "Teach two")]
+)
+def test_a_camera_that_goes_away_and_what_storage_does_are_told(
+    phone: Any, camera: Path, script: str, said: str
+) -> None:
     folder, _, _ = phone
     with served(folder) as address, browsing(camera, permissions=["camera"]) as context:
-        context.add_init_script(FULL)
+        context.add_init_script(script)
         page = opened(context, address)
         page.click("#teach")
         added(page, None)
-        until(page, "document.querySelector('#told').textContent.includes('storage')")
+        until(page, f"document.querySelector('#told').textContent.includes('{said}')")
         page.evaluate(
             "document.querySelector('video').srcObject.getTracks()[0].dispatchEvent(new Event('ended'))"
         )
@@ -139,7 +159,7 @@ def test_a_camera_that_goes_away_and_a_full_storage_are_told(phone: Any, camera:
         until(page, "document.querySelector('#trouble').hidden")
 
 
-@pytest.mark.parametrize("file", ["main.mjs", "words.mjs", "camera.mjs"])
+@pytest.mark.parametrize("file", ["main.js", "words.js", "camera.js"])
 def test_a_page_whose_own_code_does_not_come_says_so(phone: Any, file: str) -> None:
     folder, _, _ = phone
     with running(folder) as server, browsing(None) as context:
@@ -156,16 +176,16 @@ def test_a_page_whose_own_code_does_not_come_says_so(phone: Any, file: str) -> N
     ("file", "change", "text"),
     [
         (
-            "worker.mjs",
+            "worker.js",
             lambda data: data.replace(b"!WebAssembly.validate(SIMD)", b"true"),
             "lacks WebAssembly SIMD",
         ),
-        ("models/five/net.mjs", lambda data: None, "did not arrive"),
+        ("models/five/net.js", lambda data: None, "did not arrive"),
         ("models/five/net.weights", lambda data: data[:1000], "did not arrive"),
         ("models/five/model.json", lambda data: data[:100], "did not arrive"),
         ("app.json", lambda data: b"", "did not arrive"),
-        ("worker.mjs", lambda data: None, "did not arrive"),
-        ("head.mjs", lambda data: data[:100], "did not arrive"),
+        ("worker.js", lambda data: None, "did not arrive"),
+        ("head.js", lambda data: data[:100], "did not arrive"),
     ],
 )
 def test_a_part_that_did_not_come_is_named_and_can_be_had_again(

@@ -32,6 +32,12 @@ const { mediaDevices } = navigator, { getUserMedia } = mediaDevices;
 mediaDevices.getUserMedia = (how) => (sides.push(how.video.facingMode), getUserMedia.call(mediaDevices, how));
 }
 """
+ONE_WAY = """
+const { getSettings } = MediaStreamTrack.prototype;
+MediaStreamTrack.prototype.getSettings = function () {
+    return { ...getSettings.call(this), facingMode: "user" };
+};
+"""
 DEVICE = "document.querySelector('video').srcObject?.getVideoTracks()[0]?.getSettings().deviceId"
 SHARES = """
 globalThis.shares = [];
@@ -65,6 +71,15 @@ def test_a_second_camera_and_a_light_are_offered_where_there_are_some(phone: Any
         page.click("#torch")
         until(page, "lights.length === 2")
         assert page.evaluate("lights") == [True, False]
+    with served(folder) as address, browsing(None, *two, permissions=["camera"]) as context:
+        context.add_init_script(ONE_WAY)
+        context.add_init_script(ASKED)
+        page = opened(context, address)
+        for _ in range(3):
+            before = page.evaluate(DEVICE)
+            page.click("#flip")
+            until(page, f"{DEVICE} !== undefined && {DEVICE} !== '{before}'")
+        assert page.evaluate("sides[1]") == "environment"  # the one that looks the other way, were there one
     with served(folder) as address, browsing(camera, permissions=["camera"]) as context:
         page = opened(context, address)
         assert page.is_hidden("#torch")
@@ -104,6 +119,28 @@ def test_of_two_openings_the_later_stays_and_a_picture_is_not_taken_away(
         until(page, "document.querySelector('#pace').textContent.includes('frames a second')")
         page.wait_for_timeout(2000)
         assert page.evaluate(alive) == 1
+
+
+def test_a_frozen_frame_has_an_answer_of_its_own(
+    phone: Any, shown: dict[str, list[np.ndarray]], tmp_path: Path
+) -> None:
+    folder, model, _ = phone
+    pictures = [picture for group in shown.values() for picture in group]
+    camera = film(tmp_path / "all.y4m", pictures, each=3)
+    with served(folder) as address, browsing(camera, permissions=["camera"]) as context:
+        page = opened(context, address, most=5000)
+        for _ in range(6):
+            page.wait_for_timeout(700)
+            page.click("#freeze")
+            page.wait_for_timeout(300)
+            scores = np.float32(page.evaluate("seen.at(-1).logits"))
+            share = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+            assert page.inner_text("#bars li:first-child").split("\n") == [
+                model.labels[int(scores.argmax())],
+                f"{100 * share.max():.0f} %",
+            ]
+            page.click("#freeze")
+        assert page.wrong == []
 
 
 def test_a_frozen_frame_stays_and_can_be_taught(phone: Any, camera: Path) -> None:
@@ -165,6 +202,14 @@ def test_a_picture_that_is_dropped_is_looked_at_and_the_camera_comes_back(
         np.testing.assert_array_equal(seen["frame"], shown["ant"][0])
         wanted = NumpyEngine(model)(shown["ant"][0])["logits"]
         np.testing.assert_array_equal(np.float32(seen["logits"]), wanted)
+        clear = np.dstack([shown["ant"][0], np.full(shown["ant"][0].shape[:2], 255, np.uint8)])
+        clear[: len(clear) // 2, :, 3] = 0  # on white, as where a model learns
+        data = io.BytesIO()
+        Image.fromarray(clear).save(data, "PNG")
+        before = page.evaluate("seen.length")
+        page.evaluate(DROP, ["clear.png", "image/png", base64.b64encode(data.getvalue()).decode()])
+        until(page, f"seen.length > {before}")
+        np.testing.assert_array_equal(frames_of(page)[-1]["frame"], decode(data.getvalue()))
         page.evaluate(DROP, ["notes.txt", "text/plain", base64.b64encode(b"no picture").decode()])
         page.wait_for_selector("#trouble", state="visible")
         assert "notes.txt cannot be read as a picture" in page.inner_text("#why")

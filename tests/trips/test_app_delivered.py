@@ -173,13 +173,13 @@ def test_a_first_visit_that_breaks_off_is_made_good_by_the_next(phone: Any, came
 def test_where_threads_cannot_be_had_one_does(phone: Any, camera: Path) -> None:
     folder, _, _ = phone
     with running(folder) as server, browsing(camera, permissions=["camera"]) as context:
-        own = server.content["models/five/net.mjs"]
+        own = server.content["models/five/net.js"]
         refusing = own.replace(
             b"const memory = new",
             b'if (shared) throw new RangeError("could not allocate memory");\n    const memory = new',
         )
         assert refusing != own
-        server.content["models/five/net.mjs"] = refusing
+        server.content["models/five/net.js"] = refusing
         page = opened(context, at(server))
         assert page.evaluate("crossOriginIsolated")
         assert ", 1 of " in page.inner_text("#engine")
@@ -200,7 +200,7 @@ def test_neither_page_nor_worker_reaches_another_origin(phone: Any, camera: Path
             (other.RequestHandlerClass,),
             {"do_GET": lambda own: (asked.append(own.path), send(own))},
         )
-        for file in ("main.mjs", "worker.mjs", "models/five/net.mjs"):
+        for file in ("main.js", "worker.js", "models/five/net.js"):
             server.content[file] += reach.encode()
         page = opened(context, at(server))
         page.wait_for_timeout(1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import shutil
 import socket
 import ssl
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from mobilenets.app.making import slug
 from mobilenets.app.serving import server
 from mobilenets.infer import artefact
 
@@ -58,7 +60,6 @@ def test_each_file_is_served_with_its_type_and_isolated(app: Path, running: tupl
     assert host == "127.0.0.1"
     types = {
         ".html": "text/html",
-        ".mjs": "text/javascript",
         ".js": "text/javascript",
         ".wasm": "application/wasm",
     }
@@ -73,17 +74,17 @@ def test_each_file_is_served_with_its_type_and_isolated(app: Path, running: tupl
     assert asked(port, PLACE)[1] == (app / "index.html").read_bytes()
     answer, data = asked(port, "/")
     assert (answer.status, answer.headers["Location"], data) == (302, PLACE, b"")
-    answer, data = asked(port, PLACE + "main.mjs", "HEAD")
+    answer, data = asked(port, PLACE + "main.js", "HEAD")
     assert (answer.status, data) == (200, b"")
-    assert int(answer.headers["Content-Length"]) == (app / "main.mjs").stat().st_size
+    assert int(answer.headers["Content-Length"]) == (app / "main.js").stat().st_size
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        "/main.mjs",
-        f"{PLACE}../{PLACE}main.mjs",
-        f"{PLACE}/main.mjs",
+        "/main.js",
+        f"{PLACE}../{PLACE}main.js",
+        f"{PLACE}/main.js",
         f"{PLACE}../pyproject.toml",
         "/../pyproject.toml",
         "/..%2f..%2fetc/passwd",
@@ -91,8 +92,8 @@ def test_each_file_is_served_with_its_type_and_isolated(app: Path, running: tupl
         "/models",
         "/models/",
         "/%2e%2e/secret",
-        "/main.mjs/",
-        "/main.mjs%00.html",
+        "/main.js/",
+        "/main.js%00.html",
         "/.",
         "/\\..\\secret",
     ],
@@ -110,7 +111,7 @@ def test_an_address_that_is_none_is_refused(running: tuple[str, int]) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT"])
 def test_other_methods_are_refused(running: tuple[str, int], method: str) -> None:
-    assert asked(running[1], PLACE + "main.mjs", method)[0].status in (405, 501)
+    assert asked(running[1], PLACE + "main.js", method)[0].status in (405, 501)
 
 
 def test_a_file_that_comes_into_the_folder_later_is_not_served(app: Path, tmp_path: Path) -> None:
@@ -209,25 +210,47 @@ def test_an_app_takes_the_place_of_an_app_and_of_nothing_else(
 ) -> None:
     site = tmp_path / "site"
     shutil.copytree(app, site)
-    (site / "left.txt").write_text("of the older one")
+    old = next((site / "models").iterdir())
+    old.rename(site / "models" / "older")
+    told = json.loads((site / "app.json").read_text())
+    told["files"] = {
+        file.replace(f"models/{old.name}/", "models/older/"): digest for file, digest in told["files"].items()
+    }
+    (site / "app.json").write_text(json.dumps(told))
     facts = ask("app", taught.model, "--out", site, "--json").facts
-    assert not (site / "left.txt").exists()
+    assert not (site / "models" / "older").exists()
     assert facts["title"] == "model"  # its classes are too many for a title
     assert "<title>model</title>" in (site / "index.html").read_text()
     other = tmp_path / "photos"
     other.mkdir()
     (other / "photo.jpg").write_bytes(b"mine")
     assert "holds other files and no app" in refuse("app", taught.model, "--out", other)
+    (other / "app.json").write_text('{"expo": {"name": "another program\'s"}}')
+    assert "holds other files and no app" in refuse("app", taught.model, "--out", other)
+    (site / ".git").mkdir()
+    (site / ".git" / "HEAD").write_text("ref")
+    assert "holds .git/HEAD, which is no file of its app" in refuse("app", taught.model, "--out", site)
+    assert (site / ".git" / "HEAD").exists()
+    assert "control characters" in refuse("app", taught.model, "--out", tmp_path / "x", "--title", "a\tb")
+    assert slug("Street or not?") == "street-or-not"
+    assert len({slug(title) for title in ("猫 または 犬", "Кошки", "x" * 41, "x" * 42)}) == 4
     assert "a file is in its way" in refuse("app", taught.model, "--out", other / "photo.jpg")
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
 
 
 def test_mistakes_are_one_line(
-    app: Path, taught: Any, refuse_each: Callable[..., list[str]], body25: Path, tmp_path: Path
+    app: Path,
+    taught: Any,
+    refuse: Callable[..., str],
+    refuse_each: Callable[..., list[str]],
+    tmp_path: Path,
 ) -> None:
     other = artefact.load(taught.model)
     artefact.save(replace(other, labels=tuple("abcde")), tmp_path / "other.safetensors")
     out = tmp_path / "out"
+    damaged = tmp_path / "damaged"
+    shutil.copytree(app, damaged)
+    (damaged / "manifest.webmanifest").write_text("{}")
     told = refuse_each(
         ("app", taught.model),
         ("app", app, "--out", out),
@@ -237,6 +260,7 @@ def test_mistakes_are_one_line(
         ("app", taught.model, taught.model, "--out", out),
         ("app", taught.model, tmp_path / "other.safetensors", "--out", out),
         ("app", taught.model, "--dtype", "int8", "--out", out),
+        ("app", damaged, "--serve", "--port", 0),
         env={"OMP_NUM_THREADS": "2"},
     )
     reasons = (
@@ -248,7 +272,15 @@ def test_mistakes_are_one_line(
         "the same model was given twice",
         "answer by the same classes",
         "--dtype int8 needs --calibrate",
+        "manifest.webmanifest is missing or damaged",
     )
     for line, reason in zip(told, reasons, strict=True):
         assert reason in line
-    assert not out.exists()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        words = ("app", taught.model, "--out", out, "--serve", "--port", taken.getsockname()[1])
+        assert "another program has it" in refuse(*words)
+    words = ("app", taught.model, "--out", out, "--apk", tmp_path / "a.apk")
+    assert "aapt (aapt), libsmali-java (smali)" in refuse(*words, env={"PATH": str(tmp_path)})
+    assert not out.exists()  # told before the app was made

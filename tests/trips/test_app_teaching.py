@@ -18,7 +18,7 @@ from mobilenets.infer import artefact
 Ask = Callable[..., Any]
 MANY = """
 async () => {
-    const { fit, logits } = await import("./head.mjs"), count = 140, channels = 1024;
+    const { fit, logits } = await import("./head.js"), count = 140, channels = 1024;
     let seed = 1;
     const drawn = () => (seed = (seed * 48271) % 2147483647) / 2147483647;
     const features = Array.from({ length: count }, () => Float32Array.from({ length: channels }, drawn));
@@ -259,6 +259,47 @@ def test_names_are_of_one_class_each_and_pictures_of_any_shape_are_taken(
         assert page.wrong == []
 
 
+def test_pictures_of_a_class_that_was_deleted_meanwhile_are_nobodys(
+    phone: Any, shown: dict[str, list[np.ndarray]], camera: Path, tmp_path: Path
+) -> None:
+    folder, _, _ = phone
+    files = [tmp_path / f"{i}.png" for i in range(60)]
+    for file in files:
+        Image.fromarray(shown["ant"][0]).save(file)
+    with served(folder) as address, browsing(camera, permissions=["camera"]) as context:
+        page = opened(context, address)
+        page.click("#teach")
+        added(page, None)
+        handed(page, ".files", files)
+        until(page, "document.querySelector('#told').textContent.includes('/ 60')")
+        page.click(".remove")
+        rows(page, 0)
+        added(page, None)
+        until(page, "document.querySelector('#told').textContent.includes('/ 60')")
+        until(page, "!document.querySelector('#told').textContent.includes('/ 60')")
+        page.wait_for_timeout(300)
+        assert counts(page) == [0]
+        assert page.wrong == []
+
+
+def test_of_two_windows_one_keeps_what_is_taught(phone: Any, camera: Path) -> None:
+    folder, _, _ = phone
+    with served(folder) as address, browsing(camera, permissions=["camera"]) as context:
+        page, other = opened(context, address), opened(context, address)
+        page.click("#teach")
+        other.click("#teach")
+        added(page, "first")
+        added(other, "second")
+        until(other, "document.querySelector('#told').textContent.includes('Another window')")
+        other.close()
+        page.reload()
+        until(page, "document.querySelectorAll('.name').length === 1")
+        page.click("#teach")
+        assert page.locator(".name").input_value() == "first"
+        added(page, None)
+        until(page, "!document.querySelector('#told').textContent.includes('Another')")
+
+
 NO_BASE = "indexedDB.open = () => { throw new DOMException('no', 'SecurityError'); };"
 
 
@@ -317,6 +358,11 @@ def test_what_was_taught_is_there_another_day_and_offline(phone: Any, camera: Pa
             lambda data: _sealed(data, lambda _, tensors: tensors["block1.pointwise.weight"].fill(1)),
             "another network",
         ),
+        (
+            lambda data: _sealed(data, lambda meta, _: meta["preprocess"].update(mean=[1, 2, 3])),
+            "another network",
+        ),
+        (lambda data: _sealed(data, lambda meta, _: meta.update(labels=[])), "names no classes"),
     ],
 )
 def test_files_that_are_no_models_of_the_app_are_refused_in_a_sentence(

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -22,21 +23,21 @@ from mobilenets.placing import replaced
 PAGE = (
     "index.html",
     "app.css",
-    "main.mjs",
-    "network.mjs",
-    "worker.mjs",
-    "page.mjs",
-    "camera.mjs",
-    "teaching.mjs",
-    "lesson.mjs",
-    "head.mjs",
-    "file.mjs",
-    "store.mjs",
-    "words.mjs",
+    "main.js",
+    "network.js",
+    "worker.js",
+    "page.js",
+    "camera.js",
+    "teaching.js",
+    "lesson.js",
+    "head.js",
+    "file.js",
+    "store.js",
+    "words.js",
 )
 WORKER, TOLD, MANIFEST = "sw.js", "app.json", "manifest.webmanifest"
 ICONS = (192, 512)
-CODE = (".html", ".js", ".mjs", ".css", ".wasm")
+CODE = (".html", ".js", ".css", ".wasm")
 POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob:; "
     "media-src 'self' blob:; connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; "
@@ -46,6 +47,7 @@ POLICY = (
 BUDGET_MS = 33.0
 """For a frame: thirty of them a second."""
 MOST_TITLE = 60
+MOST_SLUG = 40
 SHORT = 30
 """Letters of a title that stands in one line of a phone."""
 
@@ -72,6 +74,8 @@ def make_app(
     title = (title or _titled(models[0])).strip()
     if not title or len(title) > MOST_TITLE:
         raise ValueError(f"--title: 1 to {MOST_TITLE} letters, not {len(title)}")
+    if any(unicodedata.category(letter) == "Cc" for letter in title):
+        raise ValueError(f"--title {title!r}: control characters cannot be shown")
     _ours(out)
     content: dict[str, bytes] = {}
     rows: list[dict[str, Any]] = []
@@ -141,8 +145,11 @@ def _digest(data: bytes) -> str:
 
 
 def slug(name: str) -> str:
-    """A name as a part of an address."""
-    return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")[:40].strip("-") or "app"
+    """A name as a part of an address; where letters had to go, its digest keeps it apart from others."""
+    whole = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
+    if len(whole) <= MOST_SLUG and not any(letter.isalnum() for letter in name if not letter.isascii()):
+        return whole or "app"
+    return f"{whole[:MOST_SLUG].strip('-') or 'app'}-{_digest(name.encode())[:6]}"
 
 
 def _titled(first: tuple[str, Artefact]) -> str:
@@ -160,5 +167,29 @@ def _ours(out: Path) -> None:
     """Raises where `out` is something that an app must not take the place of."""
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(20, "a file is in its way; give another --out", str(out))
-    if out.exists() and any(out.iterdir()) and not (out / TOLD).exists():
+    if not out.exists() or not any(out.iterdir()):
+        return
+    told = told_of(out)
+    if told is None:
         raise ValueError(f"--out {out}: holds other files and no app; give an empty folder or a new one")
+    there = {file.relative_to(out).as_posix() for file in out.rglob("*") if not file.is_dir()}
+    if others := sorted(there - {TOLD, WORKER, *told["files"]}):
+        raise ValueError(f"--out {out}: holds {others[0]}, which is no file of its app; give another folder")
+
+
+def title_of(folder: Path) -> str:
+    """The name of the app in a folder. Raises ValueError where its manifest says none."""
+    try:
+        return str(json.loads((folder / MANIFEST).read_bytes())["name"])
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{folder}: {MANIFEST} is missing or damaged; make the app anew") from error
+
+
+def told_of(folder: Path) -> dict[str, Any] | None:
+    """What `app.json` says of the app in a folder; None where there is no app."""
+    try:
+        told = json.loads((folder / TOLD).read_bytes())
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(told, dict) and isinstance(told.get("files"), dict) and "variants" in told
+    return told if whole else None

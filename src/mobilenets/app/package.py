@@ -16,7 +16,7 @@ from typing import Any
 
 from mobilenets.app.certificate import of_packages
 from mobilenets.app.icon import icon
-from mobilenets.app.making import TOLD
+from mobilenets.app.making import TOLD, slug, title_of
 from mobilenets.data.digests import Progress
 from mobilenets.infer.sealed import write_whole
 
@@ -34,16 +34,22 @@ BEGUN = 1_700_000_000
 LIMIT_S = 120
 
 
-def package(folder: Path, out: Path, progress: Progress) -> dict[str, Any]:
-    """Write the app in `folder` as a signed package to `out`, whole or not at all; tell what is in it.
-
-    Raises ValueError where a tool is missing, RuntimeError where one fails or the package does not verify.
-    """
+def equipped() -> None:
+    """Raises ValueError where a tool that packages are made by is missing."""
     if lacking := [f"{debian} ({name})" for name, debian in TOOLS.items() if not shutil.which(name)]:
         raise ValueError(f"--apk wants Debian's {', '.join(lacking)}: apt-get install them")
     if not FRAMEWORK.exists():
         raise ValueError(f"--apk wants {FRAMEWORK}: apt-get install android-framework-res")
-    title = json.loads((folder / "manifest.webmanifest").read_bytes())["name"]
+
+
+def package(folder: Path, out: Path, progress: Progress) -> dict[str, Any]:
+    """Write the app in `folder` as a signed package to `out`, whole or not at all; tell what is in it.
+
+    Raises ValueError where a tool or a part of the app is missing, RuntimeError where a tool fails or the
+    package does not verify.
+    """
+    equipped()
+    title = title_of(folder)
     version = json.loads((folder / TOLD).read_bytes())["version"]
     name = f"org.mobilenets.camera.{_identifier(title)}"
     source = files("mobilenets.app") / "android"
@@ -60,7 +66,8 @@ def package(folder: Path, out: Path, progress: Progress) -> dict[str, Any]:
             "package": name,
             "code": code,
             "version": version,
-            "title": "\\" + escape(title) if title[:1] in "@?" else escape(title),  # else a resource's name
+            # else a resource's name or, of a backslash, another letter
+            "title": "\\" * (title[:1] in "@?") + escape(title.replace("\\", "\\\\")),
         }
         for word, value in facts.items():
             manifest = manifest.replace(f"@{word}@", value)
@@ -103,8 +110,8 @@ def package(folder: Path, out: Path, progress: Progress) -> dict[str, Any]:
 
 def _identifier(title: str) -> str:
     """A title as a part of a package's name: small letters and digits, a letter first."""
-    plain = re.sub(r"[^a-z0-9]+", "_", title.lower()).strip("_")[:40]
-    return plain if plain[:1].isalpha() else f"app_{plain}".rstrip("_")
+    plain = slug(title).replace("-", "_")
+    return plain if plain[:1].isalpha() else f"app_{plain}"
 
 
 def _run(words: Sequence[str], place: Path) -> str:

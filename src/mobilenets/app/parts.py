@@ -58,7 +58,8 @@ def variant(model: Artefact, name: str, progress: Progress, images: Path | None 
             weights = (out / f"{NAME}.weights").read_bytes()
             if made.setdefault(f"{NAME}.weights", weights) != weights:
                 raise RuntimeError(f"{name}: both builds read one weight file, and theirs differ")
-            made[f"{NAME}.mjs"] = (out / f"{NAME}.mjs").read_bytes()
+            loader = (out / f"{NAME}.mjs").read_text(encoding="utf-8")
+            made[f"{NAME}.js"] = loader.replace(f"{NAME}.mjs", f"{NAME}.js").encode()  # hosts know .js
     made |= _described(model)
     digest = certificates["wasm"]["digest"]
     return Variant(name, made, certificates, cost(model.net).macs, digest)

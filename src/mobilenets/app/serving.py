@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import socket
 import ssl
 import sys
@@ -11,17 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from mobilenets.app.making import MANIFEST, POLICY, slug
+from mobilenets.app.making import POLICY, slug, title_of
 
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
-    ".mjs": "text/javascript; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".json": "application/json",
     ".webmanifest": "application/manifest+json",
@@ -40,6 +39,7 @@ HEADERS = {
 }
 INDEX = "index.html"
 LOCAL = "127.0.0.1"
+EVERYWHERE = "0.0.0.0"
 LIMIT_S = 30
 
 
@@ -123,11 +123,7 @@ def server(
     content = {
         file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()
     }
-    try:
-        place = f"/{slug(json.loads(content[MANIFEST])['name'])}/"
-    except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{folder}: {MANIFEST} is missing or damaged; make the app anew") from error
-    made = AppServer((host, port), content, place)
+    made = AppServer((host, port), content, f"/{slug(title_of(folder))}/")
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
@@ -138,6 +134,25 @@ def server(
         made.server_close()
 
 
+def ready(port: int, *, lan: bool) -> None:
+    """Raises ValueError where an app could not be served: before it is made, which takes its time."""
+    if lan:
+        for name in ("cryptography", "segno"):
+            import_module(name)
+    with _bound(port), AppServer((EVERYWHERE if lan else LOCAL, port), {}, "/"):
+        pass
+
+
+@contextmanager
+def _bound(port: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ValueError(f"--port {port}: another program has it; give another, or 0 for any") from error
+        raise
+
+
 def serving(folder: Path, port: int, say: Callable[[str], None], *, lan: bool) -> None:
     """Serve an app until Ctrl+C; where it is, for a phone on the same network too with `lan`."""
     host = _own_address() if lan else LOCAL
@@ -146,23 +161,17 @@ def serving(folder: Path, port: int, say: Callable[[str], None], *, lan: bool) -
         from mobilenets.app.certificate import of_server
 
         certificate = of_server(host)
-    try:
-        made = server(folder, "0.0.0.0" if lan else host, port, certificate)
-        with made as running:
-            scheme, name = ("https", host) if lan else ("http", "localhost")
-            address = f"{scheme}://{name}:{running.server_port}{running.place}"
-            say(address)
-            if lan and host == LOCAL:
-                say("This machine is on no network now: no phone will reach it.")
-            if certificate is not None:
-                _shown(address, certificate, say)
-            say("Ctrl+C ends it")
-            with suppress(KeyboardInterrupt):
-                running.serve_forever()
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ValueError(f"--port {port}: another program has it; give another, or 0 for any") from error
-        raise
+    with _bound(port), server(folder, EVERYWHERE if lan else host, port, certificate) as running:
+        scheme, name = ("https", host) if lan else ("http", "localhost")
+        address = f"{scheme}://{name}:{running.server_port}{running.place}"
+        say(address)
+        if lan and host == LOCAL:
+            say("This machine is on no network now: no phone will reach it.")
+        if certificate is not None:
+            _shown(address, certificate, say)
+        say("Ctrl+C ends it")
+        with suppress(KeyboardInterrupt):
+            running.serve_forever()
 
 
 def _own_address() -> str:

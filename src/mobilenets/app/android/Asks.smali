@@ -44,12 +44,19 @@
 .end method
 
 .method public onShowFileChooser(Landroid/webkit/WebView;Landroid/webkit/ValueCallback;Landroid/webkit/WebChromeClient$FileChooserParams;)Z
-    .locals 3
+    .locals 4
     iget-object v0, p0, Lorg/mobilenets/camera/Asks;->main:Lorg/mobilenets/camera/Main;
     iput-object p2, v0, Lorg/mobilenets/camera/Main;->chosen:Landroid/webkit/ValueCallback;
     :try_start
     invoke-virtual {p3}, Landroid/webkit/WebChromeClient$FileChooserParams;->createIntent()Landroid/content/Intent;
     move-result-object v1
+    invoke-virtual {p3}, Landroid/webkit/WebChromeClient$FileChooserParams;->getMode()I
+    move-result v3
+    if-eqz v3, :one
+    const-string v2, "android.intent.extra.ALLOW_MULTIPLE"
+    const/4 v3, 0x1
+    invoke-virtual {v1, v2, v3}, Landroid/content/Intent;->putExtra(Ljava/lang/String;Z)Landroid/content/Intent;
+    :one
     const/4 v2, 0x2
     invoke-virtual {v0, v1, v2}, Lorg/mobilenets/camera/Main;->startActivityForResult(Landroid/content/Intent;I)V
     :try_end

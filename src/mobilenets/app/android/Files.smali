@@ -80,48 +80,41 @@
     const-string v0, "text/css"
     return-object v0
     :not_1
-    const-string v0, ".mjs"
+    const-string v0, ".js"
     invoke-virtual {p0, v0}, Ljava/lang/String;->endsWith(Ljava/lang/String;)Z
     move-result v0
     if-eqz v0, :not_2
     const-string v0, "text/javascript"
     return-object v0
     :not_2
-    const-string v0, ".js"
-    invoke-virtual {p0, v0}, Ljava/lang/String;->endsWith(Ljava/lang/String;)Z
-    move-result v0
-    if-eqz v0, :not_3
-    const-string v0, "text/javascript"
-    return-object v0
-    :not_3
     const-string v0, ".json"
     invoke-virtual {p0, v0}, Ljava/lang/String;->endsWith(Ljava/lang/String;)Z
     move-result v0
-    if-eqz v0, :not_4
+    if-eqz v0, :not_3
     const-string v0, "application/json"
     return-object v0
-    :not_4
+    :not_3
     const-string v0, ".webmanifest"
     invoke-virtual {p0, v0}, Ljava/lang/String;->endsWith(Ljava/lang/String;)Z
     move-result v0
-    if-eqz v0, :not_5
+    if-eqz v0, :not_4
     const-string v0, "application/manifest+json"
     return-object v0
-    :not_5
+    :not_4
     const-string v0, ".png"
     invoke-virtual {p0, v0}, Ljava/lang/String;->endsWith(Ljava/lang/String;)Z
     move-result v0
-    if-eqz v0, :not_6
+    if-eqz v0, :not_5
     const-string v0, "image/png"
     return-object v0
-    :not_6
+    :not_5
     const-string v0, ".wasm"
     invoke-virtual {p0, v0}, Ljava/lang/String;->endsWith(Ljava/lang/String;)Z
     move-result v0
-    if-eqz v0, :not_7
+    if-eqz v0, :not_6
     const-string v0, "application/wasm"
     return-object v0
-    :not_7
+    :not_6
     const-string v0, "application/octet-stream"
     return-object v0
 .end method

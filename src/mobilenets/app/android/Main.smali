@@ -67,14 +67,35 @@
     return-void
 .end method
 
+# parseResult knows of one file; of several the clip does.
 .method protected onActivityResult(IILandroid/content/Intent;)V
-    .locals 2
+    .locals 5
     iget-object v0, p0, Lorg/mobilenets/camera/Main;->chosen:Landroid/webkit/ValueCallback;
     if-eqz v0, :done
     const/4 v1, 0x0
     iput-object v1, p0, Lorg/mobilenets/camera/Main;->chosen:Landroid/webkit/ValueCallback;
+    const/4 v1, -0x1
+    if-ne p2, v1, :single
+    if-eqz p3, :single
+    invoke-virtual {p3}, Landroid/content/Intent;->getClipData()Landroid/content/ClipData;
+    move-result-object v2
+    if-eqz v2, :single
+    invoke-virtual {v2}, Landroid/content/ClipData;->getItemCount()I
+    move-result v3
+    new-array v1, v3, [Landroid/net/Uri;
+    :next
+    add-int/lit8 v3, v3, -0x1
+    if-ltz v3, :given
+    invoke-virtual {v2, v3}, Landroid/content/ClipData;->getItemAt(I)Landroid/content/ClipData$Item;
+    move-result-object v4
+    invoke-virtual {v4}, Landroid/content/ClipData$Item;->getUri()Landroid/net/Uri;
+    move-result-object v4
+    aput-object v4, v1, v3
+    goto :next
+    :single
     invoke-static {p2, p3}, Landroid/webkit/WebChromeClient$FileChooserParams;->parseResult(ILandroid/content/Intent;)[Landroid/net/Uri;
     move-result-object v1
+    :given
     invoke-interface {v0, v1}, Landroid/webkit/ValueCallback;->onReceiveValue(Ljava/lang/Object;)V
     :done
     return-void

@@ -1,4 +1,4 @@
-/* The whole app is kept on the device and used from there; a newer one is fetched whole and used from the next start. */
+/* The whole app is kept on the device and used from there; a newer one is fetched whole and used when this one is closed. */
 const VERSION = "@version@"; // the digest of app.json, in which are those of all other files
 const NAME = (version) => `${new URL(registration.scope).pathname} ${version}`;
 const HEADERS = { // threads and the page's policy, its workers' too, whatever the host says

@@ -4,9 +4,9 @@ const FORMAT = 1;
 const TYPES = { I8: Int8Array, I32: Int32Array, F32: Float32Array };
 const text = new TextEncoder();
 
-/** What is inside a file { meta, tensors: { name: { dtype, shape, bytes } } }; throws { trouble, … } where it is not whole. */
+/** What is in a file { meta, tensors: { name: { dtype, shape, bytes } } }; throws { trouble, … } where it is not whole. */
 export async function read(file) {
-    const damaged = (why) => Object.assign(new Error(why), { trouble: "damaged", why });
+    const damaged = (why) => ({ trouble: "damaged", why });
     if (file.length < 8) throw damaged("too short");
     const view = new DataView(file.buffer, file.byteOffset, file.length);
     const length = Number(view.getBigUint64(0, true));
@@ -20,7 +20,7 @@ export async function read(file) {
     const told = top.__metadata__;
     delete top.__metadata__;
     if (await seal(told.mobilenets, top, file.subarray(8 + length)) !== told.sha256) throw damaged("its digest does not match");
-    if (meta.format !== FORMAT) throw Object.assign(new Error(), { trouble: "newer", format: meta.format });
+    if (meta.format !== FORMAT) throw { trouble: "newer", format: meta.format };
     const tensors = {};
     for (const [name, { dtype, shape, data_offsets: [from, to] }] of Object.entries(top))
         tensors[name] = { dtype, shape, bytes: file.slice(8 + length + from, 8 + length + to) };
@@ -40,8 +40,8 @@ export async function write(meta, tensors) {
     const body = new Uint8Array(end), told = JSON.stringify(meta);
     for (const name of names) body.set(tensors[name].bytes, table[name].data_offsets[0]);
     const sha256 = await seal(told, table, body);
-    let header = text.encode(JSON.stringify({ __metadata__: { mobilenets: told, sha256 }, ...table }));
-    header = text.encode(new TextDecoder().decode(header) + " ".repeat((8 - header.length % 8) % 8));
+    const said = JSON.stringify({ __metadata__: { mobilenets: told, sha256 }, ...table });
+    const header = text.encode(said + " ".repeat(-text.encode(said).length & 7));
     const file = new Uint8Array(8 + header.length + end);
     new DataView(file.buffer).setBigUint64(0, BigInt(header.length), true);
     file.set(header, 8);
@@ -52,18 +52,15 @@ export async function write(meta, tensors) {
 const size = ({ dtype }) => TYPES[dtype].BYTES_PER_ELEMENT;
 
 async function seal(told, table, body) {
-    if (!globalThis.crypto?.subtle) throw Object.assign(new Error(), { trouble: "unsealed" });
+    if (!globalThis.crypto?.subtle) throw { trouble: "unsealed" };
     const rows = Object.entries(table)
         .sort(([a, { data_offsets: [p, q] }], [b, { data_offsets: [r, s] }]) => p - r || q - s || (a < b ? -1 : 1))
         .map(([name, { dtype, shape, data_offsets: [from, to] }]) => `${[name, dtype, shape.join(","), from, to].join("\t")}\n`);
-    const head = text.encode(`${told}\n${rows.join("")}`), all = new Uint8Array(head.length + body.length);
-    all.set(head);
-    all.set(body, head.length);
-    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", all));
-    return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+    const digest = await crypto.subtle.digest("SHA-256", await new Blob([`${told}\n`, ...rows, body]).arrayBuffer());
+    return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** The tensors of the app's own body: what lies in its packed weights is copied out of them, the rest is told. */
+/** The tensors of the app's own body: out of its packed weights, or of `more` what those lack. */
 export function body({ tensors }, packed, more) {
     const found = {};
     for (const { name, dtype, shape, copies, at } of tensors) {
@@ -75,7 +72,7 @@ export function body({ tensors }, packed, more) {
     return found;
 }
 
-/* One byte for each combination of places along the axes: [how many, how far apart there, how far apart here]. */
+/* A byte for each combination of places along the axes: [how many, how far apart there, and here]. */
 function copy(from, [at, to, axes], into) {
     const [[count, there, here], ...others] = axes;
     for (let i = 0; i < count; i++)

@@ -1,5 +1,5 @@
 /* What all parts of the page share: its elements, its texts, files that come from a person and go to one. */
-import words from "./words.mjs";
+import words from "./words.js";
 
 export const $ = (id) => document.getElementById(id);
 export const say = (word, facts = {}) => words[word].replace(/\{(\w+)\}/g, (_, name) => facts[name] ?? "");
@@ -8,7 +8,7 @@ export const sentence = (error) => (error?.trouble ? say(error.trouble, error) :
 
 /** Writes the texts of an element and of all in it. */
 export function worded(root) {
-    for (const one of root.querySelectorAll("[data-word]")) one.textContent = say(one.dataset.word);
+    for (const one of root.querySelectorAll("[data-word]")) one.textContent = say(one.dataset.word || one.id);
     for (const one of root.querySelectorAll("[data-label]")) one.setAttribute("aria-label", say(one.dataset.label));
 }
 
@@ -19,7 +19,7 @@ export const choose = (accept, many = false) => new Promise((done) => {
     chooser.click();
 });
 
-/** Gives a file to a person: shares it where that is asked for and can be, saves it otherwise. Says what became of it, if the browser does not. */
+/** Gives a file to a person: shares it where asked to and able to, else saves it. Says what became of it, if the browser does not. */
 export async function give(blob, name, shared = false) {
     const file = new File([blob], name, { type: blob.type });
     if (shared && navigator.canShare?.({ files: [file] })) {

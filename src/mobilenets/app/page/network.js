@@ -1,12 +1,12 @@
 /* The network in its worker: which of those shipped, by how many threads, and what is known of it. */
-import { kept, keep } from "./store.mjs";
+import { kept, keep } from "./store.js";
 
-/* Orders to a worker of their own. Where it breaks down, all who wait are told, and the next order begins another. */
+/* Orders to a worker. Where it breaks down, all who wait are told, and the next order begins another. */
 function desk() {
     const waiting = new Map();
     let worker = null, number = 0;
     const begun = () => {
-        const own = new Worker(new URL("worker.mjs", import.meta.url), { type: "module" });
+        const own = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
         const end = (file) => {
             own.terminate();
             worker = null;
@@ -21,7 +21,7 @@ function desk() {
         };
         own.onerror = (event) => {
             event.preventDefault();
-            end("worker.mjs");
+            end("worker.js");
         };
         return own;
     };

@@ -60,7 +60,7 @@ export function fit(features, classes, count) {
     return { weights, bias };
 }
 
-/* Where a smooth function is least, from noughts on: L-BFGS (Nocedal 1980) with steps halved until they pay. */
+/* Where a smooth function is least: L-BFGS (Nocedal 1980) from noughts on, steps halved until they pay. */
 function least(loss, size) {
     const dot = (a, b) => a.reduce((sum, v, i) => sum + v * b[i], 0);
     let w = new Float64Array(size), gradient = new Float64Array(size), past = [];

@@ -1,5 +1,5 @@
 /* The network runs here, apart from the page, one frame at a time; so does the learning of a head. */
-import { fit, logits } from "./head.mjs";
+import { fit, logits } from "./head.js";
 
 const WARM = 3, RUNS = 15, WIDTH = 640, HEIGHT = 480; // a camera's frame
 const SIMD = new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11]);
@@ -14,7 +14,7 @@ const orders = {
         const base = new URL(`${folder}/`, import.meta.url);
         const module = new URL(threads > 1 ? "threads.wasm" : "net.wasm", base);
         try {
-            const { load } = await import(new URL("net.mjs", base));
+            const { load } = await import(new URL("net.js", base));
             net = await load({ threads, module, shared: threads > 1 });
         } catch ({ message }) {
             return /memory/i.test(message) ? { trouble: "failed", why: message } : { trouble: "interrupted", file: `${folder}: ${message}` };

@@ -1,16 +1,16 @@
 /* Where classes are taught: a row for each, what is collected for it, and what a person is told of it. */
-import { $, choose, give, say, sentence, worded } from "./page.mjs";
-import { draw, taken, thumbnail } from "./camera.mjs";
-import * as teacher from "./lesson.mjs";
-import { ask } from "./network.mjs";
+import { $, choose, give, say, sentence, worded } from "./page.js";
+import { draw, taken, thumbnail } from "./camera.js";
+import * as teacher from "./lesson.js";
+import { ask } from "./network.js";
 
-const BURST = 10, PACE_MS = 80, MOST_THUMBS = 12;
+const BURST = 10, PACE_MS = 80, MOST_THUMBS = 12, MOST_NAMED = 6;
 const rows = new Map(); // by the id of their class
 let collecting = null, look; // { id, button, most, found, at }; what the page does when the lesson is another, and where it looks
 
 const told = (text) => ($("told").textContent = text);
 
-/** Begins with what was taught before. `page` tells { live(), anything() } and looks again() at what stands still. */
+/** Begins with what was taught before. `page` tells { live(), anything() } and looks again(). */
 export async function begin(network, page, taught) {
     look = page;
     await teacher.begin(network);
@@ -58,7 +58,10 @@ function shown(word = null) {
 
 function summary() {
     const { head, ms, count, imported, names } = teacher.lesson();
-    if (imported) return `${say("imported", { name: imported, classes: names.join(", ") })} ${say("importedFew")}`;
+    if (imported) {
+        const classes = names.slice(0, MOST_NAMED).join(", ") + (names.length > MOST_NAMED ? ` … (${names.length})` : "");
+        return `${say("imported", { name: imported, classes })} ${say("importedFew")}`;
+    }
     return head ? say("learned", { n: count, s: (ms / 1000).toFixed(1) }) : say("twoClasses");
 }
 
@@ -88,7 +91,7 @@ function filled(row, { name, examples }) {
     row.dataset.n = examples.length;
     const thumbs = examples.map(({ thumb }) => thumb).filter(Boolean).slice(-MOST_THUMBS);
     one("thumbs").replaceChildren(...thumbs.map((thumb) => {
-        const picture = Object.assign(new Image(), { src: URL.createObjectURL(thumb), onload: () => URL.revokeObjectURL(picture.src) });
+        const picture = Object.assign(new Image(), { src: URL.createObjectURL(new Blob([thumb])), onload: () => URL.revokeObjectURL(picture.src) });
         return picture;
     }));
 }
@@ -99,7 +102,7 @@ function to(classes, id, what) {
 }
 const added = (id, found) => changed(teacher.change((classes) => to(classes, id, (own) => own.examples.push(...found))));
 
-/* Collecting: while a button is held, by finger, mouse or key; a click without holding, as a screen reader makes, takes a few. */
+/* Collecting: while a button is held, by finger, mouse or key; a mere click, as a screen reader makes, takes a few. */
 export const collected = () => collecting;
 /** An example, for what was collected when its frame was taken. */
 export function collect(example, before) {
@@ -149,6 +152,7 @@ function held(button, id) {
     };
 }
 async function fromFiles(id, files) {
+    let word = null;
     const found = [], bad = [], canvas = document.createElement("canvas");
     try {
         for (const file of files) {
@@ -161,20 +165,16 @@ async function fromFiles(id, files) {
             told(`${found.length + bad.length} / ${files.length}`);
         }
     } catch (error) {
-        return told(sentence(error));
+        word = sentence(error);
     }
     if (found.length) await added(id, found);
-    if (bad.length) told(say("noPicture", { name: bad.join(", ") }));
+    if (bad.length) word ??= say("noPicture", { name: bad.join(", ") });
+    if (word) told(word);
 }
 
 /** Takes what a model file of this app was taught. */
 export async function opened([file]) {
-    if (!file) return;
-    try {
-        shown(await teacher.imported(file));
-    } catch (error) {
-        told(sentence(error));
-    }
+    if (file) await changed(teacher.imported(file));
 }
 async function saved() {
     try {
@@ -188,7 +188,7 @@ async function saved() {
 function another(classes) {
     let n = classes.length + 1;
     while (classes.some(({ name }) => name === say("unnamed", { n }))) n++;
-    classes.push({ id: 1 + Math.max(0, ...classes.map(({ id }) => id)), name: say("unnamed", { n }), examples: [] });
+    classes.push({ id: Math.random(), name: say("unnamed", { n }), examples: [] });
 }
 $("new").onclick = () => changed(teacher.change(another));
 $("undo").onclick = () => changed(teacher.undo());

@@ -1,12 +1,12 @@
 /* What was taught on this device: classes with their examples, the head that was learned of them, files of it. */
-import { kept, keep } from "./store.mjs";
-import { askAside, fetched } from "./network.mjs";
-import { body, read, write } from "./file.mjs";
+import { kept, keep } from "./store.js";
+import { askAside, fetched } from "./network.js";
+import { body, read, write } from "./file.js";
 
 const MOST_UNDO = 20, LAST = "taught with";
 /** Given where a newer change learns and keeps what this one would have. */
 export const LATER = "later";
-let own, state = { classes: [], head: null, names: [], stale: false }, past = [], number = 0, learning = Promise.resolve();
+let own, state = { classes: [], head: null, names: [], stale: false }, past = [], number = 0, learning = Promise.resolve(), asked = null;
 
 export const lesson = () => state;
 export const undoable = () => past.length > 0;
@@ -15,12 +15,14 @@ export const last = () => kept(LAST);
 
 /** What was kept of an earlier day, for the network that is used. */
 export async function begin(network) {
+    const again = own?.variant.digest === network.variant.digest;
     own = network;
-    const before = await kept(`lesson ${own.variant.digest}`);
-    if (!before) return;
-    ({ state } = before);
-    past = before.undo ? [before.undo] : [];
-    if (state.stale) await settled(before.undo).catch(() => {}); // the next change tries again
+    const before = again ? null : await kept(`lesson ${own.variant.digest}`); // what is at hand may be newer than what could be kept
+    if (before) {
+        ({ state } = before);
+        past = before.undo ? [before.undo] : [];
+    }
+    if (state.stale) await settled(before?.undo ?? null).catch(() => {}); // the next change tries again
 }
 
 /**
@@ -38,9 +40,14 @@ export function undo() {
     if (past.length) state = past.pop();
     return settled(null);
 }
+/* One window keeps what is taught: two would write over each other's. Whether another one does. */
+const elsewhere = new Promise((done) => {
+    if (!navigator.locks) return done(false);
+    navigator.locks.request(`lesson ${location.pathname}`, { ifAvailable: true }, (own) => (done(!own), own && new Promise(() => {})));
+});
 const examples = () => state.classes.reduce((sum, one) => sum + one.examples.length, 0);
 
-/* Keeps the lesson, learns it where it was changed, and keeps what was learned. `lost` is what can be undone another day too: examples that are gone. */
+/* Keeps the lesson, learns it where it was changed, and keeps what was learned. `lost`, of which examples are gone, can be undone another day too. */
 function settled(lost) {
     const mine = ++number, first = keeping(lost);
     return (learning = learning.catch(() => {}).then(async () => {
@@ -66,12 +73,13 @@ async function learned({ classes: all, imported, head, names }) {
 }
 
 async function keeping(lost) {
+    if (await elsewhere) return "elsewhere";
     const empty = !state.head && !state.classes.length;
-    if (!empty) navigator.storage?.persist?.().catch(() => {});
+    if (!empty && !asked) asked = navigator.storage?.persist?.().catch(() => {}) ?? true;
     return (await keep(`lesson ${own.variant.digest}`, { state, undo: lost })) ?? keep(LAST, empty ? null : own.variant.digest);
 }
 
-/** The body of the app with a head, as the bytes of a model file: the head that was learned here unless another is given. */
+/** The bytes of a model file: the app's body with a head, the one that was learned here unless another is given. */
 export async function exported(names = state.names, { weights, bias } = state.head) {
     const { model, folder } = own;
     const [packed, rest] = await Promise.all(["net.weights", "rest.bin"].map((file) => fetched(`${folder}/${file}`, "arrayBuffer")));
@@ -86,19 +94,22 @@ export async function exported(names = state.names, { weights, bias } = state.he
     return write(meta, tensors);
 }
 
-/** Takes the head of a model file that was saved by this app, as `change` does; throws { trouble, … } where it is another's. */
+/** Takes the head of a model file of this app, as `change` does; throws { trouble, … } where it is another's. */
 export async function imported(file) {
     const { meta, tensors } = await read(new Uint8Array(await file.arrayBuffer()));
-    const count = meta.labels.length, empty = { weights: new Float32Array(count * own.model.channels), bias: new Float32Array(count) };
-    const mine = await read(await exported(meta.labels, empty));
-    const heads = (name) => name.startsWith("head."), names = Object.keys(mine.tensors).sort((a, b) => heads(a) - heads(b));
-    for (const name of names) {
-        const { dtype, shape, bytes } = mine.tensors[name];
-        const given = tensors[name];
-        if (given?.dtype !== dtype || String(given.shape) !== String(shape) || given.bytes.length !== bytes.length) throw { trouble: "foreign", name: file.name };
-        if (!heads(name) && !bytes.every((byte, i) => byte === given.bytes[i])) throw { trouble: "foreign", name: file.name };
+    const { labels } = meta, foreign = { trouble: "foreign", name: file.name };
+    if (!Array.isArray(labels) || !labels.length || labels.some((one) => typeof one !== "string")) throw { trouble: "damaged", why: "it names no classes" };
+    if (how(meta) !== how(own.model.taught)) throw foreign;
+    const count = labels.length, empty = { weights: new Float32Array(count * own.model.channels), bias: new Float32Array(count) };
+    const mine = await read(await exported(labels, empty));
+    for (const [name, { dtype, shape, bytes }] of Object.entries(mine.tensors)) {
+        const given = tensors[name], alike = given?.dtype === dtype && String(given.shape) === String(shape) && given.bytes.length === bytes.length;
+        if (!alike || !(name.startsWith("head.") || bytes.every((byte, i) => byte === given.bytes[i]))) throw foreign;
     }
     const floats = (name) => new Float32Array(tensors[name].bytes.buffer);
     const head = { weights: floats("head.weight"), bias: floats("head.bias") };
-    return change((classes) => classes.splice(0), { head, names: meta.labels, imported: file.name });
+    if (![...head.weights, ...head.bias].every(Number.isFinite)) throw { trouble: "damaged", why: "its head holds values that are no numbers" };
+    return change((classes) => classes.splice(0), { head, names: labels, imported: file.name });
 }
+/* What a file says of its network and of how pictures are prepared for it, whatever its classes. */
+const how = ({ preprocess, net, scales }) => JSON.stringify([preprocess, scales, net?.nodes?.map((node) => (node.name === "head" ? { ...node, out: 0 } : node))]);

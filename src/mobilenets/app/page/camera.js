@@ -1,9 +1,9 @@
 /* The camera, pictures in its place, and what is taken of either. */
-let stream = null, facing = "environment", device = null, opening = 0;
+let stream = null, facing = "environment", device = null, left = null, opening = 0;
 
 const SIZE = { width: { ideal: 640 } }; // the height is the camera's own: a portrait stays one
 const WORDS = { NotAllowedError: "refused", SecurityError: "refused", NotReadableError: "busy", AbortError: "busy" };
-/** Thrown where another opening, or a closing, came before this one was done. */
+/** Thrown where another opening or a closing came before this one was done. */
 export const OVERTAKEN = "overtaken";
 
 /** Shows the camera in a video; throws { trouble } that says why there is none, or OVERTAKEN. */
@@ -26,15 +26,19 @@ export async function open(video, gone) {
         throw { trouble: WORDS[error.name] ?? "noCamera" };
     }
     stream = found;
-    const [track] = stream.getVideoTracks();
+    const [track] = stream.getVideoTracks(), { facingMode, deviceId } = track.getSettings(), all = await cameras();
+    if (own !== opening) throw OVERTAKEN;
+    if (deviceId && deviceId === left && all.length > 1) { // none looks the other way
+        device = after(deviceId, all);
+        left = null;
+        return open(video, gone);
+    }
     track.onended = () => {
         close();
         gone();
     };
-    video.classList.toggle("mirrored", track.getSettings().facingMode === "user");
-    const several = (await cameras()).length > 1;
-    if (own !== opening) throw OVERTAKEN;
-    return { several, torch: Boolean(track.getCapabilities?.().torch) };
+    video.classList.toggle("mirrored", facingMode === "user");
+    return { several: all.length > 1, torch: Boolean(track.getCapabilities?.().torch) };
 }
 
 export function close() {
@@ -43,18 +47,15 @@ export function close() {
     stream = null;
 }
 
-const cameras = async () => (await navigator.mediaDevices.enumerateDevices()).filter(({ kind }) => kind === "videoinput");
+const cameras = async () => (await navigator.mediaDevices.enumerateDevices()).filter(({ kind }) => kind === "videoinput").map((one) => one.deviceId);
+const after = (one, all) => all[(all.indexOf(one) + 1) % all.length] ?? null;
 
-/** The next to open is the other one: the one that looks the other way, or simply the next where none says which way it looks. */
+/** The next to open looks the other way, or is simply the next where none says so. */
 export async function turn() {
     const { facingMode, deviceId } = stream?.getVideoTracks()[0].getSettings() ?? {};
-    if (facingMode) {
-        facing = facingMode === "user" ? "environment" : "user";
-        device = null;
-        return;
-    }
-    const all = (await cameras()).map((one) => one.deviceId);
-    device = all[(all.indexOf(deviceId) + 1) % all.length] ?? null;
+    left = facingMode && !device ? deviceId : null;
+    if (left) facing = facingMode === "user" ? "environment" : "user";
+    else device = after(deviceId, await cameras());
 }
 
 export const light = (on) => stream?.getVideoTracks()[0].applyConstraints({ advanced: [{ torch: on }] });
@@ -68,7 +69,10 @@ export async function draw(file, canvas) {
     const less = Math.min(1, MOST_SIDE / Math.max(picture.width, picture.height));
     canvas.width = Math.max(1, Math.round(picture.width * less));
     canvas.height = Math.max(1, Math.round(picture.height * less));
-    canvas.getContext("2d", { willReadFrequently: true }).drawImage(picture, 0, 0, canvas.width, canvas.height);
+    const drawn = canvas.getContext("2d", { willReadFrequently: true });
+    drawn.fillStyle = "#fff"; // behind what lets it through, as where models learn
+    drawn.fillRect(0, 0, canvas.width, canvas.height);
+    drawn.drawImage(picture, 0, 0, canvas.width, canvas.height);
     picture.close();
 }
 
@@ -81,9 +85,9 @@ export function taken(source) {
     return { pixels: drawn.getImageData(0, 0, width, height).data, width, height };
 }
 
-/** A small JPEG of what was taken last; null where none can be made. */
+/** A small JPEG of what was taken last, its bytes: databases keep each Blob as a file. Null where none can be made. */
 export function thumbnail() {
     const canvas = Object.assign(document.createElement("canvas"), { width: Math.max(1, Math.round(THUMB * frame.width / frame.height)), height: THUMB });
     canvas.getContext("2d").drawImage(frame, 0, 0, canvas.width, canvas.height);
-    return new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.7));
+    return new Promise((done) => canvas.toBlob((blob) => done(blob && blob.arrayBuffer()), "image/jpeg", 0.7));
 }

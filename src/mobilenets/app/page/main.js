@@ -1,15 +1,15 @@
 /* The page: frames from a camera or a picture to the network, answers to the screen. */
-import words from "./words.mjs";
-import { $, choose, give, say, sentence, worded } from "./page.mjs";
-import * as camera from "./camera.mjs";
-import * as teaching from "./teaching.mjs";
-import { last } from "./lesson.mjs";
-import { ask, fetched, start } from "./network.mjs";
-import { kept, keep } from "./store.mjs";
+import words from "./words.js";
+import { $, choose, give, say, sentence, worded } from "./page.js";
+import * as camera from "./camera.js";
+import * as teaching from "./teaching.js";
+import { last } from "./lesson.js";
+import { ask, fetched, start } from "./network.js";
+import { kept, keep } from "./store.js";
 
 const STEADY = 0.25, SHOWN = 3, LATEST = 120;
 const video = $("video"), still = $("still");
-let network, origin = 0, live = false, busy = false, frozen = false, steady = null, paces = [];
+let network, origin = 0, live = false, busy = false, frozen = false, steady = null, by, newer = "", paces = [];
 
 function trouble(error, again, word = "retry") {
     $("why").textContent = sentence(error);
@@ -32,7 +32,9 @@ function softmax(logits) {
 }
 function answered({ logits, ms }, mine) {
     const { labels, threshold } = mine ? { labels: mine.names, threshold: null } : network.model.taught;
-    if (!$("smooth").checked || steady?.length !== logits.length || !live) steady = Array.from(logits);
+    if (!$("smooth").checked || by !== mine?.head || !live || frozen) steady = null;
+    by = mine?.head;
+    if (!steady) steady = Array.from(logits);
     else steady = steady.map((v, i) => v + STEADY * (logits[i] - v));
     const scores = softmax(steady), order = scores.map((_, i) => i).sort((a, b) => scores[b] - scores[a]).slice(0, SHOWN);
     const label = threshold !== null && steady[order[0]] < threshold ? say("unsure") : labels[order[0]];
@@ -42,7 +44,7 @@ function answered({ logits, ms }, mine) {
         let row = $("bars").children[place];
         if (!row) {
             row = $("bars").appendChild(document.createElement("li"));
-            row.append(document.createElement("span"), document.createElement("span"), document.createElement("progress"));
+            row.append(Object.assign(document.createElement("span"), { dir: "auto" }), document.createElement("span"), document.createElement("progress"));
         }
         const [name, share, bar] = row.children;
         name.textContent = labels[index];
@@ -137,7 +139,7 @@ function freeze(on) {
     frozen = on;
     paces = [];
     $("freeze").textContent = say(on ? "go" : "freeze");
-    on ? video.pause() : video.srcObject && video.play().catch(() => {});
+    on ? (video.pause(), again()) : video.srcObject && video.play().catch(() => {});
 }
 async function share() {
     const source = still.hidden ? video : still, width = source.videoWidth ?? source.width, height = source.videoHeight ?? source.height;
@@ -147,7 +149,7 @@ async function share() {
     drawn.drawImage(source, 0, 0);
     drawn.fillStyle = "#fff";
     drawn.font = `600 ${Math.round(height / 14)}px system-ui, sans-serif`;
-    const label = $("label").textContent || "picture", share = $("bars").firstChild?.children[1].textContent ?? "";
+    const label = $("label").textContent || "picture", share = (label !== say("unsure") && $("bars").firstChild?.children[1].textContent) || "";
     let said = `${label}  ${share}`;
     for (let n = label.length - 1; n > 3 && drawn.measureText(said).width > width - height / 15; n--) said = `${label.slice(0, n)}…  ${share}`;
     drawn.fillText(said, height / 30, height * 1.085, width - height / 15);
@@ -189,7 +191,7 @@ async function begin() {
     try {
         const app = await fetched("app.json"), taught = await last();
         network = await start(app, taught, () => ($("label").textContent = say("measuring")));
-        $("engine").textContent = say("engine", { name: network.variant.name, threads: network.threads, cores: network.cores });
+        $("engine").textContent = newer || say("engine", { name: network.variant.name, threads: network.threads, cores: network.cores });
         $("smooth").checked = (await kept("smooth")) ?? true;
         await teaching.begin(network, { again, live: () => live && !frozen, anything: () => live || !still.hidden }, taught);
         $("picture").disabled = $("teach").disabled = false;
@@ -205,8 +207,7 @@ $("stuck").remove();
 document.querySelector("main").hidden = false;
 begin();
 navigator.serviceWorker?.register("sw.js").then((found) => {
-    found.onupdatefound = () => {
-        const { installing } = found;
-        if (navigator.serviceWorker.controller) installing.onstatechange = () => installing.state === "installed" && ($("engine").textContent = say("updated"));
-    };
+    const there = () => found.waiting && navigator.serviceWorker.controller && ($("engine").textContent = newer = say("updated"));
+    found.onupdatefound = () => (found.installing.onstatechange = there);
+    there();
 }, () => {}); // a page that is not secure has none and works on

@@ -1,6 +1,6 @@
 /* What is kept on this device, by name, in the browser's own database; without one (a private window) nothing is. */
 
-let opened = new Promise((done) => {
+const open = () => new Promise((done) => {
     try {
         const asked = indexedDB.open("mobilenets" + new URL(".", location.href).pathname, 1);
         asked.onupgradeneeded = () => asked.result.createObjectStore("kept");
@@ -10,18 +10,22 @@ let opened = new Promise((done) => {
         done(null);
     }
 });
+let opened = open();
 
 const ask = async (mode, what) => {
-    const base = await opened;
-    if (!base) throw { trouble: "unkept" };
+    const begun = (base) => base.transaction("kept", mode);
+    const turn = await opened.then(begun).catch((error) => { // of that name where the browser has closed it
+        if (error.name !== "InvalidStateError") throw error;
+        return (opened = open()).then(begun);
+    });
     return new Promise((done, failed) => {
-        const turn = base.transaction("kept", mode), asked = what(turn.objectStore("kept"));
+        const asked = what(turn.objectStore("kept"));
         turn.oncomplete = () => done(asked.result);
-        turn.onerror = turn.onabort = () => failed(turn.error);
+        turn.onabort = () => failed(turn.error);
     });
 };
 
 /** What was kept, or undefined; where a database cannot be read, nothing is written over what may be in it. */
 export const kept = (name) => ask("readonly", (all) => all.get(name)).catch(() => (opened = Promise.resolve(null), undefined));
 /** Keeps a value whole or not at all; gives null, or the name of a text that says why it is not kept. */
-export const keep = (name, value) => ask("readwrite", (all) => all.put(value, name)).then(() => null, ({ trouble }) => trouble ?? "full");
+export const keep = (name, value) => ask("readwrite", (all) => all.put(value, name)).then(() => null, (error) => error?.name === "QuotaExceededError" ? "full" : "unkept");

@@ -30,6 +30,7 @@ from retrain import COMMAND
 from rows import keep, told
 from web import VERSION, packages
 
+from mobilenets.app.serving import TYPES
 from mobilenets.bench.formats import qdq
 from mobilenets.data.calibration import listed, pictures
 from mobilenets.infer import artefact
@@ -174,6 +175,7 @@ def race(site: Path, app: dict[str, Any], model: Any, folder: Path, runs: int) -
     (site / "shape.json").write_text(json.dumps(planes.shape))
     wanted = int(NumpyEngine(model).prepared(levels)["logits"][0].argmax())
     taken: dict[tuple[int, str], list[float]] = {(n, name): [] for n in THREADS for name in ENGINES}
+    TYPES[".mjs"] = TYPES[".js"]  # the app itself has none of that name
     with served(site) as address, browsing(None) as context:
         page = context.new_page()
         page.goto(f"{address}race.html")

@@ -62,7 +62,7 @@ function summary() {
         const classes = names.slice(0, MOST_NAMED).join(", ") + (names.length > MOST_NAMED ? ` … (${names.length})` : "");
         return `${say("imported", { name: imported, classes })} ${say("importedFew")}`;
     }
-    return head ? say("learned", { n: count, s: (ms / 1000).toFixed(1) }) : say("twoClasses");
+    return head ? say("learned", { n: count, s: +(ms / 1000).toPrecision(2) }) : say("twoClasses");
 }
 
 /* A row of its own for a class, which stays while the class does. */
